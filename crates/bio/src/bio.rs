@@ -1,0 +1,148 @@
+//! One request and the buffers it moves.
+
+use crate::{Buf, Segments};
+use units::{Sector, usize_of};
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Op {
+    /// Fill `data` from `sector` on.
+    Read,
+    /// Store `data` at `sector`.
+    Write {
+        /// Durable when complete.
+        fua: bool,
+    },
+    /// Make every write that completed before this was submitted durable.
+    Flush,
+    /// The owner no longer needs these sectors; they read as zeroes afterwards.
+    Discard {
+        /// How many, a whole number of logical blocks.
+        sectors: u64,
+    },
+    /// Store zeroes.
+    WriteZeroes {
+        /// How many sectors, a whole number of logical blocks.
+        sectors: u64,
+        /// Space may be given back below.
+        unmap: bool,
+    },
+    /// Do the tags stored for these blocks vouch for `data`? Touches nothing. Ok: every block's
+    /// stored tag agrees. `Protection`: the first block whose tag does not. `Unsupported`: the
+    /// device has no tags (`Limits::verified` is false).
+    Vouch,
+}
+
+impl Op {
+    /// Whether the device's content may change.
+    #[must_use]
+    pub const fn is_write(self) -> bool {
+        matches!(self, Self::Write { .. } | Self::Discard { .. } | Self::WriteZeroes { .. })
+    }
+
+    /// Whether `data` carries the request's bytes.
+    #[must_use]
+    pub const fn has_data(self) -> bool {
+        matches!(self, Self::Read | Self::Write { .. } | Self::Vouch)
+    }
+}
+
+/// One request. Tags ride beside the data, never inside it.
+///
+/// After completion `data` and `tags` hold the same segments again, in the same order; a read that
+/// failed leaves their content unspecified.
+#[derive(Debug)]
+pub struct Bio {
+    /// What is asked.
+    pub op: Op,
+    /// The first sector.
+    pub sector: Sector,
+    /// The bytes to store or to fill, empty for operations without any.
+    pub data: Segments,
+    /// Empty, or `Limits::tag_size` bytes for each protection interval of the data.
+    pub tags: Segments,
+    /// Reference tag of the first interval, as the submitter knows it.
+    pub seed: u64,
+    /// Read the medium itself, past every cache and journal copy that the device could answer from
+    /// (a scrub asks this way). What has not reached the medium yet is exempt.
+    pub bypass: bool,
+}
+
+impl Bio {
+    fn new(op: Op, sector: Sector, data: Segments) -> Self {
+        Self { op, sector, data, tags: Segments::default(), seed: sector.0, bypass: false }
+    }
+
+    /// A read of `data.len_bytes()` bytes into exclusive segments.
+    #[must_use]
+    pub fn read_into(sector: Sector, data: impl Into<Segments>) -> Self {
+        Self::new(Op::Read, sector, data.into())
+    }
+
+    /// A read of `sectors` sectors into a new buffer.
+    #[must_use]
+    pub fn read(sector: Sector, sectors: u64) -> Self {
+        Self::read_into(sector, Buf::alloc(usize_of(Sector(sectors).bytes())))
+    }
+
+    /// A write of `data`.
+    #[must_use]
+    pub fn write(sector: Sector, data: impl Into<Segments>) -> Self {
+        Self::new(Op::Write { fua: false }, sector, data.into())
+    }
+
+    /// A write that is durable when complete.
+    #[must_use]
+    pub fn write_fua(sector: Sector, data: impl Into<Segments>) -> Self {
+        Self::new(Op::Write { fua: true }, sector, data.into())
+    }
+
+    /// A flush.
+    #[must_use]
+    pub fn flush() -> Self {
+        Self::new(Op::Flush, Sector::ZERO, Segments::default())
+    }
+
+    /// A discard.
+    #[must_use]
+    pub fn discard(sector: Sector, sectors: u64) -> Self {
+        Self::new(Op::Discard { sectors }, sector, Segments::default())
+    }
+
+    /// Store zeroes; `unmap` lets the space go.
+    #[must_use]
+    pub fn write_zeroes(sector: Sector, sectors: u64, unmap: bool) -> Self {
+        Self::new(Op::WriteZeroes { sectors, unmap }, sector, Segments::default())
+    }
+
+    /// Ask whether the stored tags vouch for `data`.
+    #[must_use]
+    pub fn vouch(sector: Sector, data: impl Into<Segments>) -> Self {
+        Self::new(Op::Vouch, sector, data.into())
+    }
+
+    /// The same request, past every cache.
+    #[must_use]
+    pub fn bypassing(mut self) -> Self {
+        self.bypass = true;
+        self
+    }
+
+    /// How many sectors it concerns; 0 for a flush.
+    #[must_use]
+    pub fn sectors(&self) -> u64 {
+        match self.op {
+            Op::Read | Op::Write { .. } | Op::Vouch => {
+                units::u64_of(self.data.len_bytes()) / units::SECTOR
+            }
+            Op::Discard { sectors } | Op::WriteZeroes { sectors, .. } => sectors,
+            Op::Flush => 0,
+        }
+    }
+
+    /// The first sector after it.
+    #[must_use]
+    pub fn end(&self) -> Sector {
+        self.sector + self.sectors()
+    }
+}

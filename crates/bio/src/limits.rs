@@ -1,0 +1,49 @@
+//! What a device can do, fixed for its life.
+
+use units::BlockSize;
+
+/// What a device can do. Read by the layer above before its first request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Size in sectors; a whole number of logical blocks.
+    pub sectors: u64,
+    /// The smallest piece that can be read or written.
+    pub logical_block: BlockSize,
+    /// Bytes of a request that this device serves best, a multiple of the logical block (a full
+    /// stripe, a page); a hint.
+    pub preferred_bytes: u64,
+    /// Largest data of one request, in bytes. Layers split what is larger.
+    pub max_bytes: u64,
+    /// Bytes of tag that travel with each protection interval; 0: none. (Tags that a layer stores
+    /// itself and never shows are not counted.)
+    pub tag_size: usize,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// Every byte read is checked against a stored tag first, and so `Op::Vouch` is answered.
+    pub verified: bool,
+    /// `Op::Discard` is served. What was discarded reads as zeroes in every device of this house.
+    pub discard: bool,
+    /// `Op::WriteZeroes` (always served by a writable device) is faster than writing zeroes.
+    pub fast_zeroes: bool,
+    /// Requests in flight that still help.
+    pub queue_depth: usize,
+}
+
+impl Limits {
+    /// A plain writable device of `sectors` sectors, without discard or fast zeroes.
+    #[must_use]
+    pub fn new(sectors: u64, logical_block: BlockSize) -> Self {
+        Self {
+            sectors,
+            logical_block,
+            preferred_bytes: 4096,
+            max_bytes: 32 << 20,
+            tag_size: 0,
+            read_only: false,
+            verified: false,
+            discard: false,
+            fast_zeroes: false,
+            queue_depth: 128,
+        }
+    }
+}
