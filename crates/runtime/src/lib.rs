@@ -1,0 +1,13 @@
+//! One thread's executor, its timers and locks, and io_uring beneath them.
+//!
+//! A volume lives on one thread. Layers see [`spawn`], [`sleep`], [`now`] and the locks; who waits
+//! for what is a [`Driver`]'s business: the production driver is a ring, the simulator's is a
+//! seeded random choice with a clock that jumps.
+
+mod executor;
+mod sync;
+
+pub use executor::{
+    Driver, Executor, JoinHandle, Unpark, Wait, block_on, join_all, now, sleep, spawn, yield_now,
+};
+pub use sync::{Notify, Permit, RangeGuard, RangeLock, Semaphore};
