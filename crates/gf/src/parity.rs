@@ -1,0 +1,104 @@
+//! Making parity: of whole stripes, and of a change to one strip.
+
+use crate::simd::{self, Job, Level};
+use crate::{DATA_STRIPS_MAX, exp};
+
+/// Adds `source` to `target`: XOR.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn xor_into(target: &mut [u8], source: &[u8]) {
+    simd::run(Level::best(), Job::Sum { sources: &[source], target, keep: true });
+}
+
+/// Writes to `p` the XOR of `data`.
+///
+/// # Panics
+/// If there is no data or lengths differ.
+pub fn p(data: &[&[u8]], p: &mut [u8]) {
+    assert!(!data.is_empty(), "a stripe has data");
+    simd::run(Level::best(), Job::Sum { sources: data, target: p, keep: false });
+}
+
+/// Writes to `p` and `q` the syndromes of `data`; the strip at index i has exponent i.
+///
+/// # Panics
+/// If there is no data, more than [`DATA_STRIPS_MAX`] strips, or lengths differ.
+pub fn pq(data: &[&[u8]], p: &mut [u8], q: &mut [u8]) {
+    assert!(data.len() <= DATA_STRIPS_MAX, "Q tells 255 data strips apart");
+    simd::run(Level::best(), Job::Syndromes { data, p, q });
+}
+
+/// Corrects `p` in place for one data strip that changes from `old` to `new`.
+///
+/// # Panics
+/// If lengths differ.
+pub fn p_update(old: &[u8], new: &[u8], p: &mut [u8]) {
+    simd::run(Level::best(), Job::Sum { sources: &[old, new], target: p, keep: true });
+}
+
+/// Corrects `p` and `q` in place for the data strip of `exponent` that changes from `old` to
+/// `new`.
+///
+/// # Panics
+/// If `exponent` is not below [`DATA_STRIPS_MAX`] or lengths differ.
+pub fn pq_update(exponent: usize, old: &[u8], new: &[u8], p: &mut [u8], q: &mut [u8]) {
+    assert!(exponent < DATA_STRIPS_MAX, "Q tells 255 data strips apart");
+    simd::run(Level::best(), Job::Update { factor: exp(exponent), old, new, p, q });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn parity_by_hand() {
+        let data: [&[u8]; 3] = [&[1, 0x80], &[2, 0x80], &[4, 0x80]];
+        let (mut p, mut q) = ([0; 2], [0; 2]);
+        pq(&data, &mut p, &mut q);
+        assert_eq!(p, [7, 0x80]);
+        // 1 + 2*2 + 4*4; 0x80 + 0x1D + 0x3A.
+        assert_eq!(q, [1 ^ 4 ^ 16, 0x80 ^ 0x1D ^ 0x3A]);
+    }
+
+    proptest! {
+        #[test]
+        fn updating_parity_is_making_it_anew(
+            count in 1usize..12,
+            length in 0usize..300,
+            at in any::<proptest::sample::Index>(),
+            seed: u8,
+        ) {
+            let mut strips: Vec<Vec<u8>> = (0..count)
+                .map(|strip| {
+                    let byte = |i: usize| (i * 37 + strip * 101).to_le_bytes()[0] ^ seed;
+                    (0..length).map(byte).collect()
+                })
+                .collect();
+            let make = |strips: &[Vec<u8>]| {
+                let data: Vec<&[u8]> = strips.iter().map(Vec::as_slice).collect();
+                let (mut made, mut q) = (vec![0; length], vec![0; length]);
+                pq(&data, &mut made, &mut q);
+                (made, q)
+            };
+            let (mut both_p, mut both_q) = make(&strips);
+            let mut only_p = both_p.clone();
+            let changed = at.index(count);
+            let old = strips[changed].clone();
+            strips[changed].iter_mut().for_each(|byte| *byte = byte.wrapping_mul(3) ^ 0x5A);
+            p_update(&old, &strips[changed], &mut only_p);
+            pq_update(changed, &old, &strips[changed], &mut both_p, &mut both_q);
+            let (anew_p, anew_q) = make(&strips);
+            prop_assert_eq!(&only_p, &anew_p);
+            prop_assert_eq!(both_p, anew_p);
+            prop_assert_eq!(both_q, anew_q);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "one length")]
+    fn strips_of_different_lengths_are_a_bug_of_the_caller() {
+        p(&[&[0; 8], &[0; 7]], &mut [0; 8]);
+    }
+}
