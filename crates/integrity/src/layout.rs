@@ -1,0 +1,497 @@
+//! Where everything of a volume lies.
+//!
+//! ```text
+//!   sector 0      8                 init
+//!   | superblock | journal sections | run 0 tags | run 0 data | run 1 tags | run 1 data | ...
+//!                                    metadata_run  2^L sectors
+//! ```
+//!
+//! With a separate metadata device that one holds superblock, journal and a single flat array of
+//! tags; the data device holds the data and nothing else.
+//!
+//! [`format`] computes a new volume's numbers exactly as the kernel does (specification, section
+//! 3); [`Layout::of`] takes an existing superblock and says whether it fits its device (section
+//! 4). All sums on numbers from disk are checked before they are made.
+
+use crate::superblock::{AREA_BYTES, AREA_SECTORS, Flags, Superblock, tag_size_max, version_for};
+use units::{BlockSize, SECTOR, Sector};
+
+/// Metadata sectors at the head of each journal section.
+pub const SECTION_METADATA_SECTORS: u64 = 8;
+/// Journal sectors asked for when nothing else is said, at most (64 MiB).
+pub const JOURNAL_SECTORS_MAX: u64 = 131_072;
+/// Interleave when nothing else is said.
+pub const INTERLEAVE_SECTORS: u64 = 32_768;
+
+/// The sizes of what a volume lies on, in sectors.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DeviceSectors {
+    /// Data and metadata interleaved on one device.
+    Interleaved(u64),
+    /// Each on its own.
+    Separate {
+        /// Size of the device with superblock, journal and tags.
+        metadata: u64,
+        /// Size of the device with the data.
+        data: u64,
+    },
+}
+
+impl DeviceSectors {
+    const fn metadata(self) -> u64 {
+        match self {
+            Self::Interleaved(sectors) | Self::Separate { metadata: sectors, .. } => sectors,
+        }
+    }
+
+    const fn data(self) -> u64 {
+        match self {
+            Self::Interleaved(sectors) | Self::Separate { data: sectors, .. } => sectors,
+        }
+    }
+}
+
+/// The geometry of a journal: nothing but the sizes of its parts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct JournalLayout {
+    /// The block of each entry.
+    pub block: BlockSize,
+    /// Bytes of tag in each entry.
+    pub tag_bytes: usize,
+    /// Bytes of one entry.
+    pub entry_bytes: usize,
+    /// Entries in one metadata sector.
+    pub entries_per_sector: u32,
+    /// Entries in one section.
+    pub entries_per_section: u32,
+    /// Sectors of one section.
+    pub section_sectors: u64,
+    /// Sections; 0 in inline mode.
+    pub sections: u32,
+}
+
+impl JournalLayout {
+    /// The sizes that follow from block, tag and flags (steps 3 to 5), for `sections` sections.
+    fn new(block: BlockSize, tag_size: u16, flags: Flags, sections: u32) -> Self {
+        let tag_bytes = usize::from(tag_size);
+        let sectors = 1_usize << block.log2_sectors();
+        let entry_bytes = (8 + 8 * sectors + tag_bytes).next_multiple_of(8);
+        let room = if flags.has(Flags::JOURNAL_MAC) { 496 } else { 504 };
+        let per_sector = u32::try_from(room / entry_bytes).expect("at most 504");
+        let entries_per_section = per_sector * 8;
+        Self {
+            block,
+            tag_bytes,
+            entry_bytes,
+            entries_per_sector: per_sector,
+            entries_per_section,
+            section_sectors: u64::from(entries_per_section) * block.sectors()
+                + SECTION_METADATA_SECTORS,
+            sections,
+        }
+    }
+
+    /// Sectors of the whole journal.
+    #[must_use]
+    pub fn sectors(&self) -> u64 {
+        self.section_sectors * u64::from(self.sections)
+    }
+
+    /// Entries of the whole journal.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        u64::from(self.entries_per_section) * u64::from(self.sections)
+    }
+
+    /// First sector of section `section` on the metadata device.
+    ///
+    /// # Panics
+    /// If there is no such section.
+    #[must_use]
+    pub fn section_start(&self, section: u32) -> Sector {
+        assert!(section < self.sections, "the section exists");
+        Sector(AREA_SECTORS + self.section_sectors * u64::from(section))
+    }
+}
+
+/// A contiguous piece of the exposed device within one metadata run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Run {
+    /// First sector as users count.
+    pub sector: Sector,
+    /// How many sectors.
+    pub sectors: u64,
+    /// Where its data starts on the data device.
+    pub data: Sector,
+    /// Where its tags start on the metadata device, in bytes. They are contiguous.
+    pub tag_byte: u64,
+}
+
+/// Where everything lies. Made only from numbers that were checked against the device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Layout {
+    /// The block that each tag covers.
+    pub block: BlockSize,
+    /// Bytes of each tag.
+    pub tag_bytes: usize,
+    /// The journal's sizes.
+    pub journal: JournalLayout,
+    /// Sectors before the first tag (or, in inline mode, before the data).
+    pub initial_sectors: u64,
+    /// Sectors of tags in front of each data run; 0 with a metadata device and in inline mode.
+    pub metadata_run: u64,
+    /// Binary logarithm of the sectors of a data run; none with a metadata device or inline.
+    pub log2_interleave: Option<u8>,
+    /// Size of the exposed device in sectors.
+    pub provided_sectors: u64,
+    /// Tags lie in the hardware's per-sector metadata: no tag address exists.
+    pub inline: bool,
+    separate: bool,
+}
+
+/// Why a superblock does not fit its device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum LayoutError {
+    /// The journal alone is as large as the device, or beyond what the format can address.
+    #[error("the journal of {sections} sections ends at sector {end}, the device has {device}")]
+    Journal {
+        /// Sections of the journal.
+        sections: u32,
+        /// First sector behind it.
+        end: u64,
+        /// Sectors of the device.
+        device: u64,
+    },
+    /// The last sector of data or tags lies outside.
+    #[error("the volume needs a device of {needed} sectors, it has {device}")]
+    Device {
+        /// Sectors that the stored numbers need.
+        needed: u64,
+        /// Sectors of the device.
+        device: u64,
+    },
+    /// An interleave where there can be none, or none where one must be.
+    #[error("{}", if *.separate {
+        "an interleave is stored, but the data is said to be on another device"
+    } else {
+        "no interleave is stored: the data lies on another device, which must be named"
+    })]
+    Interleave {
+        /// Whether a separate data device was given.
+        separate: bool,
+    },
+}
+
+impl Layout {
+    /// The layout that `superblock` describes on devices of these sizes.
+    ///
+    /// # Errors
+    /// [`LayoutError`] when it cannot lie there, with both numbers.
+    pub fn of(superblock: &Superblock, device: DeviceSectors) -> Result<Self, LayoutError> {
+        let separate = matches!(device, DeviceSectors::Separate { .. });
+        let inline = superblock.flags.has(Flags::INLINE);
+        if !inline && separate != superblock.log2_interleave.is_none() {
+            return Err(LayoutError::Interleave { separate });
+        }
+        let layout = Self::unchecked(
+            superblock.block,
+            superblock.tag_size,
+            superblock.flags,
+            superblock.journal_sections,
+            if inline { None } else { superblock.log2_interleave },
+            superblock.provided_sectors,
+        );
+        let end = layout.initial_sectors;
+        if !layout.journal_fits(device.metadata()) && !inline {
+            let sections = superblock.journal_sections;
+            return Err(LayoutError::Journal { sections, end, device: device.metadata() });
+        }
+        let needed = layout.metadata_sectors_needed();
+        if needed > u128::from(device.metadata()) {
+            let needed = u64::try_from(needed).unwrap_or(u64::MAX);
+            return Err(LayoutError::Device { needed, device: device.metadata() });
+        }
+        if separate && layout.provided_sectors > device.data() {
+            let needed = layout.provided_sectors;
+            return Err(LayoutError::Device { needed, device: device.data() });
+        }
+        Ok(layout)
+    }
+
+    fn unchecked(
+        block: BlockSize,
+        tag_size: u16,
+        flags: Flags,
+        sections: u32,
+        log2_interleave: Option<u8>,
+        provided_sectors: u64,
+    ) -> Self {
+        let journal = JournalLayout::new(block, tag_size, flags, sections);
+        let inline = flags.has(Flags::INLINE);
+        Self {
+            block,
+            tag_bytes: usize::from(tag_size),
+            journal,
+            initial_sectors: AREA_SECTORS + journal.sectors(),
+            metadata_run: log2_interleave
+                .map_or(0, |log2| metadata_run(block, tag_size, log2, flags)),
+            log2_interleave,
+            provided_sectors,
+            inline,
+            separate: !inline && log2_interleave.is_none(),
+        }
+    }
+
+    /// Step 7.
+    fn journal_fits(&self, metadata_device: u64) -> bool {
+        self.initial_sectors <= u64::from(u32::MAX) && self.initial_sectors + 8 < metadata_device
+    }
+
+    /// Sectors that the metadata device must have at least.
+    fn metadata_sectors_needed(&self) -> u128 {
+        let provided = u128::from(self.provided_sectors);
+        let init = u128::from(self.initial_sectors);
+        if self.inline {
+            init + provided
+        } else if self.separate {
+            init + (provided / u128::from(self.block.sectors()) * self.tag_bytes as u128)
+                .div_ceil(u128::from(SECTOR))
+        } else {
+            // The test of step 10 for the last sector.
+            let log2 = self.log2_interleave.expect("interleaved, by the two branches above");
+            let last = provided - 1;
+            let runs_before = last >> log2;
+            init + last + (runs_before + 1) * u128::from(self.metadata_run) + 1
+        }
+    }
+
+    /// The first piece of `sectors` sectors from `sector` on that lies in one run.
+    ///
+    /// # Panics
+    /// If the range is empty or ends beyond the device: the joint above checks requests.
+    #[must_use]
+    pub fn run(&self, sector: Sector, sectors: u64) -> Run {
+        assert!(sectors > 0 && sectors <= self.provided_sectors, "a range within the device");
+        assert!(sector.0 <= self.provided_sectors - sectors, "a range within the device");
+        let spb = self.block.sectors();
+        let tag_bytes = units::u64_of(self.tag_bytes);
+        let Some(log2) = self.log2_interleave else {
+            let data = if self.inline { sector + self.initial_sectors } else { sector };
+            let tag_byte = self.initial_sectors * SECTOR + sector.0 / spb * tag_bytes;
+            return Run { sector, sectors, data, tag_byte };
+        };
+        let interleave = 1_u64 << log2;
+        let (run, offset) = (sector.0 >> log2, sector.0 & (interleave - 1));
+        let run_start = self.initial_sectors + run * (interleave + self.metadata_run);
+        Run {
+            sector,
+            sectors: sectors.min(interleave - offset),
+            data: Sector(run_start + self.metadata_run + offset),
+            tag_byte: run_start * SECTOR + offset / spb * tag_bytes,
+        }
+    }
+
+    /// Every piece of a range, in order. Panics as [`Self::run`] does.
+    pub fn runs(&self, sector: Sector, sectors: u64) -> impl Iterator<Item = Run> + use<> {
+        let layout = *self;
+        let (mut at, mut left) = (sector, sectors);
+        std::iter::from_fn(move || {
+            if left == 0 {
+                return None;
+            }
+            let run = layout.run(at, left);
+            at += run.sectors;
+            left -= run.sectors;
+            Some(run)
+        })
+    }
+
+    /// Whether the data lies on a device of its own.
+    #[must_use]
+    pub const fn is_separate(&self) -> bool {
+        self.separate
+    }
+}
+
+/// What a new volume is asked to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FormatOptions {
+    /// The block that each tag covers.
+    pub block: BlockSize,
+    /// Bytes of each tag; the digest's length unless it is to be cut.
+    pub tag_size: u16,
+    /// Sectors of journal asked for; none: 1/128 of the data device, at most 64 MiB.
+    pub journal_sectors: Option<u64>,
+    /// Data sectors between metadata runs, rounded down to a power of two; none: 32768.
+    pub interleave_sectors: Option<u64>,
+    /// Round metadata runs to 4 KiB (every kernel since 5.5 does).
+    pub fix_padding: bool,
+    /// Hash the salt (every kernel since 5.12 does).
+    pub fix_hmac: bool,
+    /// Leave room for section MACs.
+    pub journal_mac: bool,
+    /// Random bytes; stored only with `fix_hmac`.
+    pub salt: [u8; 16],
+}
+
+/// Why no such volume can be made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum FormatError {
+    /// Nothing would be left for data.
+    #[error("a device of {sectors} sectors is too small for such a volume")]
+    TooSmall {
+        /// Sectors of the (metadata) device.
+        sectors: u64,
+    },
+    /// The tag cannot be stored.
+    #[error("a tag of {found} bytes is not possible, 1 to {max} are")]
+    TagSize {
+        /// Asked for.
+        found: u16,
+        /// Largest for this block.
+        max: u16,
+    },
+}
+
+/// The superblock and layout of a new volume (specification, section 3). The exposed size never
+/// exceeds what fits; the journal is usually a little smaller than asked.
+///
+/// # Errors
+/// [`FormatError`].
+pub fn format(
+    device: DeviceSectors,
+    options: &FormatOptions,
+) -> Result<(Superblock, Layout), FormatError> {
+    let mut flags = Flags::default();
+    for (wanted, flag) in [
+        (options.journal_mac, Flags::JOURNAL_MAC),
+        (options.fix_padding, Flags::FIX_PADDING),
+        (options.fix_hmac, Flags::FIX_HMAC),
+    ] {
+        flags = if wanted { flags.with(flag) } else { flags };
+    }
+    let (block, found, max) = (options.block, options.tag_size, tag_size_max(options.block, flags));
+    if found == 0 || found > max {
+        return Err(FormatError::TagSize { found, max });
+    }
+    let separate = matches!(device, DeviceSectors::Separate { .. });
+    let log2_interleave = (!separate).then(|| {
+        let sectors = options.interleave_sectors.unwrap_or(INTERLEAVE_SECTORS);
+        u8::try_from(sectors.max(8).ilog2()).expect("at most 63").min(31)
+    });
+    let with = |sections, provided| {
+        Layout::unchecked(block, options.tag_size, flags, sections, log2_interleave, provided)
+    };
+    let requested = options
+        .journal_sectors
+        .map_or_else(|| JOURNAL_SECTORS_MAX.min(device.data() >> 7), |sectors| sectors.max(1));
+    let sections = (requested / with(0, 0).journal.section_sectors).max(1);
+    let sections = u32::try_from(sections).unwrap_or(u32::MAX);
+
+    let layout = if separate {
+        fit_separate(device, &with, sections, options.tag_size)
+    } else {
+        fit_interleaved(device.metadata(), &with, sections)
+    };
+    let layout = layout.ok_or(FormatError::TooSmall { sectors: device.metadata() })?;
+    let superblock = Superblock {
+        version: version_for(flags, separate, false),
+        log2_interleave,
+        tag_size: options.tag_size,
+        journal_sections: layout.journal.sections,
+        provided_sectors: layout.provided_sectors,
+        flags,
+        block,
+        log2_blocks_per_bitmap_bit: log2_blocks_per_bitmap_bit(&layout),
+        recalc_sector: 0,
+        salt: if options.fix_hmac { options.salt } else { [0; 16] },
+        pad: [0; 2],
+        pad2: [0; 8],
+    };
+    debug_assert_eq!(Superblock::decode(&superblock.encode()).as_ref(), Ok(&superblock));
+    Ok((superblock, layout))
+}
+
+/// Step 10 without a metadata device: the provided size, bit by bit from the top down to 8.
+fn fit_interleaved(
+    device: u64,
+    with: &impl Fn(u32, u64) -> Layout,
+    sections: u32,
+) -> Option<Layout> {
+    if !with(sections, 0).journal_fits(device) {
+        return None;
+    }
+    let mut provided = 0_u64;
+    for bit in (3..64).rev() {
+        let candidate = provided | 1 << bit;
+        if candidate <= device
+            && with(sections, candidate).metadata_sectors_needed() <= u128::from(device)
+        {
+            provided = candidate;
+        }
+    }
+    (provided > 0).then(|| with(sections, provided))
+}
+
+/// Steps 10 and 11 with a metadata device: all of the data, the longest journal that leaves room
+/// for the tags, read in buffers as large as fit.
+fn fit_separate(
+    device: DeviceSectors,
+    with: &impl Fn(u32, u64) -> Layout,
+    sections_max: u32,
+    tag_size: u16,
+) -> Option<Layout> {
+    let empty = with(0, 0);
+    let spb = empty.block.sectors();
+    let provided = device.data() / spb * spb;
+    let tags = u128::from(provided / spb) * u128::from(tag_size);
+    for log2_buffer in (3..=7).rev() {
+        let buffer = u128::from(SECTOR) << log2_buffer;
+        let tag_sectors = tags.next_multiple_of(buffer) / u128::from(SECTOR);
+        let mut sections = 0_u32;
+        for bit in (0..32).rev() {
+            let candidate = sections | 1 << bit;
+            if candidate > sections_max {
+                continue;
+            }
+            let layout = with(candidate, provided);
+            let end = u128::from(layout.initial_sectors) + tag_sectors;
+            if layout.journal_fits(device.metadata()) && end <= u128::from(device.metadata()) {
+                sections = candidate;
+            }
+        }
+        if sections > 0 && provided > 0 {
+            return Some(with(sections, provided));
+        }
+    }
+    None
+}
+
+/// Step 9.
+fn metadata_run(block: BlockSize, tag_size: u16, log2_interleave: u8, flags: Flags) -> u64 {
+    let bytes = u64::from(tag_size) * ((1_u64 << log2_interleave) / block.sectors());
+    let pad = if flags.has(Flags::FIX_PADDING) { 4096 } else { 512 << 8 };
+    bytes.next_multiple_of(pad) / SECTOR
+}
+
+/// Step 13: as fine a bitmap as the journal's area can hold.
+fn log2_blocks_per_bitmap_bit(layout: &Layout) -> u8 {
+    let bits_max = (layout.journal.sectors() * SECTOR * 8).min(u64::from(u32::MAX));
+    let mut log2_sectors = 15_u8.max(layout.block.log2_sectors());
+    while log2_sectors < 63 && layout.provided_sectors.div_ceil(1 << log2_sectors) > bits_max {
+        log2_sectors += 1;
+    }
+    log2_sectors - layout.block.log2_sectors()
+}
+
+/// What a kernel writes where the superblock's area is new: the fields, then zeroes.
+#[must_use]
+pub fn superblock_area(superblock: &Superblock) -> [u8; AREA_BYTES] {
+    let mut area = [0; AREA_BYTES];
+    let fields = superblock.encode();
+    area[..fields.len()].copy_from_slice(&fields);
+    area
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,25 @@
+//! The on-disk format of Linux's dm-integrity, without any I/O.
+//!
+//! - [`superblock`]: the 64 bytes that describe a volume, and what they may be believed for.
+//! - [`layout`]: where everything lies, computed from them; making a new volume's numbers.
+//! - [`journal`]: sections, entries and commit ids.
+//! - [`replay`]: what a journal found at open means.
+//! - [`explain`]: the same facts in words.
+//!
+//! Section numbers in comments are those of the dm-integrity specification that the project was
+//! written from. All integers on disk are little-endian; a *sector* is 512 bytes, always.
+//!
+//! What is not here: reading and writing (`layers::integrity`), and the tag functions (`checksum`).
+
+#![forbid(unsafe_code)]
+
+pub mod explain;
+pub mod journal;
+pub mod layout;
+pub mod replay;
+pub mod superblock;
+
+pub use journal::{CommitIds, EntrySector};
+pub use layout::{FormatError, FormatOptions, Layout, LayoutError, Run, format};
+pub use replay::{Plan, PlanError, SectionSummary};
+pub use superblock::{Flags, Superblock, SuperblockError};
