@@ -1,0 +1,365 @@
+//! Stacks as text: `raid5(integrity(file:a.img), integrity(file:b.img), missing)`.
+//!
+//! ```text
+//!   node    = leaf | name "(" node { "," node } ")"
+//!   leaf    = "file:" PATH | "nbd://..." | "nbd+unix://..." | "memory:" SIZE | "missing"
+//!   name    = "integrity" | "raid1" | "raid5" | "raid6" | "fault"
+//! ```
+//!
+//! A leaf is one word. What a word cannot hold as it is (blanks, commas, parentheses, quotes) is
+//! put in double quotes, where `\"` and `\\` stand for themselves: `file:"a, b.img"`. `fault` takes
+//! one node and then its rules, as words.
+//!
+//! The text is what a volume prints of itself, what `--stack` takes, and what tests and bug reports
+//! use. Here it is only read and printed; building is [`crate::open`]'s work.
+
+use crate::member::Member;
+use crate::size::{format_size, parse_size};
+use std::fmt::{self, Write};
+use std::str::FromStr;
+
+/// Nodes inside each other, at most: deeper than any stack that makes sense.
+const DEPTH_MAX: usize = 16;
+/// Nodes in one text, at most.
+const NODES_MAX: usize = 1024;
+
+/// The array levels that can be spelled.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ArrayLevel {
+    /// Mirrors.
+    Raid1,
+    /// One strip of parity.
+    Raid5,
+    /// Two strips of parity.
+    Raid6,
+}
+
+impl ArrayLevel {
+    /// The number in the md superblock.
+    #[must_use]
+    pub const fn number(self) -> i32 {
+        match self {
+            Self::Raid1 => 1,
+            Self::Raid5 => 5,
+            Self::Raid6 => 6,
+        }
+    }
+
+    /// From the number in the md superblock.
+    #[must_use]
+    pub const fn from_number(level: i32) -> Option<Self> {
+        match level {
+            1 => Some(Self::Raid1),
+            5 => Some(Self::Raid5),
+            6 => Some(Self::Raid6),
+            _ => None,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Raid1 => "raid1",
+            Self::Raid5 => "raid5",
+            Self::Raid6 => "raid6",
+        }
+    }
+}
+
+/// A stack, or a part of one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Node {
+    /// A file, a block device, or an NBD export.
+    Member(Member),
+    /// So many bytes of memory, zeroed.
+    Memory(u64),
+    /// A member that is not there.
+    Missing,
+    /// dm-integrity over what is below.
+    Integrity(Box<Node>),
+    /// An md array over its members.
+    Array(ArrayLevel, Vec<Node>),
+    /// Faults, injected above what is below; the rules are the fault layer's words.
+    Fault(Box<Node>, Vec<String>),
+}
+
+/// Why a text is no stack.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("stack text, byte {at}: found {found}, expected {expected}")]
+pub struct SpecError {
+    /// Byte offset in the text.
+    pub at: usize,
+    /// What is there.
+    pub found: String,
+    /// What would make sense there.
+    pub expected: String,
+}
+
+impl FromStr for Node {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        let mut parser = Parser { text, at: 0, nodes: 0 };
+        let node = parser.node(0)?;
+        parser.skip_blanks();
+        if parser.at < text.len() { Err(parser.unexpected("the end")) } else { Ok(node) }
+    }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+    nodes: usize,
+}
+
+impl Parser<'_> {
+    fn node(&mut self, depth: usize) -> Result<Node, SpecError> {
+        self.nodes += 1;
+        if depth > DEPTH_MAX || self.nodes > NODES_MAX {
+            let limit = format!("at most {DEPTH_MAX} levels and {NODES_MAX} nodes");
+            return Err(self.unexpected(&limit));
+        }
+        self.skip_blanks();
+        let start = self.at;
+        let word = self.word()?;
+        if !self.eat('(') {
+            return self.leaf(start, &word);
+        }
+        let node = match word.as_str() {
+            "integrity" => Node::Integrity(Box::new(self.node(depth + 1)?)),
+            "fault" => {
+                let lower = self.node(depth + 1)?;
+                let mut rules = Vec::new();
+                while self.eat(',') {
+                    self.skip_blanks();
+                    rules.push(self.word()?);
+                }
+                Node::Fault(Box::new(lower), rules)
+            }
+            "raid1" => Node::Array(ArrayLevel::Raid1, self.members(depth)?),
+            "raid5" => Node::Array(ArrayLevel::Raid5, self.members(depth)?),
+            "raid6" => Node::Array(ArrayLevel::Raid6, self.members(depth)?),
+            _ => {
+                let expected = "integrity, raid1, raid5, raid6 or fault".to_owned();
+                return Err(SpecError { at: start, found: format!("'{word}'"), expected });
+            }
+        };
+        if self.eat(')') { Ok(node) } else { Err(self.unexpected("')'")) }
+    }
+
+    fn members(&mut self, depth: usize) -> Result<Vec<Node>, SpecError> {
+        let mut members = vec![self.node(depth + 1)?];
+        while self.eat(',') {
+            members.push(self.node(depth + 1)?);
+        }
+        Ok(members)
+    }
+
+    fn leaf(&self, at: usize, word: &str) -> Result<Node, SpecError> {
+        let wrong = |expected: String| SpecError { at, found: format!("'{word}'"), expected };
+        if word == "missing" {
+            return Ok(Node::Missing);
+        }
+        if let Some(path) = word.strip_prefix("file:") {
+            if path.is_empty() {
+                return Err(wrong("a path behind 'file:'".to_owned()));
+            }
+            return Ok(Node::Member(Member::Path(path.into())));
+        }
+        if let Some(size) = word.strip_prefix("memory:") {
+            return parse_size(size).map(Node::Memory).map_err(|error| wrong(error.to_string()));
+        }
+        if nbd::Uri::looks_like(word) {
+            let parsed = nbd::Uri::parse(word).map(|uri| Node::Member(Member::Nbd(uri)));
+            return parsed.map_err(|error| wrong(error.to_string()));
+        }
+        Err(wrong("file:PATH, nbd://..., nbd+unix://..., memory:SIZE or missing".to_owned()))
+    }
+
+    /// A run of plain characters and quoted pieces.
+    fn word(&mut self) -> Result<String, SpecError> {
+        let mut word = String::new();
+        let mut quoted = false;
+        let start = self.at;
+        while let Some(c) = self.peek() {
+            match c {
+                '"' => {
+                    quoted = !quoted;
+                    self.at += 1;
+                }
+                '\\' if quoted => {
+                    self.at += 1;
+                    match self.peek() {
+                        Some(escaped @ ('"' | '\\')) => {
+                            word.push(escaped);
+                            self.at += 1;
+                        }
+                        _ => return Err(self.unexpected("'\"' or '\\' behind '\\'")),
+                    }
+                }
+                c if quoted || is_plain(c) => {
+                    word.push(c);
+                    self.at += c.len_utf8();
+                }
+                _ => break,
+            }
+        }
+        if quoted {
+            return Err(self.unexpected("'\"'"));
+        }
+        if self.at == start { Err(self.unexpected("a name")) } else { Ok(word) }
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.text[self.at..].chars().next()
+    }
+
+    fn skip_blanks(&mut self) {
+        while let Some(c) = self.peek().filter(|c| c.is_whitespace()) {
+            self.at += c.len_utf8();
+        }
+    }
+
+    fn eat(&mut self, wanted: char) -> bool {
+        self.skip_blanks();
+        let found = self.peek() == Some(wanted);
+        if found {
+            self.at += wanted.len_utf8();
+        }
+        found
+    }
+
+    fn unexpected(&self, expected: &str) -> SpecError {
+        let found = self.peek().map_or_else(|| "the end".to_owned(), |c| format!("'{c}'"));
+        SpecError { at: self.at, found, expected: expected.to_owned() }
+    }
+}
+
+fn is_plain(c: char) -> bool {
+    !c.is_whitespace() && !matches!(c, '(' | ')' | ',' | '"')
+}
+
+/// Prints a word, in quotes where it must be.
+struct Word<'a>(&'a str);
+
+impl fmt::Display for Word<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.0.is_empty() && self.0.chars().all(is_plain) {
+            return f.write_str(self.0);
+        }
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            if matches!(c, '"' | '\\') {
+                f.write_char('\\')?;
+            }
+            f.write_char(c)?;
+        }
+        f.write_char('"')
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Member(Member::Path(path)) => {
+                write!(f, "file:{}", Word(&path.to_string_lossy()))
+            }
+            Self::Member(Member::Nbd(uri)) => Word(&uri.to_string()).fmt(f),
+            Self::Memory(bytes) => write!(f, "memory:{}", format_size(*bytes)),
+            Self::Missing => f.write_str("missing"),
+            Self::Integrity(lower) => write!(f, "integrity({lower})"),
+            Self::Array(level, members) => {
+                write!(f, "{}(", level.name())?;
+                for (index, member) in members.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { ", " };
+                    write!(f, "{comma}{member}")?;
+                }
+                f.write_char(')')
+            }
+            Self::Fault(lower, rules) => {
+                write!(f, "fault({lower}")?;
+                for rule in rules {
+                    write!(f, ", {}", Word(rule))?;
+                }
+                f.write_char(')')
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_documented_example_is_read() {
+        let text = "raid5(integrity(file:a.img), integrity(file:b.img), missing)";
+        let node: Node = text.parse().unwrap();
+        let Node::Array(ArrayLevel::Raid5, members) = &node else { panic!("{node:?}") };
+        assert_eq!(members.len(), 3);
+        assert_eq!(members[2], Node::Missing);
+        assert_eq!(node.to_string(), text);
+    }
+
+    #[test]
+    fn blanks_do_not_matter() {
+        let node: Node = " raid1 ( file:a ,\n file:b ) ".parse().unwrap();
+        assert_eq!(node.to_string(), "raid1(file:a, file:b)");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        for (text, at, expected) in [
+            ("", 0, "a name"),
+            ("raid5(file:a", 12, "')'"),
+            ("raid5(file:a))", 13, "the end"),
+            ("raid7(file:a)", 0, "integrity, raid1, raid5, raid6 or fault"),
+            ("a.img", 0, "file:PATH, nbd://..., nbd+unix://..., memory:SIZE or missing"),
+            ("file:\"a", 7, "'\"'"),
+            ("file:", 0, "a path behind 'file:'"),
+        ] {
+            let error = Node::from_str(text).unwrap_err();
+            assert_eq!((error.at, error.expected.as_str()), (at, expected), "{text}");
+        }
+        assert!(Node::from_str("nbds://h/").unwrap_err().expected.contains("TLS"));
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let text = "integrity(".repeat(100_000);
+        assert!(Node::from_str(&text).unwrap_err().expected.contains("at most"));
+    }
+
+    fn any_node() -> impl Strategy<Value = Node> {
+        let leaf = prop_oneof![
+            "[ -~äß\t]{1,12}".prop_map(|path| Node::Member(Member::Path(path.into()))),
+            (0u64..1 << 50).prop_map(Node::Memory),
+            Just(Node::Missing),
+            Just("nbd://[::1]:99/ex%20port").prop_map(|uri| uri.parse().unwrap()),
+            Just("nbd+unix:///?socket=/run/a%2cb.sock").prop_map(|uri| uri.parse().unwrap()),
+        ];
+        let level =
+            prop_oneof![Just(ArrayLevel::Raid1), Just(ArrayLevel::Raid5), Just(ArrayLevel::Raid6)];
+        leaf.prop_recursive(3, 24, 4, move |inner| {
+            prop_oneof![
+                inner.clone().prop_map(|lower| Node::Integrity(Box::new(lower))),
+                (level.clone(), prop::collection::vec(inner.clone(), 1..5))
+                    .prop_map(|(level, members)| Node::Array(level, members)),
+                (inner, prop::collection::vec("[ -~]{0,8}", 0..3))
+                    .prop_map(|(lower, rules)| Node::Fault(Box::new(lower), rules)),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_back(node in any_node()) {
+            prop_assert_eq!(node.to_string().parse::<Node>(), Ok(node));
+        }
+
+        #[test]
+        fn no_text_panics(text in "[a-z0-9:(),\"\\\\ ]{0,40}") {
+            let _outcome = text.parse::<Node>();
+        }
+    }
+}
