@@ -1,0 +1,225 @@
+//! Area `compute`: tags and parity on one core, from and to memory.
+
+use crate::isal;
+use crate::measure::pair;
+use crate::row::Row;
+use checksum::{BlockTagger, ZeroTags};
+use crc_fast::CrcAlgorithm;
+use gf::Strip;
+use std::cell::Cell;
+use std::hint::black_box;
+use units::BlockSize;
+
+/// All rows of the area.
+pub(crate) fn rows() -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for block in [BlockSize::B512, BlockSize::B4096] {
+        rows.extend(tags(block));
+    }
+    rows.push(zero_tags());
+    for (place, stripes) in [("in cache", 1), ("in memory", 96)] {
+        for data_count in [4, 8] {
+            rows.extend(parity(data_count, stripes, place));
+        }
+    }
+    Ok(rows)
+}
+
+/// Tags of a request's worth of blocks, beside the bare CRC of each block.
+fn tags(block: BlockSize) -> [Row; 2] {
+    let data = noise(REQUEST_BYTES);
+    let tagger = BlockTagger::new(Some([0x5A; 16]), block);
+    let mut tags = vec![0; data.len() / block.bytes() * tagger.tag_bytes()];
+    let bare = || {
+        let crcs = data.chunks_exact(block.bytes());
+        let crcs = crcs.map(|block| crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, block));
+        black_box(crcs.fold(0, |all, crc| all ^ crc));
+    };
+    let (ours, peer) = pair(|| tagger.tags(FIRST_SECTOR, black_box(&data), &mut tags), bare);
+    let generate = rate_row(format!("crc32c tags {block}"), data.len(), ours, CRC_FAST, Some(peer));
+    let (ours, peer) =
+        pair(|| assert_eq!(tagger.verify(FIRST_SECTOR, black_box(&data), &tags), None), bare);
+    let verify = rate_row(format!("crc32c verify {block}"), data.len(), ours, CRC_FAST, Some(peer));
+    [generate, verify]
+}
+
+/// Tags of zero blocks, beside reading the zeros.
+fn zero_tags() -> Row {
+    let block = BlockSize::B512;
+    let tagger = BlockTagger::new(Some([0x5A; 16]), block);
+    let zeros = ZeroTags::new(&tagger);
+    let mut tags = vec![0; REQUEST_BYTES];
+    let data = vec![0; REQUEST_BYTES];
+    let mut few = vec![0; REQUEST_BYTES / block.bytes() * tagger.tag_bytes()];
+    let (ours, peer) = pair(
+        || zeros.fill(FIRST_SECTOR, black_box(&mut tags)),
+        || tagger.tags(FIRST_SECTOR, &data, black_box(&mut few)),
+    );
+    let ours = millions(tags.len() / tagger.tag_bytes()) / ours;
+    let peer = millions(few.len() / tagger.tag_bytes()) / peer;
+    Row::new("tags of zero blocks 512", ours, ("the zeros tagged", Some(peer)), "Mtags/s")
+}
+
+/// P, P+Q and the recovery of two data strips, over `stripe_count` stripes in turn.
+fn parity(data_count: usize, stripe_count: usize, place: &str) -> [Row; 3] {
+    let stripes: Vec<Stripe> = (0..stripe_count).map(|_| Stripe::new(data_count)).collect();
+    let next = cycle(&stripes);
+    let [mut a, mut b, mut c, mut d] = [(); 4].map(|()| Strip64K::new());
+    let [a, b, c, d] = [&mut a, &mut b, &mut c, &mut d].map(Strip64K::bytes_mut);
+    let decoder = isal::Decoder::new(data_count, [0, data_count - 1]);
+
+    let p = beside_isal(|| gf::p(&next().data(), a), || isal::xor_gen(&next().data(), c));
+    let pq = beside_isal(|| gf::pq(&next().data(), a, b), || isal::pq_gen(&next().data(), c, d));
+    let two = beside_isal(
+        || next().recover_first_and_last(a, b),
+        || decoder.decode(&next().all_but_first_and_last(), c, d),
+    );
+    let row = |what: &str, parity_count: usize, (ours, peer): (f64, Option<f64>)| {
+        let name = format!("{what} {data_count}+{parity_count} {place}");
+        rate_row(name, data_count * STRIP_BYTES, ours, "libisal", peer)
+    };
+    [row("P", 1, p), row("P+Q", 2, pq), row("two data strips of", 2, two)]
+}
+
+/// Median seconds of ours and, where it is linked, of libisal.
+fn beside_isal(ours: impl FnMut(), peer: impl FnMut()) -> (f64, Option<f64>) {
+    let (ours, peer) = pair(ours, peer);
+    (ours, isal::PRESENT.then_some(peer))
+}
+
+fn rate_row(
+    name: String,
+    bytes: usize,
+    ours: f64,
+    peer_name: &'static str,
+    peer: Option<f64>,
+) -> Row {
+    let rate = |seconds| millions(bytes) / seconds / 1000.0;
+    Row::new(name, rate(ours), (peer_name, peer.map(rate)), "GB/s")
+}
+
+fn millions(count: usize) -> f64 {
+    f64::from(u32::try_from(count).expect("a round's worth fits in 32 bits")) / 1e6
+}
+
+/// Stripes one after the other, for ever.
+fn cycle<'a, T>(stripes: &'a [T]) -> impl Fn() -> &'a T {
+    let turn = Cell::new(0);
+    move || {
+        turn.set((turn.get() + 1) % stripes.len());
+        &stripes[turn.get()]
+    }
+}
+
+/// Data strips with their true parity.
+struct Stripe {
+    data: Vec<Strip64K>,
+    p: Strip64K,
+    q: Strip64K,
+}
+
+impl Stripe {
+    fn new(data_count: usize) -> Self {
+        let data = (0..data_count).map(|_| Strip64K::new()).collect();
+        let mut stripe = Self { data, p: Strip64K::new(), q: Strip64K::new() };
+        for (i, strip) in stripe.data.iter_mut().enumerate() {
+            strip.bytes_mut().copy_from_slice(&noise(STRIP_BYTES + i)[i..]);
+        }
+        let data: Vec<&[u8]> = stripe.data.iter().map(Strip64K::bytes).collect();
+        gf::pq(&data, stripe.p.bytes_mut(), stripe.q.bytes_mut());
+        stripe
+    }
+
+    fn data(&self) -> Vec<&[u8]> {
+        self.data.iter().map(Strip64K::bytes).collect()
+    }
+
+    fn all_but_first_and_last(&self) -> Vec<&[u8]> {
+        let known = &self.data[1..self.data.len() - 1];
+        known.iter().chain([&self.p, &self.q]).map(Strip64K::bytes).collect()
+    }
+
+    fn recover_first_and_last(&self, first: &mut [u8], last: &mut [u8]) {
+        let mut data: Vec<Strip<'_>> = self.data.iter().map(Strip64K::known).collect();
+        let end = data.len() - 1;
+        data[0] = Strip::Wanted(first);
+        data[end] = Strip::Wanted(last);
+        gf::recover(&mut data, self.p.known(), self.q.known())
+            .expect("two are lost, two are known");
+    }
+}
+
+/// A page-aligned strip, as buffers for direct I/O are and as libisal asks.
+struct Strip64K {
+    room: Vec<u8>,
+    from: usize,
+}
+
+impl Strip64K {
+    fn new() -> Self {
+        let room = vec![0; STRIP_BYTES + PAGE_BYTES];
+        let from = room.as_ptr().align_offset(PAGE_BYTES);
+        Self { room, from }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.room[self.from..][..STRIP_BYTES]
+    }
+
+    fn known(&self) -> Strip<'_> {
+        Strip::Known(self.bytes())
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.room[self.from..][..STRIP_BYTES]
+    }
+}
+
+/// Bytes without pattern, the same each time.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state: u64 = 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let [.., high] = state.to_le_bytes();
+        high
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+const CRC_FAST: &str = "crc-fast";
+const FIRST_SECTOR: u64 = 1 << 33;
+const PAGE_BYTES: usize = 4096;
+const REQUEST_BYTES: usize = 256 << 10;
+const STRIP_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_measured_is_right() {
+        let stripe = Stripe::new(4);
+        let [mut x, mut y] = [Strip64K::new(), Strip64K::new()];
+        stripe.recover_first_and_last(x.bytes_mut(), y.bytes_mut());
+        assert!(x.bytes() == stripe.data[0].bytes() && y.bytes() == stripe.data[3].bytes());
+    }
+
+    #[cfg(feature = "isal")]
+    #[test]
+    fn libisal_makes_and_recovers_the_same_strips() {
+        for data_count in [2, 3, 4, 8, 17] {
+            let stripe = Stripe::new(data_count);
+            let [mut x, mut y] = [Strip64K::new(), Strip64K::new()];
+            let (x, y) = (x.bytes_mut(), y.bytes_mut());
+            isal::pq_gen(&stripe.data(), x, y);
+            assert!(*x == *stripe.p.bytes() && *y == *stripe.q.bytes());
+            x.fill(0);
+            isal::xor_gen(&stripe.data(), x);
+            assert!(*x == *stripe.p.bytes());
+            let decoder = isal::Decoder::new(data_count, [0, data_count - 1]);
+            decoder.decode(&stripe.all_but_first_and_last(), x, y);
+            assert!(*x == *stripe.data[0].bytes());
+            assert!(*y == *stripe.data[data_count - 1].bytes());
+        }
+    }
+}

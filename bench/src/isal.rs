@@ -1,0 +1,118 @@
+//! Intel's ISA-L, the peer: its C interface, made safe for whole strips.
+#![allow(unsafe_code, reason = "the peer is a C library")]
+
+use std::ffi::{c_int, c_uchar, c_void};
+
+/// Whether rows are measured against it.
+pub(crate) const PRESENT: bool = true;
+
+/// Writes the XOR of `data` to `p`.
+pub(crate) fn xor_gen(data: &[&[u8]], p: &mut [u8]) {
+    let length = checked(data, &[p]);
+    let mut strips = pointers(data);
+    strips.push(p.as_mut_ptr().cast());
+    // SAFETY: `checked` saw to lengths and alignment; only the last pointer is written through.
+    let failed = unsafe { ffi::xor_gen(int(strips.len()), length, strips.as_mut_ptr()) };
+    assert_eq!(failed, 0, "xor_gen takes the strips");
+}
+
+/// Writes P and Q of `data`.
+pub(crate) fn pq_gen(data: &[&[u8]], p: &mut [u8], q: &mut [u8]) {
+    let length = checked(data, &[p, q]);
+    let mut strips = pointers(data);
+    strips.extend([p.as_mut_ptr().cast::<c_void>(), q.as_mut_ptr().cast()]);
+    // SAFETY: `checked` saw to lengths and alignment; only the last two pointers are written
+    // through.
+    let failed = unsafe { ffi::pq_gen(int(strips.len()), length, strips.as_mut_ptr()) };
+    assert_eq!(failed, 0, "pq_gen takes the strips");
+}
+
+/// The recovery of two data strips from the others, P and Q, with its tables made beforehand.
+pub(crate) struct Decoder {
+    strip_count: usize,
+    tables: Vec<u8>,
+}
+
+impl Decoder {
+    /// For the data strips `[x, y]` of `data_count`. The coefficients follow from the md
+    /// specification, section 7.3, written out per strip.
+    pub(crate) fn new(data_count: usize, [x, y]: [usize; 2]) -> Self {
+        let (gx, gy) = (gf::exp(x), gf::exp(y));
+        let scale = gf::inv(gx ^ gy);
+        let mut coefficients = Vec::new();
+        // x = (g^y * sP + sQ) / (g^x + g^y), and y likewise.
+        for other in [gy, gx] {
+            let p = gf::mul(other, scale);
+            let known = (0..data_count).filter(|&i| i != x && i != y);
+            coefficients.extend(known.map(|i| p ^ gf::mul(gf::exp(i), scale)));
+            coefficients.extend([p, scale]);
+        }
+        let mut tables = vec![0; 32 * 2 * data_count];
+        // SAFETY: the matrix has 2 rows of `data_count`, the tables 32 bytes for each entry.
+        unsafe {
+            ffi::ec_init_tables(int(data_count), 2, coefficients.as_mut_ptr(), tables.as_mut_ptr());
+        }
+        Self { strip_count: data_count, tables }
+    }
+
+    /// Writes x and y, from the known data strips in order, then P, then Q.
+    pub(crate) fn decode(&self, known: &[&[u8]], x: &mut [u8], y: &mut [u8]) {
+        assert_eq!(known.len(), self.strip_count, "as many strips are known as hold data");
+        let length = checked(known, &[x, y]);
+        let mut sources = pointers(known);
+        let mut targets = [x.as_mut_ptr(), y.as_mut_ptr()];
+        // SAFETY: `checked` saw to the lengths, `new` made tables for these counts; the library
+        // reads tables and sources and writes the targets.
+        unsafe {
+            ffi::ec_encode_data(
+                length,
+                int(known.len()),
+                2,
+                self.tables.as_ptr().cast_mut(),
+                sources.as_mut_ptr().cast(),
+                targets.as_mut_ptr(),
+            );
+        }
+    }
+}
+
+/// The length of all strips, after seeing to what the library only documents.
+fn checked(sources: &[&[u8]], targets: &[&mut [u8]]) -> c_int {
+    let length = targets[0].len();
+    let strips = || sources.iter().copied().chain(targets.iter().map(|target| &**target));
+    assert!(strips().all(|strip| strip.len() == length), "strips have one length");
+    assert!(
+        length.is_multiple_of(64) && strips().all(|strip| strip.as_ptr().align_offset(64) == 0),
+        "the library takes aligned strips"
+    );
+    assert!(sources.len() >= 2, "the library takes two sources or more");
+    int(length)
+}
+
+fn pointers(strips: &[&[u8]]) -> Vec<*mut c_void> {
+    strips.iter().map(|strip| strip.as_ptr().cast_mut().cast()).collect()
+}
+
+fn int(count: usize) -> c_int {
+    c_int::try_from(count).expect("counts and lengths here are small")
+}
+
+mod ffi {
+    use super::{c_int, c_uchar, c_void};
+
+    // SAFETY: as declared by isa-l.h (raid.h and erasure_code.h).
+    #[link(name = "isal")]
+    unsafe extern "C" {
+        pub(super) fn xor_gen(vects: c_int, len: c_int, array: *mut *mut c_void) -> c_int;
+        pub(super) fn pq_gen(vects: c_int, len: c_int, array: *mut *mut c_void) -> c_int;
+        pub(super) fn ec_init_tables(k: c_int, rows: c_int, a: *mut c_uchar, tables: *mut c_uchar);
+        pub(super) fn ec_encode_data(
+            len: c_int,
+            k: c_int,
+            rows: c_int,
+            tables: *mut c_uchar,
+            data: *mut *mut c_uchar,
+            coding: *mut *mut c_uchar,
+        );
+    }
+}
