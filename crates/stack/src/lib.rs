@@ -2,14 +2,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod copy;
 mod mapfile;
 mod member;
 mod signature;
 mod size;
 mod spec;
+#[cfg(test)]
+mod test_device;
+mod verdict;
 
 pub use mapfile::{Block, Map, Status};
 pub use member::Member;
 pub use signature::Signature;
 pub use size::{SizeError, format_size, parse_size};
 pub use spec::{ArrayLevel, Node, SpecError};
+pub use verdict::{Fault, Verdict};
