@@ -156,11 +156,11 @@ impl Executor {
             if core.driver.stopped() {
                 break None;
             }
-            let polled = core.poll_ready();
+            core.poll_ready();
             if let Some(value) = root.take() {
                 break Some(value);
             }
-            let wait = if polled || !core.ready.queue().is_empty() {
+            let wait = if core.driver.stopped() || !core.ready.queue().is_empty() {
                 Wait::No
             } else {
                 Wait::Until(core.timers.borrow().keys().next().map(|(time, _)| *time))
@@ -202,13 +202,13 @@ impl Core {
         id
     }
 
-    /// Polls up to a turn's worth of ready tasks; whether there were any.
-    fn poll_ready(&self) -> bool {
-        for polled in 0..POLLS_PER_TURN {
+    /// Polls up to a turn's worth of ready tasks.
+    fn poll_ready(&self) {
+        for _ in 0..POLLS_PER_TURN {
             let task = {
                 let mut queue = self.ready.queue();
                 match queue.len() {
-                    0 => return polled > 0,
+                    0 => return,
                     1 => queue.pop_front(),
                     ready => queue.remove(self.driver.choose(ready)),
                 }
@@ -223,10 +223,9 @@ impl Core {
                 self.tasks.borrow_mut().insert(task.id, (future, waker));
             }
             if self.driver.stopped() {
-                break;
+                return;
             }
         }
-        true
     }
 
     fn fire_timers(&self) {

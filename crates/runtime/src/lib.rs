@@ -4,10 +4,18 @@
 //! for what is a [`Driver`]'s business: the production driver is a ring, the simulator's is a
 //! seeded random choice with a clock that jumps.
 
+mod alarm;
 mod executor;
+mod net;
+mod operation;
+mod reactor;
+mod ring;
 mod sync;
+mod threads;
 
 pub use executor::{
     Driver, Executor, JoinHandle, Unpark, Wait, block_on, join_all, now, sleep, spawn, yield_now,
 };
+pub use net::{Listener, Stream};
+pub use reactor::{Backend, Runtime};
 pub use sync::{Notify, Permit, RangeGuard, RangeLock, Semaphore};
