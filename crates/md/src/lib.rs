@@ -1,7 +1,17 @@
 //! The on-disk format of Linux md, metadata 1.x, without any I/O.
 //!
 //! Bytes to meaning and back, and all arithmetic; what reads and writes them lives in `layers`.
+//!
+//! - [`superblock`]: what each member carries;
+//! - [`assemble`](mod@assemble): what a set of members amounts to;
+//! - [`create`](mod@create): the superblocks of a new array;
+//! - [`geometry`]: where a sector of a parity array lies;
+//! - [`bitmap`]: the header and the bits of a write-intent bitmap.
 
 #![forbid(unsafe_code)]
 
+pub mod assemble;
+pub mod bitmap;
+pub mod create;
 pub mod geometry;
+pub mod superblock;

@@ -1,0 +1,236 @@
+use super::*;
+use crate::create::{NewArray, NewMember, create};
+use crate::superblock::{Minor, Time};
+
+const DEVICE_SECTORS: u64 = 65536;
+
+fn array(level: Level, count: u8) -> Vec<Superblock> {
+    let mirror = level == Level::Raid1;
+    let array = NewArray {
+        level,
+        layout: if mirror { 0 } else { 2 },
+        chunk_sectors: if mirror { 0 } else { 128 },
+        minor: Minor::V2,
+        set_uuid: Uuid([1; 16]),
+        set_name: [0; 32],
+        ctime: Time(0),
+        resync: ResyncOffset::Clean,
+        data_offset: None,
+        size: None,
+    };
+    let members: Vec<NewMember> = (0..count)
+        .map(|n| NewMember { device_sectors: DEVICE_SECTORS, device_uuid: Uuid([n; 16]) })
+        .collect();
+    let mut made = create(&array, &members).unwrap();
+    made.iter_mut().for_each(|superblock| superblock.set_events(10));
+    made
+}
+
+fn judged(superblocks: &[Superblock]) -> Result<Assembly, AssembleError> {
+    let candidates: Vec<Candidate<'_>> = superblocks
+        .iter()
+        .map(|superblock| Candidate { superblock, device_sectors: DEVICE_SECTORS })
+        .collect();
+    assemble(&candidates)
+}
+
+/// With other bytes at an offset, sealed again.
+fn forged(superblock: &Superblock, at: usize, new: &[u8]) -> Superblock {
+    let mut bytes = superblock.encode();
+    bytes[at..at + new.len()].copy_from_slice(new);
+    let words = bytes[..512].as_chunks::<4>().0;
+    let sum: u64 = words
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| *at != 54)
+        .map(|(_, word)| u64::from(u32::from_le_bytes(*word)))
+        .sum();
+    let sum = (sum & 0xFFFF_FFFF) + (sum >> 32);
+    bytes[216..220].copy_from_slice(&sum.to_le_bytes()[..4]);
+    Superblock::decode(&bytes, Minor::V2, DEVICE_SECTORS).unwrap()
+}
+
+#[test]
+fn order_of_the_candidates_does_not_matter() {
+    let mut members = array(Level::Raid5, 4);
+    members.reverse();
+    let assembly = judged(&members).unwrap();
+    assert_eq!(assembly.in_sync().collect::<Vec<_>>(), [(0, 3), (1, 2), (2, 1), (3, 0)]);
+    assert_eq!((assembly.cannot_start.len(), assembly.cannot_write.len()), (0, 0));
+    assert_eq!(assembly.resync, ResyncOffset::Clean);
+}
+
+#[test]
+fn one_event_behind_is_a_crash_and_two_are_stale() {
+    let mut members = array(Level::Raid5, 4);
+    members[1].set_events(9);
+    assert_eq!(judged(&members).unwrap().missing_count(), 0);
+    members[1].set_events(8);
+    let assembly = judged(&members).unwrap();
+    assert_eq!(assembly.left_out, [(1, LeftOut::Stale { events: 8, newest: 10 })]);
+    assert_eq!((assembly.missing_count(), assembly.cannot_start.len()), (1, 0));
+    members[2].set_events(7);
+    assert!(matches!(
+        judged(&members).unwrap().cannot_start[..],
+        [CannotStart::Missing { missing: 2, raid_disks: 4, level: Level::Raid5, allowed: 1 }]
+    ));
+}
+
+#[test]
+fn whom_the_freshest_counts_as_faulty_is_stale_even_one_event_behind() {
+    let mut members = array(Level::Raid1, 2);
+    members[0].set_events(11);
+    members[0].set_role(1, Role::Faulty);
+    let assembly = judged(&members).unwrap();
+    assert_eq!(assembly.left_out, [(1, LeftOut::Dropped(Role::Faulty))]);
+    assert_eq!(assembly.slots, [Slot::InSync(0), Slot::Missing]);
+}
+
+#[test]
+fn two_halves_that_ran_apart_are_never_mixed() {
+    let mut members = array(Level::Raid1, 2);
+    members[0].set_events(12);
+    members[1].set_events(12);
+    members[1].set_role(0, Role::Faulty);
+    let assembly = judged(&members).unwrap();
+    assert_eq!(assembly.left_out, [(1, LeftOut::Diverged(Role::Faulty))]);
+    members[0].set_role(1, Role::Faulty);
+    let assembly = judged(&members).unwrap();
+    assert_eq!(assembly.left_out, [(1, LeftOut::Dropped(Role::Faulty))]);
+}
+
+#[test]
+fn dirty_is_whatever_the_freshest_say() {
+    let mut members = array(Level::Raid5, 4);
+    let dirty = ResyncOffset::Below(Sector(0));
+    // A crash while being marked dirty: the first member already is.
+    members[0].set_events(11);
+    members[0].set_resync(dirty);
+    assert_eq!(judged(&members).unwrap().resync, dirty);
+    // A crash while being marked clean: the data was complete before the first member was written.
+    let mut members = array(Level::Raid5, 4);
+    for member in &mut members[1..] {
+        member.set_events(9);
+        member.set_resync(dirty);
+    }
+    assert_eq!(judged(&members).unwrap().resync, ResyncOffset::Clean);
+    // Equally fresh and not of one opinion: the one that claims less.
+    members[3].set_events(10);
+    assert_eq!(judged(&members).unwrap().resync, dirty);
+}
+
+#[test]
+fn dirty_and_degraded_needs_force_where_there_is_parity() {
+    for (level, refused) in [(Level::Raid1, false), (Level::Raid5, true), (Level::Raid6, true)] {
+        let mut members = array(level, 4);
+        members.iter_mut().for_each(|m| m.set_resync(ResyncOffset::Below(Sector(128))));
+        assert_eq!(judged(&members).unwrap().cannot_start, []);
+        members.pop();
+        let reasons = judged(&members).unwrap().cannot_start;
+        assert_eq!(reasons == [CannotStart::DirtyAndDegraded], refused, "{level} {reasons:?}");
+        assert!(reasons.iter().all(CannotStart::forceable));
+    }
+}
+
+#[test]
+fn what_is_not_one_array_is_refused() {
+    assert_eq!(judged(&[]), Err(AssembleError::NoMembers));
+    let members = array(Level::Raid1, 2);
+    let other = forged(&members[1], 16, &[9; 16]);
+    let uuids = [Uuid([1; 16]), Uuid([9; 16])];
+    let error = judged(&[members[0].clone(), other]).unwrap_err();
+    assert_eq!(error, AssembleError::MixedArrays { members: [0, 1], uuids });
+    let error = judged(&[members[0].clone(), members[0].clone()]).unwrap_err();
+    let device_uuid = Uuid([0; 16]);
+    assert_eq!(error, AssembleError::SameMember { members: [0, 1], device_uuid });
+    let copy = forged(&members[0], 168, &[7; 16]);
+    let error = judged(&[members[0].clone(), members[1].clone(), copy]).unwrap_err();
+    assert_eq!(error, AssembleError::SameSlot { members: [0, 2], slot: 0 });
+    let only_refused = judged(&[forged(&members[0], 12, &[1])]).unwrap_err();
+    assert!(matches!(only_refused, AssembleError::NoneUsable { left_out } if left_out.len() == 1));
+}
+
+#[test]
+fn members_that_describe_another_array_are_left_out() {
+    let members = array(Level::Raid5, 4);
+    let cases: [(usize, &[u8], &str); 4] = [
+        (76, &[0], "layout"),
+        (88, &[0, 1], "chunk"),
+        (92, &[5], "raid_disks"),
+        (80, &[0, 0xF0], "size"),
+    ];
+    for (at, new, name) in cases {
+        let mut members = members.clone();
+        members[2] = forged(&members[2], at, new);
+        let assembly = judged(&members).unwrap();
+        let [(2, LeftOut::Disagrees { field, .. })] = assembly.left_out[..] else {
+            panic!("{:?}", assembly.left_out)
+        };
+        assert_eq!(field, name);
+    }
+}
+
+#[test]
+fn spares_need_no_events_and_hold_no_slot() {
+    let mut members = array(Level::Raid1, 2);
+    let mut spare = forged(&members[0], 160, &[2]);
+    spare = forged(&spare, 168, &[3; 16]);
+    spare.set_events(1);
+    members.push(spare);
+    let assembly = judged(&members).unwrap();
+    assert_eq!((&assembly.spares, assembly.missing_count()), (&vec![2], 0));
+    // It was given a slot, but does not know it yet: nothing of the array is on it.
+    members[0].set_role(2, Role::Active(1));
+    members[0].set_role(1, Role::Faulty);
+    members[0].set_events(11);
+    members[2].set_events(10);
+    let assembly = judged(&members).unwrap();
+    assert_eq!((&assembly.spares, assembly.missing_count()), (&vec![2], 1));
+}
+
+#[test]
+fn features_that_we_do_not_maintain_forbid_writing_by_name() {
+    let cases: [(u32, Level, &str); 5] = [
+        (1, Level::Raid5, "a write-intent bitmap"),
+        (0x800, Level::Raid5, "a partial parity log"),
+        (0x200, Level::Raid5, "a journal device"),
+        (4, Level::Raid5, "a reshape"),
+        (0x101, Level::Raid1, "a write-intent bitmap"),
+    ];
+    for (bits, level, name) in cases {
+        let members: Vec<Superblock> =
+            array(level, 4).iter().map(|m| forged(m, 8, &bits.to_le_bytes())).collect();
+        let assembly = judged(&members).unwrap();
+        assert_eq!(assembly.cannot_write[0].feature, name);
+        assert!(assembly.cannot_write[0].to_string().contains(name));
+        assert_eq!(assembly.cannot_start.contains(&CannotStart::Reshape), bits == 4);
+    }
+}
+
+#[test]
+fn a_member_under_rebuild_or_with_bad_blocks_counts_as_missing() {
+    let mut members = array(Level::Raid5, 4);
+    members[1] = forged(&members[1], 8, &[2]);
+    let assembly = judged(&members).unwrap();
+    assert_eq!(assembly.slots[1], Slot::Rebuilding { member: 1, filled: Sector(0) });
+    assert_eq!((assembly.missing_count(), assembly.cannot_write[0].member), (1, Some(1)));
+
+    let mut members = array(Level::Raid5, 4);
+    members[1] = forged(&members[1], 8, &[8]);
+    let assembly = judged(&members).unwrap();
+    assert_eq!(assembly.left_out, [(1, LeftOut::BadBlocks)]);
+    assert_eq!(assembly.cannot_write.len(), 1);
+}
+
+#[test]
+fn levels_without_an_implementation_are_named() {
+    let members: Vec<Superblock> =
+        array(Level::Raid1, 2).iter().map(|m| forged(m, 72, &[10])).collect();
+    assert_eq!(judged(&members).unwrap().cannot_start, [CannotStart::Level(Level::Raid10)]);
+    let members: Vec<Superblock> =
+        array(Level::Raid5, 4).iter().map(|m| forged(m, 76, &[77])).collect();
+    assert!(matches!(judged(&members).unwrap().cannot_start[..], [CannotStart::Geometry(_)]));
+    let members: Vec<Superblock> =
+        array(Level::Raid1, 2).iter().map(|m| forged(m, 80, &[0; 8])).collect();
+    assert_eq!(judged(&members).unwrap().cannot_start, [CannotStart::Size { size: 0 }]);
+}

@@ -1,0 +1,289 @@
+//! The superblocks of a new array, with mdadm's defaults where nothing else is said.
+//!
+//! What is made here is clean and in sync from the start (`resync_offset` all ones, events 0), or
+//! dirty if asked: it is for the caller to have made the members' data agree, which all-zero
+//! members do at every level. The bad block logs that the superblocks point to need no writing:
+//! one that was never used is read by nobody.
+//!
+//! Source: the md specification, section 6.
+
+use crate::geometry::{Geometry, GeometryError, ParityLevel};
+use crate::superblock::{
+    BBLOG_SECTORS, Level, Minor, NewSuperblock, ResyncOffset, SLOTS_MAX, Superblock, Time,
+    UNSET_ROLE, Uuid,
+};
+use units::{Sector, u64_of, usize_of};
+
+/// mdadm's default chunk in sectors: 512 KiB.
+pub const MDADM_CHUNK_SECTORS: u32 = 1024;
+/// mdadm's default layout for RAID 5 and 6: left-symmetric.
+pub const LEFT_SYMMETRIC: u32 = 2;
+
+/// What a new array is to be.
+#[derive(Clone, Debug)]
+pub struct NewArray {
+    /// Its level: RAID 1, 4, 5 or 6.
+    pub level: Level,
+    /// How chunks go to members; RAID 1 and 4 have none (0).
+    pub layout: u32,
+    /// Chunk in sectors; RAID 1 has none (0).
+    pub chunk_sectors: u32,
+    /// Where the superblocks lie.
+    pub minor: Minor,
+    /// Its identity.
+    pub set_uuid: Uuid,
+    /// Its name as stored; see [`set_name`].
+    pub set_name: [u8; 32],
+    /// Now.
+    pub ctime: Time,
+    /// How far the members' data already agrees.
+    pub resync: ResyncOffset,
+    /// First sector of the data on each member, instead of mdadm's choice.
+    pub data_offset: Option<Sector>,
+    /// Sectors to use of each member, instead of as many as fit all; rounded down as mdadm does.
+    pub size: Option<u64>,
+}
+
+/// One member of a new array.
+#[derive(Clone, Copy, Debug)]
+pub struct NewMember {
+    /// Its length in sectors.
+    pub device_sectors: u64,
+    /// Its identity.
+    pub device_uuid: Uuid,
+}
+
+/// Why an array cannot be made like this.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CreateError {
+    /// The level is none of those that can be made here.
+    #[error("arrays of {0} cannot be made")]
+    Level(Level),
+    /// The shape is impossible.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// A mirror has no chunks.
+    #[error("a mirror has no chunk and no layout, found chunk {chunk_sectors}, layout {layout}")]
+    MirrorShape {
+        /// Chunk asked for, in sectors.
+        chunk_sectors: u32,
+        /// Layout asked for.
+        layout: u32,
+    },
+    /// Too few or too many members for a mirror.
+    #[error("a mirror of {found} members, expected 1 to {SLOTS_MAX}")]
+    Members {
+        /// Members given.
+        found: usize,
+    },
+    /// A member cannot hold the metadata and one chunk.
+    #[error("member {member} has {found} sectors, expected at least {min}")]
+    Small {
+        /// Index of the member.
+        member: usize,
+        /// Its sectors.
+        found: u64,
+        /// Least sectors for this array.
+        min: u64,
+    },
+    /// The size asked for does not fit every member.
+    #[error("{size} sectors of each member do not fit: member {member} has {available}")]
+    Size {
+        /// Sectors asked for.
+        size: u64,
+        /// Index of the member.
+        member: usize,
+        /// Sectors that it has for data.
+        available: u64,
+    },
+    /// The data would overlap the metadata.
+    #[error("data at sector {found} would overlap the metadata, which ends at {min}")]
+    DataOffset {
+        /// Sector asked for.
+        found: u64,
+        /// Least possible.
+        min: u64,
+    },
+    /// The name is too long.
+    #[error("the name has {found} bytes, at most 32 fit")]
+    Name {
+        /// Its length in bytes.
+        found: usize,
+    },
+}
+
+/// The stored form of an array's name: `homehost:name` if that fits 31 bytes and `name` has no
+/// colon of its own, else `name`.
+///
+/// # Errors
+/// [`CreateError::Name`] if `name` alone does not fit 32 bytes.
+pub fn set_name(homehost: Option<&str>, name: &str) -> Result<[u8; 32], CreateError> {
+    let full = homehost
+        .filter(|_| !name.contains(':'))
+        .map(|homehost| format!("{homehost}:{name}"))
+        .filter(|full| full.len() <= 31);
+    let chosen = full.as_deref().unwrap_or(name).as_bytes();
+    let mut stored = [0; 32];
+    stored
+        .get_mut(..chosen.len())
+        .ok_or(CreateError::Name { found: chosen.len() })?
+        .copy_from_slice(chosen);
+    Ok(stored)
+}
+
+/// The superblocks of `members`, whose order is the order of their slots.
+///
+/// # Errors
+/// [`CreateError`] says which number is impossible.
+pub fn create(array: &NewArray, members: &[NewMember]) -> Result<Vec<Superblock>, CreateError> {
+    let raid_disks = check_shape(array, members.len())?;
+    // RAID 1 is rounded down to 64 KiB, the others to their chunk.
+    let unit = if array.chunk_sectors == 0 { 128 } else { u64::from(array.chunk_sectors) };
+    let places = members
+        .iter()
+        .enumerate()
+        .map(|(index, member)| place(array, index, member.device_sectors, unit))
+        .collect::<Result<Vec<Place>, CreateError>>()?;
+    let least = places.iter().map(|place| place.data_size).min().unwrap_or(0);
+    let size = array.size.unwrap_or(least) / unit * unit;
+    for (member, place) in places.iter().enumerate() {
+        if size == 0 || size > place.data_size {
+            let size = array.size.unwrap_or(least);
+            return Err(CreateError::Size { size, member, available: place.data_size });
+        }
+    }
+
+    let roles = device_table(raid_disks);
+    let superblocks = members.iter().zip(&places).zip(0..).map(|((member, place), dev_number)| {
+        Superblock::new(&NewSuperblock {
+            minor: array.minor,
+            super_offset: place.super_offset,
+            set_uuid: array.set_uuid,
+            set_name: array.set_name,
+            ctime: array.ctime,
+            level: array.level,
+            layout: array.layout,
+            size,
+            chunk_sectors: array.chunk_sectors,
+            raid_disks,
+            data_offset: place.data_offset,
+            data_size: place.data_size,
+            dev_number,
+            device_uuid: member.device_uuid,
+            bblog_offset: place.bblog_offset,
+            resync: array.resync,
+            roles: &roles,
+        })
+    });
+    Ok(superblocks.collect())
+}
+
+/// The least sectors that a member of such an array must have: metadata and one chunk.
+#[must_use]
+pub fn member_sectors_min(array: &NewArray) -> u64 {
+    let unit = if array.chunk_sectors == 0 { 128 } else { u64::from(array.chunk_sectors) };
+    // The choice of offset grows with the member, so the least member is found from below.
+    let mut sectors = unit;
+    while let Err(CreateError::Small { min, .. }) = place(array, 0, sectors, unit) {
+        sectors = min.max(sectors + 1);
+    }
+    sectors
+}
+
+struct Place {
+    super_offset: Sector,
+    data_offset: Sector,
+    data_size: u64,
+    bblog_offset: i32,
+}
+
+fn check_shape(array: &NewArray, members: usize) -> Result<u32, CreateError> {
+    let NewArray { level, layout, chunk_sectors, .. } = *array;
+    let raid_disks = u32::try_from(members).unwrap_or(u32::MAX);
+    if let Some(parity) = ParityLevel::from_level(level.number()) {
+        Geometry::new(parity, layout, chunk_sectors, raid_disks)?;
+        return Ok(raid_disks);
+    }
+    if level != Level::Raid1 {
+        return Err(CreateError::Level(level));
+    }
+    if chunk_sectors != 0 || layout != 0 {
+        return Err(CreateError::MirrorShape { chunk_sectors, layout });
+    }
+    if !(1..=SLOTS_MAX).contains(&raid_disks) {
+        return Err(CreateError::Members { found: members });
+    }
+    Ok(raid_disks)
+}
+
+/// Where superblock, data and bad block log of a member of `device_sectors` sectors go.
+fn place(
+    array: &NewArray,
+    member: usize,
+    device_sectors: u64,
+    unit: u64,
+) -> Result<Place, CreateError> {
+    let small = |min: u64| CreateError::Small { member, found: device_sectors, min };
+    let super_offset = array.minor.super_offset(device_sectors).ok_or(small(16 + unit))?;
+    let bitmap = bitmap_space(device_sectors);
+    let log = u64::from(BBLOG_SECTORS);
+    if array.minor == Minor::V0 {
+        let data_offset = array.data_offset.unwrap_or(Sector::ZERO);
+        let reserved = bitmap + log + data_offset.0;
+        let data_size = super_offset.0.checked_sub(reserved).filter(|&left| left >= unit);
+        let data_size =
+            data_size.ok_or(small(reserved.saturating_add(unit).saturating_add(23) & !7))?;
+        return Ok(Place { super_offset, data_offset, data_size, bblog_offset: -8 });
+    }
+    let metadata_end = super_offset.0 + 8;
+    let data_offset = match array.data_offset {
+        Some(asked) if asked.0 < metadata_end => {
+            return Err(CreateError::DataOffset { found: asked.0, min: metadata_end });
+        }
+        Some(asked) => asked,
+        None => default_data_offset(device_sectors, array.chunk_sectors),
+    };
+    let data_size = device_sectors.checked_sub(data_offset.0).filter(|&left| left >= unit);
+    let data_size = data_size.ok_or(small(data_offset.0.saturating_add(unit)))?;
+    // The log lies after the room for a bitmap if it fits before the data, else as late as it can.
+    let room = data_offset.0 - super_offset.0;
+    let bblog = if 8 + bitmap + log <= room { 8 + bitmap } else { room.saturating_sub(log) };
+    // No room at all, or on the superblock itself: no log.
+    let bblog = if bblog < 8 { 0 } else { bblog };
+    let bblog_offset = i32::try_from(bblog).unwrap_or(0);
+    Ok(Place { super_offset, data_offset, data_size, bblog_offset })
+}
+
+/// Sectors that mdadm leaves for a bitmap, whether there is one or not.
+const fn bitmap_space(device_sectors: u64) -> u64 {
+    const GIB: u64 = 2 << 20;
+    match device_sectors {
+        0..128 => 0,
+        small if small <= 8 * GIB => 8,
+        middle if middle < 200 * GIB => 128,
+        _ => 256,
+    }
+}
+
+/// mdadm's headroom before the data: up to 128 MiB, a thousandth of the member, but not less than
+/// a few chunks; room to move the data in a later reshape.
+fn default_data_offset(device_sectors: u64, chunk_sectors: u32) -> Sector {
+    let floor = 2 * u64::from(chunk_sectors);
+    let mut headroom: u64 = 1 << 18;
+    while headroom << 10 > device_sectors && (floor == 0 || headroom / 2 >= floor) {
+        headroom /= 2;
+    }
+    Sector((24 + bitmap_space(device_sectors) + headroom).next_multiple_of(2048))
+}
+
+/// Device `n` holds slot `n`; the table is filled up to the next 512 bytes of superblock.
+fn device_table(raid_disks: u32) -> Vec<u16> {
+    let used = usize_of(u64::from(raid_disks));
+    let slots = ((256 + 2 * used).next_multiple_of(512) - 256) / 2;
+    debug_assert!(u64_of(slots) <= u64::from(SLOTS_MAX));
+    let active = (0..).take(used);
+    active.chain(std::iter::repeat_n(UNSET_ROLE, slots - used)).collect()
+}
+
+#[cfg(test)]
+mod tests;

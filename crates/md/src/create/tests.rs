@@ -1,0 +1,142 @@
+use super::*;
+use crate::superblock::Role;
+use proptest::prelude::*;
+
+fn array(level: Level) -> NewArray {
+    let mirror = level == Level::Raid1;
+    NewArray {
+        level,
+        layout: if mirror { 0 } else { LEFT_SYMMETRIC },
+        chunk_sectors: if mirror { 0 } else { 128 },
+        minor: Minor::V2,
+        set_uuid: Uuid([1; 16]),
+        set_name: set_name(Some("lab"), "tst").unwrap(),
+        ctime: Time::new(1_795_243_000, 0),
+        resync: ResyncOffset::Clean,
+        data_offset: None,
+        size: None,
+    }
+}
+
+fn members(count: u8, device_sectors: u64) -> Vec<NewMember> {
+    (0..count).map(|n| NewMember { device_sectors, device_uuid: Uuid([n; 16]) }).collect()
+}
+
+#[test]
+fn the_mirror_of_the_specification_comes_out() {
+    let made = create(&array(Level::Raid1), &members(2, 81920)).unwrap();
+    let first = &made[0];
+    assert_eq!((first.size(), first.data_size(), first.data_offset().0), (79872, 79872, 2048));
+    assert_eq!((first.super_offset().0, first.name().as_str()), (8, "lab:tst"));
+    assert_eq!(first.bad_block_log().unwrap().sector, Sector(24));
+    assert_eq!((first.events(), first.resync()), (0, ResyncOffset::Clean));
+    let roles: Vec<Role> = made[1].roles().collect();
+    assert_eq!(roles.len(), 128);
+    assert_eq!(roles[..3], [Role::Active(0), Role::Active(1), Role::Spare]);
+    assert_eq!(made[1].role(), Some(Role::Active(1)));
+}
+
+#[test]
+fn metadata_at_the_end_comes_out_as_specified() {
+    let array = NewArray { minor: Minor::V0, ..array(Level::Raid1) };
+    let made = create(&array, &members(2, 81920)).unwrap();
+    let first = &made[0];
+    assert_eq!((first.super_offset().0, first.size(), first.data_size()), (81904, 81792, 81888));
+    assert_eq!(first.bad_block_log().unwrap().sector, Sector(81896));
+}
+
+#[test]
+fn a_mirror_is_rounded_to_64_kib() {
+    let array = NewArray { data_offset: Some(Sector(2048)), ..array(Level::Raid1) };
+    let made = create(&array, &members(2, 2048 + 30280)).unwrap();
+    assert_eq!((made[0].data_size(), made[0].size()), (30280, 30208));
+}
+
+#[test]
+fn headroom_grows_with_the_member_and_the_chunk() {
+    assert_eq!(default_data_offset(81920, 0), Sector(2048));
+    assert_eq!(default_data_offset(65536, 128), Sector(2048));
+    assert_eq!(default_data_offset(65536, MDADM_CHUNK_SECTORS), Sector(4096));
+    assert_eq!(default_data_offset(1 << 28, 0), Sector(264_192));
+    assert_eq!(default_data_offset(1 << 35, MDADM_CHUNK_SECTORS), Sector(264_192));
+}
+
+#[test]
+fn the_smallest_member_sets_the_size() {
+    let mut members = members(4, 65536);
+    members[2].device_sectors = 40_000;
+    let made = create(&array(Level::Raid5), &members).unwrap();
+    assert_eq!(made[0].size(), (40_000 - 2048) / 128 * 128);
+    assert_eq!(made[0].data_size(), 65536 - 2048);
+    assert_eq!(made[2].data_size(), 40_000 - 2048);
+}
+
+#[test]
+fn impossible_arrays_are_named() {
+    let make = |array: &NewArray, members: &[NewMember]| create(array, members).unwrap_err();
+    assert_eq!(make(&array(Level::Raid10), &members(2, 65536)), CreateError::Level(Level::Raid10));
+    assert!(matches!(
+        make(&array(Level::Raid6), &members(3, 65536)),
+        CreateError::Geometry(GeometryError::Disks { found: 3, min: 4, .. })
+    ));
+    let chunked = NewArray { chunk_sectors: 128, ..array(Level::Raid1) };
+    assert!(matches!(make(&chunked, &members(2, 65536)), CreateError::MirrorShape { .. }));
+    assert_eq!(make(&array(Level::Raid1), &[]), CreateError::Members { found: 0 });
+    let small = make(&array(Level::Raid5), &members(3, 2100));
+    assert_eq!(small, CreateError::Small { member: 0, found: 2100, min: 2048 + 128 });
+    let early = NewArray { data_offset: Some(Sector(8)), ..array(Level::Raid1) };
+    let error = CreateError::DataOffset { found: 8, min: 16 };
+    assert_eq!(make(&early, &members(2, 65536)), error);
+    let large = NewArray { size: Some(70_000), ..array(Level::Raid1) };
+    let error = CreateError::Size { size: 70_000, member: 0, available: 63488 };
+    assert_eq!(make(&large, &members(2, 65536)), error);
+    assert_eq!(set_name(None, &"n".repeat(33)), Err(CreateError::Name { found: 33 }));
+}
+
+#[test]
+fn long_names_lose_their_host() {
+    fn trimmed(host: Option<&str>, name: &str) -> String {
+        let stored = set_name(host, name).unwrap();
+        String::from_utf8(stored.to_vec()).unwrap().trim_end_matches('\0').to_owned()
+    }
+    assert_eq!(trimmed(Some("lab"), "v"), "lab:v");
+    assert_eq!(trimmed(Some("lab"), "a:b"), "a:b");
+    assert_eq!(trimmed(Some("lab"), &"n".repeat(27)), format!("lab:{}", "n".repeat(27)));
+    assert_eq!(trimmed(Some("lab"), &"n".repeat(28)), "n".repeat(28));
+    assert_eq!(trimmed(None, "v"), "v");
+}
+
+#[test]
+fn the_least_member_is_enough_and_one_sector_less_is_not() {
+    for level in [Level::Raid1, Level::Raid5] {
+        for minor in Minor::PROBE_ORDER {
+            let array = NewArray { minor, ..array(level) };
+            let least = member_sectors_min(&array);
+            assert!(create(&array, &members(3, least)).is_ok(), "{minor} {least}");
+            assert!(create(&array, &members(3, least - 1)).is_err(), "{minor} {least}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_made_is_valid(
+        sectors in 16u64..1 << 40,
+        chunk_log in 3u32..12,
+        minor in prop::sample::select(Minor::PROBE_ORDER.to_vec()),
+        offset in prop::option::of(16u64..10_000),
+    ) {
+        let offset = offset.map(Sector);
+        let array = NewArray {
+            minor, chunk_sectors: 1 << chunk_log, data_offset: offset, ..array(Level::Raid5)
+        };
+        match create(&array, &members(4, sectors)) {
+            Ok(made) => for superblock in made {
+                prop_assert_eq!(superblock.validate(sectors), Ok(()));
+                let bytes = superblock.encode();
+                prop_assert_eq!(Superblock::decode(&bytes, minor, sectors), Ok(superblock));
+            },
+            Err(error) => prop_assert!(matches!(error, CreateError::Small { .. }), "{}", error),
+        }
+    }
+}
