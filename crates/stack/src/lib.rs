@@ -10,6 +10,7 @@ mod size;
 mod spec;
 #[cfg(test)]
 mod test_device;
+mod trial;
 mod verdict;
 
 pub use mapfile::{Block, Map, Status};
