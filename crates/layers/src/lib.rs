@@ -1,0 +1,4 @@
+//! The layers: leaves, integrity, RAID, and the small ones between.
+
+pub mod fault;
+pub mod limit;
