@@ -17,10 +17,12 @@ pub(crate) fn rows() -> anyhow::Result<Vec<Row>> {
         rows.extend(tags(block));
     }
     rows.push(zero_tags());
-    for (place, stripes) in [("in cache", 1), ("in memory", 96)] {
-        for data_count in [4, 8] {
-            rows.extend(parity(data_count, stripes, place));
-        }
+    for data_count in [4, 8] {
+        rows.extend(parity(data_count, 1, "in cache"));
+    }
+    for data_count in [4, 8] {
+        let stripe_count = BEYOND_CACHES_BYTES / (data_count * STRIP_BYTES);
+        rows.extend(parity(data_count, stripe_count, "in memory"));
     }
     Ok(rows)
 }
@@ -186,6 +188,8 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
+/// Data to go through in turn so that none of it is still in a cache.
+const BEYOND_CACHES_BYTES: usize = 256 << 20;
 const CRC_FAST: &str = "crc-fast";
 const FIRST_SECTOR: u64 = 1 << 33;
 const PAGE_BYTES: usize = 4096;

@@ -7,6 +7,8 @@
 //! - the register is linear: feeding `a ^ b` from state `s ^ t` ends in the sum of both ends;
 //! - feeding n zero bytes multiplies the register by x^(8n) modulo P.
 
+use units::BlockSize;
+
 /// P without its leading term, reflected.
 const P: u32 = 0x82F6_3B78;
 
@@ -57,6 +59,39 @@ pub(crate) fn feed_u64(state: u32, word: u64) -> u32 {
     next
 }
 
+/// The register after one block of zeros, from `register`: `multiply` by x^(8 * bytes), by table.
+pub(crate) fn feed_zero_block(register: u32, block: BlockSize) -> u32 {
+    let table = &ZERO_BLOCKS[usize::from(block.log2_sectors())];
+    let bytes = register.to_le_bytes();
+    bytes.iter().zip(table).fold(0, |next, (&byte, table)| next ^ table[usize::from(byte)])
+}
+
+/// `ZERO_BLOCKS[log2 of the sectors][k][byte]`: the register after the block's zeros, where it had
+/// `byte` as its k-th byte before and zeros else.
+static ZERO_BLOCKS: [[[u32; 256]; 4]; 4] =
+    [zero_block(8 * 512), zero_block(8 * 1024), zero_block(8 * 2048), zero_block(8 * 4096)];
+
+const fn zero_block(bits: i64) -> [[u32; 256]; 4] {
+    let shift = power_of_x(bits);
+    let mut table = [[0; 256]; 4];
+    let mut k = 0;
+    while k < 4 {
+        let mut byte: u32 = 1;
+        while byte < 256 {
+            // Linear: the lowest bit alone, and the rest, which is already there.
+            let lowest = byte & byte.wrapping_neg();
+            table[k][byte as usize] = if lowest == byte {
+                multiply(byte << (8 * k), shift)
+            } else {
+                table[k][lowest as usize] ^ table[k][(byte ^ lowest) as usize]
+            };
+            byte += 1;
+        }
+        k += 1;
+    }
+    table
+}
+
 const fn times_x(a: u32) -> u32 {
     if a & 1 != 0 { (a >> 1) ^ P } else { a >> 1 }
 }
@@ -105,6 +140,13 @@ mod tests {
         #[test]
         fn powers_add(m in -10_000i64..10_000, n in -10_000i64..10_000) {
             prop_assert_eq!(multiply(power_of_x(m), power_of_x(n)), power_of_x(m + n));
+        }
+
+        #[test]
+        fn a_block_of_zeros_is_a_multiplication(register: u32, log2 in 0u8..4) {
+            let block = BlockSize::from_log2_sectors(log2).unwrap();
+            let shift = power_of_x((8 * 512) << log2);
+            prop_assert_eq!(feed_zero_block(register, block), multiply(register, shift));
         }
 
         #[test]

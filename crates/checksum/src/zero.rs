@@ -4,7 +4,7 @@
 //! number: `tag(a ^ b) = tag(a) ^ tag(b) ^ tag(0)`. A group of 1024 aligned blocks therefore needs
 //! one real tag, that of its first block, and a table of differences which all groups share.
 
-use crate::polynomial::{feed_u64, multiply, power_of_x};
+use crate::polynomial::{feed_u64, feed_zero_block};
 use crate::tagger::{BlockTagger, store};
 use units::{BlockSize, u64_of, usize_of};
 
@@ -13,8 +13,6 @@ use units::{BlockSize, u64_of, usize_of};
 pub struct ZeroTags {
     /// Register after the salt.
     salted: u32,
-    /// What the zeros of one block multiply the register by.
-    shift: u32,
     /// Difference between the tags of block i and of block 0.
     differences: Box<[u32]>,
     block: BlockSize,
@@ -26,10 +24,8 @@ impl ZeroTags {
     #[must_use]
     pub fn new(tagger: &BlockTagger) -> Self {
         let block = tagger.block();
-        let bits = 8 * i64::try_from(block.bytes()).expect("a block is at most 4096 bytes");
         let mut zeros = Self {
             salted: tagger.salted(),
-            shift: power_of_x(bits),
             differences: Box::default(),
             block,
             tag_bytes: tagger.tag_bytes(),
@@ -43,7 +39,7 @@ impl ZeroTags {
     /// The digest of a zero block at `sector`.
     #[must_use]
     pub fn tag(&self, sector: u64) -> u32 {
-        !multiply(feed_u64(self.salted, sector), self.shift)
+        !feed_zero_block(feed_u64(self.salted, sector), self.block)
     }
 
     /// Writes the stored tags of consecutive zero blocks, the first at `first_sector`.

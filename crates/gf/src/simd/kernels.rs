@@ -3,6 +3,9 @@
 //! Each walks the strips side by side, a few vectors at a time, so that every byte of data is
 //! touched once whatever is computed from it. Q is Horner's rule from the last strip down: double,
 //! add, double, add. What is left behind the last whole vector, [`scalar`] does.
+//!
+//! No closures over vectors here: a closure does not get the features of the function around it,
+//! and where the compiler leaves it a call of its own, each instruction in it becomes a call too.
 
 use super::Job;
 use super::vector::Vector;
@@ -78,7 +81,9 @@ unsafe fn sum_step<V: Vector, const N: usize>(
         };
         for strip in rest {
             let strip = load::<V, N>(strip.as_ptr().add(at));
-            total = std::array::from_fn(|i| total[i].xor(strip[i]));
+            for i in 0..N {
+                total[i] = total[i].xor(strip[i]);
+            }
         }
         store(total, target);
     }
@@ -121,7 +126,8 @@ unsafe fn solve<V: Vector>(
     let y_at = y.as_mut().map(|y| y.as_mut_ptr());
     // SAFETY: `walk` stays within the length that all strips have; features as for `run`.
     let done = unsafe {
-        let factors = rows.map(|row| row.map(|factor| V::factor(factor)));
+        let [[xp, xq], [yp, yq]] = rows;
+        let factors = [[V::factor(xp), V::factor(xq)], [V::factor(yp), V::factor(yq)]];
         walk!(
             V,
             length,
@@ -152,18 +158,31 @@ unsafe fn solve_step<V: Vector, const N: usize>(
     // SAFETY: the caller vouches for N vectors at `at` of each strip.
     unsafe {
         let [mut sp, mut sq] = both_sums::<V, N>(data, at);
-        let [p, q] = parity.map(|strip| load::<V, N>(strip.as_ptr().add(at)));
+        let p = load::<V, N>(parity[0].as_ptr().add(at));
+        let q = load::<V, N>(parity[1].as_ptr().add(at));
         for i in 0..N {
             (sp[i], sq[i]) = (sp[i].xor(p[i]), sq[i].xor(q[i]));
         }
-        let combine = |[a, b]: [V::Factor; 2]| {
-            std::array::from_fn::<V, N, _>(|i| sp[i].times(a).xor(sq[i].times(b)))
-        };
-        store(combine(factors[0]), x.add(at));
+        store(combine(sp, sq, factors[0]), x.add(at));
         if let Some(y) = y {
-            store(combine(factors[1]), y.add(at));
+            store(combine(sp, sq, factors[1]), y.add(at));
         }
     }
+}
+
+/// `a * sp + b * sq`.
+#[inline(always)]
+unsafe fn combine<V: Vector, const N: usize>(
+    sp: [V; N],
+    sq: [V; N],
+    [a, b]: [V::Factor; 2],
+) -> [V; N] {
+    let mut combined = sp;
+    for i in 0..N {
+        // SAFETY: features as for `run`.
+        combined[i] = unsafe { sp[i].times(a).xor(sq[i].times(b)) };
+    }
+    combined
 }
 
 /// P and Q of the N vectors at `at` of each strip.
@@ -232,7 +251,13 @@ unsafe fn update_step<V: Vector, const N: usize>(
 #[inline(always)]
 unsafe fn load<V: Vector, const N: usize>(at: *const u8) -> [V; N] {
     // SAFETY: the caller vouches for N vectors.
-    std::array::from_fn(|i| unsafe { V::load(at.add(i * V::BYTES)) })
+    unsafe {
+        let mut vectors = [V::load(at); N];
+        for (i, vector) in vectors.iter_mut().enumerate().skip(1) {
+            *vector = V::load(at.add(i * V::BYTES));
+        }
+        vectors
+    }
 }
 
 #[inline(always)]

@@ -46,7 +46,9 @@ const fn in_each_byte(byte: u8) -> u64 {
 
 // SAFETY: moves eight bytes, needs no features.
 unsafe impl Vector for Word {
-    type Factor = u8;
+    /// For each bit of the constant, all ones or all zeros: no branches, so that the compiler can
+    /// make vectors of whatever the target has.
+    type Factor = [u64; 8];
 
     const BYTES: usize = 8;
 
@@ -75,17 +77,15 @@ unsafe impl Vector for Word {
     }
 
     #[inline(always)]
-    unsafe fn factor(constant: u8) -> u8 {
-        constant
+    unsafe fn factor(constant: u8) -> [u64; 8] {
+        std::array::from_fn(|bit| u64::from(constant >> bit & 1).wrapping_neg())
     }
 
     #[inline(always)]
-    unsafe fn times(self, factor: u8) -> Self {
+    unsafe fn times(self, factor: [u64; 8]) -> Self {
         let (mut product, mut power) = (Self(0), self);
-        for bit in 0..8 {
-            if factor >> bit & 1 != 0 {
-                product.0 ^= power.0;
-            }
+        for mask in factor {
+            product.0 ^= power.0 & mask;
             // SAFETY: a word needs no features.
             power = unsafe { power.double() };
         }

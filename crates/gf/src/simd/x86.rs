@@ -225,10 +225,13 @@ unsafe impl Vector for Ymm {
 
     #[inline(always)]
     unsafe fn factor(constant: u8) -> [__m256i; 2] {
+        let [low, high] = half_byte_products(constant);
         // SAFETY: reads the 16 bytes that each table has; the caller vouches for the features.
-        half_byte_products(constant).map(|table| unsafe {
-            _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()))
-        })
+        unsafe {
+            let low = _mm_loadu_si128(low.as_ptr().cast());
+            let high = _mm_loadu_si128(high.as_ptr().cast());
+            [_mm256_broadcastsi128_si256(low), _mm256_broadcastsi128_si256(high)]
+        }
     }
 
     #[inline(always)]
@@ -279,8 +282,9 @@ unsafe impl Vector for Xmm {
 
     #[inline(always)]
     unsafe fn factor(constant: u8) -> [__m128i; 2] {
+        let [low, high] = half_byte_products(constant);
         // SAFETY: reads the 16 bytes that each table has; the caller vouches for the features.
-        half_byte_products(constant).map(|table| unsafe { _mm_loadu_si128(table.as_ptr().cast()) })
+        unsafe { [_mm_loadu_si128(low.as_ptr().cast()), _mm_loadu_si128(high.as_ptr().cast())] }
     }
 
     #[inline(always)]
