@@ -6,16 +6,22 @@
 
 mod alarm;
 mod executor;
+mod file;
+mod lock;
 mod net;
 mod operation;
 mod reactor;
 mod ring;
+mod signals;
 mod sync;
 mod threads;
 
 pub use executor::{
     Driver, Executor, JoinHandle, Unpark, Wait, block_on, join_all, now, sleep, spawn, yield_now,
 };
+pub use file::{Alignment, Allocate, File, FileKind, OpenError, OpenOptions};
+pub use lock::Holder;
 pub use net::{Listener, Stream};
 pub use reactor::{Backend, Runtime};
+pub use signals::{Signal, Signals};
 pub use sync::{Notify, Permit, RangeGuard, RangeLock, Semaphore};

@@ -257,17 +257,18 @@ impl Stream {
     /// # Errors
     /// What the operating system says, such as `BrokenPipe`; then nobody knows how much was sent.
     pub async fn send_all(&self, data: impl Into<Segments>) -> io::Result<()> {
-        let (mut data, mut done) = (data.into(), 0);
-        let length = data.len_bytes();
-        while done < length {
-            let (result, request) = start(&self.fd, Request::Send { data, done }).await;
-            let Request::Send { data: back, .. } = request else {
-                unreachable!("a request comes back as it went");
-            };
-            data = back;
+        let data = data.into();
+        let mut left = data.len_bytes();
+        let mut request = Request::Send { data, done: 0 };
+        while left > 0 {
+            let (result, back) = start(&self.fd, request).await;
+            request = back;
             match checked(result) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => done += count,
+                Ok(count) => {
+                    left -= count;
+                    request.advance(count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

@@ -71,6 +71,30 @@ impl Request {
     }
 }
 
+impl Request {
+    /// `count` more bytes of the data were moved.
+    pub(crate) fn advance(&mut self, count: usize) {
+        match self {
+            Self::Read { done, .. }
+            | Self::Write { done, .. }
+            | Self::Receive { done, .. }
+            | Self::Send { done, .. } => *done += count,
+            Self::SyncData | Self::Allocate { .. } | Self::Accept | Self::Ready { .. } => {}
+        }
+    }
+
+    /// The data given with a request that has some.
+    pub(crate) fn into_data(self) -> Segments {
+        match self {
+            Self::Read { data, .. } | Self::Write { data, .. } | Self::Send { data, .. } => data,
+            Self::Receive { data, .. } => data.into(),
+            Self::SyncData | Self::Allocate { .. } | Self::Accept | Self::Ready { .. } => {
+                Segments::default()
+            }
+        }
+    }
+}
+
 /// The same in numbers and addresses, which stay valid as long as its slot is not freed.
 #[derive(Clone, Copy)]
 pub(crate) enum Call {
@@ -113,7 +137,7 @@ impl Id {
 
 enum State {
     Free,
-    Running { request: Request, fd: Rc<OwnedFd>, waker: Option<Waker>, abandoned: bool },
+    Running { request: Request, _fd: Rc<OwnedFd>, waker: Option<Waker>, abandoned: bool },
     Done { request: Request, result: i32 },
 }
 
@@ -153,7 +177,7 @@ impl Slab {
             self.slots.len() - 1
         });
         let slot = &mut self.slots[index];
-        slot.state = State::Running { request, fd: Rc::clone(fd), waker: None, abandoned: false };
+        slot.state = State::Running { request, _fd: Rc::clone(fd), waker: None, abandoned: false };
         let call = slot.call();
         (Id::new(index, slot.generation), fd.as_raw_fd(), call)
     }

@@ -34,7 +34,7 @@ pub enum Backend {
 }
 
 enum Engine {
-    Ring(Ring),
+    Ring(Box<Ring>),
     Threads(Threads),
 }
 
@@ -243,7 +243,9 @@ impl Runtime {
             return Self::with_threads("STEADFAST_NO_IO_URING is set");
         }
         match Ring::new() {
-            Ok(ring) => Ok(Self::over(Reactor::on(|_| Engine::Ring(ring))?, Backend::IoUring)),
+            Ok(ring) => {
+                Ok(Self::over(Reactor::on(|_| Engine::Ring(Box::new(ring)))?, Backend::IoUring))
+            }
             Err(why) => Self::with_threads(&why),
         }
     }
