@@ -148,7 +148,7 @@ fn is_stored(stored: &[u8], tag: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crc32c;
+    use crate::{ZeroTags, crc32c};
     use proptest::prelude::*;
 
     const SALT: [u8; SALT_BYTES] = *b"sixteen of salt.";
@@ -223,6 +223,18 @@ mod tests {
             tags[at] ^= 1 << bit;
             prop_assert_eq!(tagger.verify(7, &data, &tags), Some(at / tag_bytes));
         }
+    }
+
+    #[test]
+    fn the_kernel_stored_this_tag() {
+        // Golden image crc32c-512 (Linux 6.12): its salt, and the tag of sector 2000, all zeros.
+        let salt = 0xC1FF_7540_F896_7714_9306_4D0F_97CF_B84A_u128.to_be_bytes();
+        let tagger = BlockTagger::new(Some(salt), BlockSize::B512);
+        let stored = [0xB2, 0x86, 0x47, 0xFB];
+        assert_eq!(tagger.verify(2000, &[0; 512], &stored), None);
+        let mut tag = [0; 4];
+        ZeroTags::new(&tagger).fill(2000, &mut tag);
+        assert_eq!(tag, stored);
     }
 
     #[test]
