@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod content;
 pub mod copy;
+pub mod create;
 mod mapfile;
 mod member;
 mod signature;

@@ -1,0 +1,306 @@
+//! Makes members into a volume: no kernel, no root.
+//!
+//! First everything is looked at (names, sizes, signatures, content), then everything is planned
+//! ([`Plan`], the list that `--dry-run` prints), then it is written ([`write`]). Whatever is
+//! refused is refused before the first write.
+
+mod plan;
+mod write;
+
+pub use plan::{Identity, Plan, PlannedWrite, WriteKind, plan};
+pub use write::CreateProgress;
+
+use crate::member::Member;
+use crate::signature::Signature;
+use crate::verdict::{Fault, Verdict};
+use checksum::Algorithm;
+use md::assemble::CannotStart;
+use md::superblock::Level;
+use units::{SECTOR, Sector};
+
+/// The levels that can be made.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum CreateLevel {
+    /// No array: one member with integrity.
+    #[default]
+    None,
+    /// RAID 1.
+    Raid1,
+    /// RAID 5, left-symmetric.
+    Raid5,
+    /// RAID 6, left-symmetric.
+    Raid6,
+}
+
+impl CreateLevel {
+    const fn md(self) -> Option<Level> {
+        match self {
+            Self::None => None,
+            Self::Raid1 => Some(Level::Raid1),
+            Self::Raid5 => Some(Level::Raid5),
+            Self::Raid6 => Some(Level::Raid6),
+        }
+    }
+
+    const fn members_min(self) -> usize {
+        match self {
+            Self::None => 1,
+            Self::Raid1 => 2,
+            Self::Raid5 => 3,
+            Self::Raid6 => 4,
+        }
+    }
+}
+
+/// What is to be made.
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    /// The members, in the order of their slots.
+    pub members: Vec<Member>,
+    /// Bytes of each member file to make; none: the members exist.
+    pub member_bytes: Option<u64>,
+    /// The array.
+    pub level: CreateLevel,
+    /// Bytes of a chunk: a power of two, 4 KiB to 1 MiB. RAID 1 has none and ignores it.
+    pub chunk_bytes: u64,
+    /// What tags are made with; none: no dm-integrity.
+    pub integrity: Option<Algorithm>,
+    /// Bytes of tag; none: the whole digest.
+    pub tag_size: Option<u16>,
+    /// Bytes of the block that each tag covers.
+    pub sector_size: u64,
+    /// Bytes of journal; none: 1/128 of the member, at most 64 MiB.
+    pub journal_bytes: Option<u64>,
+    /// Data sectors between metadata runs; none: 32768.
+    pub interleave_sectors: Option<u64>,
+    /// The array's name.
+    pub name: Option<String>,
+    /// Leave the data area as it is.
+    pub no_wipe: bool,
+    /// Overwrite signatures and data.
+    pub yes: bool,
+}
+
+impl CreateOptions {
+    /// The defaults: integrity with CRC-32C over blocks of 4096 bytes, chunks of 64 KiB.
+    #[must_use]
+    pub const fn new(members: Vec<Member>, level: CreateLevel) -> Self {
+        Self {
+            members,
+            member_bytes: None,
+            level,
+            chunk_bytes: 64 << 10,
+            integrity: Some(Algorithm::Crc32c),
+            tag_size: None,
+            sector_size: 4096,
+            journal_bytes: None,
+            interleave_sectors: None,
+            name: None,
+            no_wipe: false,
+            yes: false,
+        }
+    }
+
+    /// Whether they make sense together.
+    fn check(&self) -> Result<(), CreateError> {
+        let (found, level) = (self.members.len(), self.level);
+        if level == CreateLevel::None && found != 1 {
+            return Err(CreateError::OneMember { found });
+        }
+        if found < level.members_min() {
+            return Err(CreateError::TooFew { level, found, min: level.members_min() });
+        }
+        if level == CreateLevel::None && self.integrity.is_none() {
+            return Err(CreateError::Nothing);
+        }
+        let striped = matches!(level, CreateLevel::Raid5 | CreateLevel::Raid6);
+        let chunk = self.chunk_bytes;
+        if striped && !(chunk.is_power_of_two() && (CHUNK_MIN..=CHUNK_MAX).contains(&chunk)) {
+            return Err(CreateError::Chunk { found: chunk });
+        }
+        if striped && self.no_wipe {
+            return Err(CreateError::NoWipeWithParity);
+        }
+        if let Some(found) = self.member_bytes.filter(|bytes| !bytes.is_multiple_of(SECTOR)) {
+            return Err(CreateError::MemberBytes { found });
+        }
+        if let Some(found) = self.journal_bytes.filter(|&bytes| bytes < SECTOR) {
+            return Err(CreateError::Journal { found });
+        }
+        if let Some(found) = self.interleave_sectors.filter(|s| !(8..=1 << 31).contains(s)) {
+            return Err(CreateError::Interleave { found });
+        }
+        Ok(())
+    }
+}
+
+/// The smallest chunk.
+const CHUNK_MIN: u64 = 4 << 10;
+/// The largest chunk.
+const CHUNK_MAX: u64 = 1 << 20;
+
+/// Why a volume was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// Several members without an array.
+    #[error("{found} members were given, but without --level there is only one")]
+    OneMember {
+        /// Members given.
+        found: usize,
+    },
+    /// Too few members.
+    #[error("{found} members were given, {} needs at least {min}", level.md().map_or_else(|| "no array".to_owned(), |level| level.to_string()))]
+    TooFew {
+        /// The level.
+        level: CreateLevel,
+        /// Members given.
+        found: usize,
+        /// Members needed.
+        min: usize,
+    },
+    /// Neither an array nor integrity.
+    #[error("--level none with --integrity none makes nothing")]
+    Nothing,
+    /// A chunk that cannot be made.
+    #[error("--chunk is {found} bytes, expected a power of two from 4K to 1M")]
+    Chunk {
+        /// Bytes asked for.
+        found: u64,
+    },
+    /// A block size that does not exist.
+    #[error("--sector-size is {found}, expected 512, 1024, 2048 or 4096")]
+    SectorSize {
+        /// Bytes asked for.
+        found: u64,
+    },
+    /// The parity of what lies on the members would be wrong.
+    #[error("--no-wipe with parity is refused: parity of unknown data would be wrong")]
+    NoWipeWithParity,
+    /// A size that is no whole number of sectors.
+    #[error("--size is {found} bytes, expected a multiple of 512")]
+    MemberBytes {
+        /// Bytes asked for.
+        found: u64,
+    },
+    /// A journal that is smaller than a sector.
+    #[error("--journal-size is {found} bytes, expected at least 512")]
+    Journal {
+        /// Bytes asked for.
+        found: u64,
+    },
+    /// An interleave outside what the format can say.
+    #[error("--interleave-sectors is {found}, expected 8 to 2147483648")]
+    Interleave {
+        /// Sectors asked for.
+        found: u64,
+    },
+    /// A member that exists with another size than that of the files to make.
+    #[error("{member}: exists with {found} bytes, --size says {expected}")]
+    Size {
+        /// The member.
+        member: String,
+        /// Its bytes.
+        found: u64,
+        /// The bytes asked for.
+        expected: u64,
+    },
+    /// It cannot hold a dm-integrity volume.
+    #[error("{member}: {error}")]
+    Integrity {
+        /// The member.
+        member: String,
+        /// Why.
+        error: integrity::FormatError,
+    },
+    /// It cannot be a member of such an array.
+    #[error("{}{error}", member.as_deref().map_or_else(String::new, |member| format!("{member}: ")))]
+    Md {
+        /// The member, if it is one member's fault.
+        member: Option<String>,
+        /// Why.
+        error: md::create::CreateError,
+    },
+    /// The array would have no usable size.
+    #[error("{0}")]
+    Shape(CannotStart),
+    /// Something lies there.
+    #[error("{member}: holds {} (at byte {})", signature.name, signature.offset)]
+    Signature {
+        /// The member.
+        member: String,
+        /// What was found first.
+        signature: Signature,
+    },
+    /// Something lies there that has no known signature.
+    #[error("{member}: is not all zero (first at sector {sector})")]
+    NotZero {
+        /// The member.
+        member: String,
+        /// The first sector that is not zero, of those that were looked at.
+        sector: Sector,
+    },
+    /// A member failed.
+    #[error("{member}: {error}")]
+    Io {
+        /// The member.
+        member: String,
+        /// What it said.
+        error: bio::IoError,
+    },
+}
+
+impl Fault for CreateError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::OneMember { .. }
+            | Self::TooFew { .. }
+            | Self::Nothing
+            | Self::Chunk { .. }
+            | Self::SectorSize { .. }
+            | Self::MemberBytes { .. }
+            | Self::Journal { .. }
+            | Self::Interleave { .. } => Verdict::Usage,
+            Self::Io { .. } => Verdict::Failed,
+            _ => Verdict::Refused,
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        let text = match self {
+            Self::OneMember { .. } => "choose --level 1, 5 or 6",
+            Self::Nothing => "choose a level, or leave --integrity at crc32c",
+            Self::NoWipeWithParity => "leave it out: on files and most devices wiping is fast",
+            Self::Signature { .. } | Self::NotZero { .. } => {
+                "look with 'steadfast inspect'; overwrite what is there with --yes"
+            }
+            Self::Integrity { .. } | Self::Md { .. } => "use larger members, or a smaller journal",
+            Self::Size { .. } => "leave --size out, or choose another name",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    fn member(&self) -> Option<&str> {
+        match self {
+            Self::Size { member, .. }
+            | Self::Integrity { member, .. }
+            | Self::Signature { member, .. }
+            | Self::NotZero { member, .. }
+            | Self::Io { member, .. } => Some(member),
+            Self::Md { member, .. } => member.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn sector(&self) -> Option<Sector> {
+        match self {
+            Self::NotZero { sector, .. } => Some(*sector),
+            Self::Signature { signature, .. } => Some(Sector::containing(signature.offset)),
+            Self::Io { error, .. } => Some(error.sector),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! What a new volume will be, and every write that makes it. No I/O.
+
+use super::{CreateError, CreateLevel, CreateOptions};
+use crate::member::Member;
+use checksum::{Algorithm, BlockTagger};
+use integrity::layout::{DeviceSectors, superblock_area};
+use integrity::{FormatOptions, Layout};
+use md::create::{LEFT_SYMMETRIC, NewArray, NewMember};
+use md::superblock::{Level, Minor, ResyncOffset, Time, Uuid};
+use std::fmt;
+use units::{BlockSize, SECTOR, Sector, u64_of, usize_of};
+
+/// What is random, or of the hour, in a new volume. Tests choose it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// The array.
+    pub set_uuid: [u8; 16],
+    /// Its members, in the order of their slots.
+    pub device_uuids: Vec<[u8; 16]>,
+    /// The salts of their tags.
+    pub salts: Vec<[u8; 16]>,
+    /// Seconds since 1970.
+    pub seconds: u64,
+}
+
+impl Identity {
+    /// A new one for `members` members, made now.
+    #[must_use]
+    pub fn random(members: usize) -> Self {
+        let random = || uuid::Uuid::new_v4().into_bytes();
+        let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self {
+            set_uuid: random(),
+            device_uuids: (0..members).map(|_| random()).collect(),
+            salts: (0..members).map(|_| random()).collect(),
+            seconds: elapsed.map_or(0, |elapsed| elapsed.as_secs()),
+        }
+    }
+}
+
+/// One thing that is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WriteKind {
+    /// The places of old superblocks, zeroed first of all.
+    Erase,
+    /// The whole member, zeroed: as a hole where that is possible.
+    Wipe,
+    /// The journal: every section initialised.
+    Journal,
+    /// The tags of zero blocks.
+    ZeroTags,
+    /// The md superblock.
+    MdSuperblock,
+    /// The dm-integrity superblock.
+    IntegritySuperblock,
+}
+
+impl fmt::Display for WriteKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Erase => "zeroes over old superblocks",
+            Self::Wipe => "zeroes (as a hole where possible)",
+            Self::Journal => "journal",
+            Self::ZeroTags => "tags of zero blocks",
+            Self::MdSuperblock => "md superblock",
+            Self::IntegritySuperblock => "dm-integrity superblock",
+        })
+    }
+}
+
+/// One write, or a run of equal ones, as `--dry-run` lists it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PlannedWrite {
+    /// The member.
+    pub member: String,
+    /// What.
+    pub kind: WriteKind,
+    /// The first byte of the member.
+    pub byte: u64,
+    /// Bytes from there to the last that is written.
+    pub span_bytes: u64,
+    /// Bytes that are written in that span.
+    pub bytes: u64,
+}
+
+/// The dm-integrity part of one member.
+#[derive(Clone, Debug)]
+pub(crate) struct IntegrityPlan {
+    pub superblock: integrity::Superblock,
+    pub layout: Layout,
+    pub tagger: BlockTagger,
+}
+
+/// Everything about one member.
+#[derive(Clone, Debug)]
+pub(crate) struct MemberPlan {
+    pub member: Member,
+    pub sectors: u64,
+    pub integrity: Option<IntegrityPlan>,
+    pub md: Option<md::superblock::Superblock>,
+    /// In the order in which they are made; see [`super::write`].
+    pub writes: Vec<PlannedWrite>,
+}
+
+/// Everything about a new volume.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(crate) members: Vec<MemberPlan>,
+    /// Sectors of the volume.
+    pub sectors: u64,
+    /// The array's UUID as md prints it; none without an array.
+    pub uuid: Option<String>,
+    /// Whether redundancy still has to be made true (`--no-wipe`).
+    pub dirty: bool,
+}
+
+impl Plan {
+    /// Every write, member by member. Between the last superblocks and the rest of all members
+    /// lies a flush.
+    pub fn writes(&self) -> impl Iterator<Item = &PlannedWrite> {
+        self.members.iter().flat_map(|member| &member.writes)
+    }
+}
+
+/// Plans a volume over members of `sectors` sectors each, in the order of the options' members.
+///
+/// # Errors
+/// What does not fit, with both numbers.
+pub fn plan(
+    options: &CreateOptions,
+    sectors: &[u64],
+    identity: &Identity,
+) -> Result<Plan, CreateError> {
+    options.check()?;
+    assert_eq!(options.members.len(), sectors.len(), "one size for each member");
+    let block = BlockSize::from_bytes(options.sector_size)
+        .ok_or(CreateError::SectorSize { found: options.sector_size })?;
+    let mut members = Vec::new();
+    for (index, (member, &sectors)) in options.members.iter().zip(sectors).enumerate() {
+        let integrity = match options.integrity {
+            None => None,
+            Some(Algorithm::Crc32c) => {
+                Some(plan_integrity(options, member, sectors, block, identity.salts[index])?)
+            }
+        };
+        let member = member.clone();
+        members.push(MemberPlan { member, sectors, integrity, md: None, writes: Vec::new() });
+    }
+    let dirty = options.no_wipe && options.level != CreateLevel::None;
+    let mut volume_sectors = inner_sectors(&members[0]);
+    if let Some(level) = options.level.md() {
+        let inner: Vec<u64> = members.iter().map(inner_sectors).collect();
+        let superblocks = plan_md(options, level, &inner, identity, dirty)?;
+        volume_sectors = superblocks[0].array_sectors().map_err(CreateError::Shape)?;
+        for (member, superblock) in members.iter_mut().zip(superblocks) {
+            member.md = Some(superblock);
+        }
+    }
+    for member in &mut members {
+        member.writes = writes_of(member, options.no_wipe);
+    }
+    let uuid = options.level.md().map(|_| Uuid(identity.set_uuid).to_string());
+    Ok(Plan { members, sectors: volume_sectors, uuid, dirty })
+}
+
+fn inner_sectors(member: &MemberPlan) -> u64 {
+    member.integrity.as_ref().map_or(member.sectors, |plan| plan.layout.provided_sectors)
+}
+
+fn plan_integrity(
+    options: &CreateOptions,
+    member: &Member,
+    sectors: u64,
+    block: BlockSize,
+    salt: [u8; 16],
+) -> Result<IntegrityPlan, CreateError> {
+    let digest = u16::try_from(Algorithm::Crc32c.digest_len()).expect("a few bytes");
+    let format = FormatOptions {
+        block,
+        tag_size: options.tag_size.unwrap_or(digest),
+        journal_sectors: options.journal_bytes.map(|bytes| bytes / SECTOR),
+        interleave_sectors: options.interleave_sectors,
+        fix_padding: true,
+        fix_hmac: true,
+        journal_mac: false,
+        salt,
+    };
+    let (superblock, layout) = integrity::format(DeviceSectors::Interleaved(sectors), &format)
+        .map_err(|error| CreateError::Integrity { member: member.to_string(), error })?;
+    let tagger = BlockTagger::new(superblock.hashed_salt(), block).with_tag_bytes(layout.tag_bytes);
+    Ok(IntegrityPlan { superblock, layout, tagger })
+}
+
+fn plan_md(
+    options: &CreateOptions,
+    level: Level,
+    inner: &[u64],
+    identity: &Identity,
+    dirty: bool,
+) -> Result<Vec<md::superblock::Superblock>, CreateError> {
+    let striped = level.has_parity();
+    let chunk = u32::try_from(options.chunk_bytes / SECTOR).unwrap_or(u32::MAX);
+    let array = NewArray {
+        level,
+        layout: if striped { LEFT_SYMMETRIC } else { 0 },
+        chunk_sectors: if striped { chunk } else { 0 },
+        minor: Minor::V2,
+        set_uuid: Uuid(identity.set_uuid),
+        set_name: md::create::set_name(None, options.name.as_deref().unwrap_or_default())
+            .map_err(|error| CreateError::Md { member: None, error })?,
+        ctime: Time::new(identity.seconds, 0),
+        resync: if dirty { ResyncOffset::Below(Sector::ZERO) } else { ResyncOffset::Clean },
+        data_offset: None,
+        size: None,
+    };
+    let members: Vec<NewMember> = inner
+        .iter()
+        .zip(&identity.device_uuids)
+        .map(|(&device_sectors, &uuid)| NewMember { device_sectors, device_uuid: Uuid(uuid) })
+        .collect();
+    md::create::create(&array, &members).map_err(|error| {
+        let index = match error {
+            md::create::CreateError::Small { member, .. }
+            | md::create::CreateError::Size { member, .. } => Some(member),
+            _ => None,
+        };
+        let member = index.map(|index| options.members[index].to_string());
+        CreateError::Md { member, error }
+    })
+}
+
+/// The writes of one member, in order.
+fn writes_of(member: &MemberPlan, no_wipe: bool) -> Vec<PlannedWrite> {
+    let name = member.member.to_string();
+    let mut writes = Vec::new();
+    let mut push = |kind, byte: u64, span_bytes, bytes| {
+        writes.push(PlannedWrite { member: name.clone(), kind, byte, span_bytes, bytes });
+    };
+    for (sector, sectors) in erased(member.sectors) {
+        push(WriteKind::Erase, sector.bytes(), sectors * SECTOR, sectors * SECTOR);
+    }
+    if !no_wipe {
+        push(WriteKind::Wipe, 0, member.sectors * SECTOR, member.sectors * SECTOR);
+    }
+    if let Some(plan) = &member.integrity {
+        let journal = plan.layout.journal.sectors() * SECTOR;
+        push(WriteKind::Journal, integrity::superblock::AREA_SECTORS * SECTOR, journal, journal);
+        if !no_wipe {
+            let (first, end, bytes) = tag_span(&plan.layout);
+            push(WriteKind::ZeroTags, first, end - first, bytes);
+        }
+    }
+    if let Some(superblock) = &member.md {
+        let bytes = u64_of(superblock.encode().len());
+        let byte = member.integrity.as_ref().map_or(superblock.super_offset().bytes(), |plan| {
+            plan.layout.run(superblock.super_offset(), 8).data.bytes()
+        });
+        push(WriteKind::MdSuperblock, byte, bytes, bytes);
+    }
+    if let Some(plan) = &member.integrity {
+        let bytes = u64_of(superblock_area(&plan.superblock).len());
+        push(WriteKind::IntegritySuperblock, 0, bytes, bytes);
+    }
+    writes
+}
+
+/// First byte, byte behind the last, and count of all tags.
+fn tag_span(layout: &Layout) -> (u64, u64, u64) {
+    let last = layout.run(Sector(layout.provided_sectors - layout.block.sectors()), 1);
+    let tag = u64_of(layout.tag_bytes);
+    let bytes = layout.provided_sectors / layout.block.sectors() * tag;
+    (layout.run(Sector::ZERO, 1).tag_byte, last.tag_byte + tag, bytes)
+}
+
+/// Where superblocks that we would open could lie: dm-integrity's and md's 1.1 and 1.2 at the
+/// start, md's 1.0 near the end.
+pub(crate) fn erased(sectors: u64) -> Vec<(Sector, u64)> {
+    let mut places = vec![(Sector::ZERO, 16.min(sectors / 8 * 8))];
+    if let Some(end) = Minor::V0.super_offset(sectors).filter(|end| end.0 >= 16) {
+        places.push((end, 8));
+    }
+    places.retain(|(_, sectors)| *sectors > 0);
+    places
+}
+
+/// Tags of this many blocks are written together: whole sectors whatever the tag's size, and about
+/// a MiB.
+pub(crate) fn tag_group_blocks(tag_bytes: usize) -> u64 {
+    const UNIT: usize = 4096;
+    u64_of(UNIT * ((1 << 20) / (UNIT * tag_bytes)).max(1))
+}
+
+/// Sectors of one section's worth of journal, at most this many sections at once.
+pub(crate) fn sections_at_once(section_bytes: usize) -> u32 {
+    u32::try_from(((1 << 20) / section_bytes).max(1)).expect("at most a few thousand")
+}
+
+/// Length of a buffer in sectors; it is a whole number of them.
+pub(crate) fn sectors_of(bytes: usize) -> u64 {
+    debug_assert!(bytes.is_multiple_of(usize_of(SECTOR)), "whole sectors");
+    u64_of(bytes) / SECTOR
+}

@@ -1,0 +1,238 @@
+//! Makes the writes of a plan, and what a crash between them leaves.
+//!
+//! 1. [`WriteKind::Erase`] on every member, then a flush. A crash before or within: the old
+//!    volume, or one with members missing. After: nothing opens.
+//! 2. [`WriteKind::Wipe`], journal, tags, and (inside dm-integrity) the md superblocks, in this
+//!    order on each member, members side by side; then a flush of every member. A crash: nothing
+//!    opens, because no outer superblock exists.
+//! 3. The outer superblocks, one member after the other, each durable before the next: dm-integrity's
+//!    where there is one, else md's. A crash: the members that have theirs are complete and agree
+//!    (all data is zero, all parity too), the others are blank; what opens is a sound array with
+//!    members missing, or too few to start. `create` again, with `--yes`.
+
+use super::plan::{
+    IntegrityPlan, MemberPlan, Plan, WriteKind, erased, sections_at_once, sectors_of,
+    tag_group_blocks,
+};
+use bio::{Bio, Buf, Device, IoResult};
+use checksum::ZeroTags;
+use integrity::CommitIds;
+use integrity::journal::Sequence;
+use integrity::layout::superblock_area;
+use runtime::join_all;
+use std::cell::{Cell, RefCell};
+use units::{SECTOR, Sector, u64_of, usize_of};
+
+/// How far a creation has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CreateProgress {
+    /// Bytes that are written or known to be zero.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// A member that is about to be made: its device, and whether it reads as zeroes already.
+pub(crate) struct Target {
+    pub device: Device,
+    pub blank: bool,
+}
+
+/// Which member failed.
+pub(crate) struct WriteFailure {
+    pub member: usize,
+    pub error: bio::IoError,
+}
+
+/// Makes the writes of `plan` on `targets`.
+pub(crate) async fn write(
+    plan: &Plan,
+    targets: &[Target],
+    on_progress: &mut dyn FnMut(&CreateProgress),
+) -> Result<(), WriteFailure> {
+    let total = plan.writes().map(|write| write.bytes).sum();
+    let meter = Meter { done: Cell::new(0), total, on_progress: RefCell::new(on_progress) };
+    let pairs: Vec<(&MemberPlan, &Target)> = plan.members.iter().zip(targets).collect();
+    all(pairs.iter().map(|(member, target)| erase(member, target, &meter))).await?;
+    all(pairs.iter().map(|(member, target)| fill(member, target, &meter))).await?;
+    for (index, (member, target)) in pairs.into_iter().enumerate() {
+        let committed = commit(member, &target.device, &meter).await;
+        committed.map_err(|error| WriteFailure { member: index, error })?;
+    }
+    Ok(())
+}
+
+/// Runs one future for each member to its end; the first failure names its member.
+async fn all(
+    futures: impl Iterator<Item = impl Future<Output = IoResult>>,
+) -> Result<(), WriteFailure> {
+    for (member, result) in join_all(futures).await.into_iter().enumerate() {
+        result.map_err(|error| WriteFailure { member, error })?;
+    }
+    Ok(())
+}
+
+struct Meter<'a> {
+    done: Cell<u64>,
+    total: u64,
+    on_progress: RefCell<&'a mut dyn FnMut(&CreateProgress)>,
+}
+
+impl Meter<'_> {
+    fn add(&self, bytes: u64) {
+        self.done.set(self.done.get() + bytes);
+        let progress = CreateProgress { done: self.done.get(), total: self.total };
+        (self.on_progress.borrow_mut())(&progress);
+    }
+}
+
+async fn erase(plan: &MemberPlan, target: &Target, meter: &Meter<'_>) -> IoResult {
+    for (sector, sectors) in erased(plan.sectors) {
+        if !target.blank {
+            let zeroes = Buf::zeroed(usize_of(sectors * SECTOR));
+            target.device.write(sector, zeroes).await?;
+        }
+        meter.add(sectors * SECTOR);
+    }
+    target.device.flush().await
+}
+
+async fn fill(plan: &MemberPlan, target: &Target, meter: &Meter<'_>) -> IoResult {
+    let device = &target.device;
+    let has = |kind| plan.writes.iter().any(|write| write.kind == kind);
+    if has(WriteKind::Wipe) {
+        wipe(plan.sectors, target, meter).await?;
+    }
+    if let Some(integrity) = &plan.integrity {
+        journal(integrity, device, meter).await?;
+        if has(WriteKind::ZeroTags) {
+            zero_tags(integrity, device, meter).await?;
+        }
+        if let Some(superblock) = &plan.md {
+            let bytes = superblock.encode();
+            write_tagged(integrity, device, superblock.super_offset(), &bytes).await?;
+            meter.add(u64_of(bytes.len()));
+        }
+    }
+    device.flush().await
+}
+
+async fn wipe(sectors: u64, target: &Target, meter: &Meter<'_>) -> IoResult {
+    // A device may end in less than one of its blocks; that tail is beyond every layout.
+    let block = target.device.limits().logical_block;
+    let end = sectors / block.sectors() * block.sectors();
+    let mut at = 0;
+    while at < end {
+        let piece = (end - at).min(WIPE_SECTORS);
+        if !target.blank {
+            let mut bio = Bio::write_zeroes(Sector(at), piece, true);
+            target.device.submit(&mut bio).await?;
+        }
+        meter.add(piece * SECTOR);
+        at += piece;
+    }
+    meter.add((sectors - end) * SECTOR);
+    Ok(())
+}
+
+async fn journal(plan: &IntegrityPlan, device: &Device, meter: &Meter<'_>) -> IoResult {
+    let journal = plan.layout.journal;
+    let at_once = sections_at_once(journal.section_bytes());
+    let mut section = 0;
+    while section < journal.sections {
+        let count = at_once.min(journal.sections - section);
+        let mut buf = Buf::zeroed(journal.section_bytes() * usize_of(u64::from(count)));
+        let sections = buf.as_mut_slice().chunks_exact_mut(journal.section_bytes());
+        for (number, bytes) in (section..).zip(sections) {
+            journal.initialise(bytes);
+            journal.stamp(bytes, number, &CommitIds::PLAIN, Sequence::FIRST);
+        }
+        let bytes = u64_of(buf.len());
+        device.write(journal.section_start(section), buf).await?;
+        meter.add(bytes);
+        section += count;
+    }
+    Ok(())
+}
+
+async fn zero_tags(plan: &IntegrityPlan, device: &Device, meter: &Meter<'_>) -> IoResult {
+    let layout = &plan.layout;
+    let zeroes = ZeroTags::new(&plan.tagger);
+    let spb = layout.block.sectors();
+    let group = tag_group_blocks(layout.tag_bytes) * spb;
+    let mut pieces = layout.runs(Sector::ZERO, layout.provided_sectors).flat_map(|run| {
+        let tag = u64_of(layout.tag_bytes);
+        let starts = (0..run.sectors).step_by(usize_of(group));
+        starts.map(move |offset| {
+            let blocks = group.min(run.sectors - offset) / spb;
+            (run.sector + offset, run.tag_byte + offset / spb * tag, blocks)
+        })
+    });
+    loop {
+        let batch: Vec<_> = pieces.by_ref().take(IN_FLIGHT).collect();
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let writes = batch.into_iter().map(|(sector, tag_byte, blocks)| {
+            let bytes = usize_of(blocks) * layout.tag_bytes;
+            // The rest of the last block of tags is padding: zero, as after a wipe.
+            let mut buf = Buf::zeroed(bytes.next_multiple_of(TAG_ALIGN));
+            zeroes.fill(sector.0, &mut buf.as_mut_slice()[..bytes]);
+            async move {
+                device.write(Sector(tag_byte / SECTOR), buf).await?;
+                meter.add(u64_of(bytes));
+                Ok(())
+            }
+        });
+        for written in join_all(writes).await {
+            written?;
+        }
+    }
+}
+
+/// Writes `bytes` at `sector` of the volume that `plan` describes, with tags that fit, past the
+/// journal: nobody has it open yet.
+async fn write_tagged(
+    plan: &IntegrityPlan,
+    device: &Device,
+    sector: Sector,
+    bytes: &[u8],
+) -> IoResult {
+    let run = plan.layout.run(sector, sectors_of(bytes.len()));
+    assert_eq!(run.sectors, sectors_of(bytes.len()), "a superblock does not cross a run");
+    let blocks = bytes.len() / plan.layout.block.bytes();
+    let mut tags = vec![0; blocks * plan.layout.tag_bytes];
+    plan.tagger.tags(sector.0, bytes, &mut tags);
+    let align = u64_of(TAG_ALIGN);
+    let start = run.tag_byte / align * align;
+    let end = (run.tag_byte + u64_of(tags.len())).next_multiple_of(align);
+    let old = device.read(Sector(start / SECTOR), (end - start) / SECTOR).await?;
+    let mut around = Buf::copy_of(old.as_slice());
+    let at = usize_of(run.tag_byte - start);
+    around.as_mut_slice()[at..at + tags.len()].copy_from_slice(&tags);
+    device.write(Sector(start / SECTOR), around).await?;
+    device.write(run.data, Buf::copy_of(bytes)).await
+}
+
+/// Step 3: makes the member one.
+async fn commit(plan: &MemberPlan, device: &Device, meter: &Meter<'_>) -> IoResult {
+    let (sector, bytes) = match (&plan.integrity, &plan.md) {
+        (Some(integrity), _) => (Sector::ZERO, superblock_area(&integrity.superblock)),
+        (None, Some(superblock)) => (superblock.super_offset(), superblock.encode()),
+        (None, None) => return Ok(()),
+    };
+    let length = u64_of(bytes.len());
+    device.submit(&mut Bio::write_fua(sector, Buf::copy_of(&bytes))).await?;
+    device.flush().await?;
+    meter.add(length);
+    Ok(())
+}
+
+/// Sectors that are wiped by one request: small enough for progress on a device that has to write
+/// them.
+const WIPE_SECTORS: u64 = (256 << 20) / SECTOR;
+/// Writes of tags in flight on each member.
+const IN_FLIGHT: usize = 8;
+/// Tags are written in whole pieces of this many bytes; every run of tags starts at one (with
+/// padding fixed, which is how volumes are made here).
+const TAG_ALIGN: usize = 4096;
