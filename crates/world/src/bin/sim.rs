@@ -1,0 +1,136 @@
+//! Runs the simulated world: `sim --seconds 60`, `sim --seed 7`, `sim --replay FILE`.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use steadfast_world::{Catalogue, Failure};
+
+const USAGE: &str = "\
+usage: sim [--scenario NAME] (--seed N | --seconds S [--from SEED] | --replay FILE | --list)
+  --seed N        the histories of one seed, twice, and the hash of their trace
+  --seconds S     seeds from --from on (default 1) for so long
+  --replay FILE   the events that a failure printed
+  --scenario NAME only volumes whose name starts so
+  --list          the names";
+
+enum Task {
+    Seed(u64),
+    Seconds(u64),
+    Replay(String),
+    List,
+}
+
+fn main() -> ExitCode {
+    match parse(std::env::args().skip(1)).and_then(|(task, from, only)| {
+        let catalogue = match &only {
+            Some(name) => {
+                Catalogue::default().only(name).ok_or(format!("no scenario is called {name}"))?
+            }
+            None => Catalogue::default(),
+        };
+        match task {
+            Task::Seed(seed) => one(&catalogue, seed),
+            Task::Seconds(seconds) => many(&catalogue, seconds, from),
+            Task::Replay(path) => replay(&catalogue, &path),
+            Task::List => {
+                catalogue.names().for_each(say);
+                Ok(true)
+            }
+        }
+    }) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            say(error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<(Task, u64, Option<String>), String> {
+    let (mut task, mut from, mut only) = (None, 1, None);
+    while let Some(word) = words.next() {
+        if word == "--list" {
+            task = Some(Task::List);
+            continue;
+        }
+        let value = words.next().ok_or(USAGE)?;
+        let number = || value.parse::<u64>().map_err(|_| format!("{value} is not a number"));
+        match word.as_str() {
+            "--seed" => task = Some(Task::Seed(number()?)),
+            "--seconds" => task = Some(Task::Seconds(number()?)),
+            "--from" => from = number()?,
+            "--scenario" => only = Some(value),
+            "--replay" => task = Some(Task::Replay(value)),
+            _ => return Err(USAGE.into()),
+        }
+    }
+    Ok((task.ok_or(USAGE)?, from, only))
+}
+
+fn one(catalogue: &Catalogue, seed: u64) -> Result<bool, String> {
+    let report = match catalogue.run(seed) {
+        Ok(report) => report,
+        Err(failure) => return shorten(catalogue, seed, *failure),
+    };
+    let again =
+        catalogue.run(seed).map_err(|failure| format!("only the second time: {failure}"))?;
+    say(format_args!(
+        "seed {seed}: {}, {} lives, {} power cuts, {} requests, trace {:016x}",
+        report.scenario, report.lives, report.cuts, report.requests, report.trace
+    ));
+    if again.trace != report.trace {
+        say(format_args!("the second run differs: trace {:016x}", again.trace));
+    }
+    Ok(again.trace == report.trace)
+}
+
+fn many(catalogue: &Catalogue, seconds: u64, from: u64) -> Result<bool, String> {
+    let (started, budget) = (Instant::now(), Duration::from_secs(seconds));
+    let (mut seeds, mut lives, mut cuts, mut requests) = (0u64, 0, 0, 0);
+    for seed in from.. {
+        if started.elapsed() >= budget {
+            break;
+        }
+        match catalogue.run(seed) {
+            Ok(report) => {
+                seeds += 1;
+                lives += report.lives;
+                cuts += report.cuts;
+                requests += report.requests;
+            }
+            Err(failure) => return shorten(catalogue, seed, *failure),
+        }
+    }
+    let last = from + seeds;
+    say(format_args!(
+        "seeds {from}..{last}: {lives} lives, {cuts} power cuts, {requests} requests in {seconds} s, \
+         nothing wrong"
+    ));
+    Ok(true)
+}
+
+fn shorten(catalogue: &Catalogue, seed: u64, failure: Failure) -> Result<bool, String> {
+    say(format_args!("seed {seed}: {}", failure.violation));
+    say("looking for the shortest list of events ...");
+    let short = catalogue.shrink(failure)?;
+    say(format_args!(
+        "\n{short}\nreplay: cargo xtask sim --seed {seed}, or these lines with --replay FILE"
+    ));
+    Ok(false)
+}
+
+fn replay(catalogue: &Catalogue, path: &str) -> Result<bool, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let violation = catalogue.replay(&text.parse()?)?;
+    match &violation {
+        Some(violation) => say(violation),
+        None => say("nothing wrong"),
+    }
+    Ok(violation.is_none())
+}
+
+fn say(line: impl std::fmt::Display) {
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

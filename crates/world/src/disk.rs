@@ -1,0 +1,347 @@
+//! A disk with a volatile write cache, whose every fault is somebody's decision.
+//!
+//! ```text
+//!   submit --> flying --> complete: cached --> flush: durable
+//!                    \--> complete with FUA --^
+//! ```
+//!
+//! Reads see what is complete. A power cut takes what is not durable (see [`crate::power`]). Damage
+//! is done to the stored bytes and stays until they are written again; damage that is permanent
+//! outlives that.
+
+use crate::image::Image;
+use crate::power::{Power, Unsettled, Write};
+use crate::rng::{hash_bytes, mix};
+use bio::{Bio, BlockDevice, Buf, Device, IoErrorKind, IoResult, Limits, Op, Segments};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+use units::{BlockSize, SECTOR_BYTES, Sector, u64_of, usize_of};
+
+/// A disk of one simulated machine.
+pub struct SimDisk {
+    index: u64,
+    limits: Limits,
+    unit: u64,
+    power: Rc<Power>,
+    state: RefCell<State>,
+    gone: Cell<bool>,
+    slow: Cell<bool>,
+    requests: Cell<u64>,
+}
+
+struct State {
+    durable: Image,
+    visible: Image,
+    cached: Vec<Write>,
+    flying: Vec<Write>,
+    dead: BTreeSet<u64>,
+    writes: u64,
+    tricks: BTreeMap<u64, Trick>,
+}
+
+/// What a disk may do to a write while saying that all is well. No array can be right about these
+/// without a checksum; tests that use them demand honest answers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Trick {
+    /// The write vanishes.
+    Lose,
+    /// The write lands so many sectors further on (wrapping at the end of the disk).
+    Misdirect(u64),
+    /// Only so many sectors of it land.
+    Tear(u64),
+}
+
+impl SimDisk {
+    /// Disk number `index`, holding `image`, in a machine on `power`.
+    #[must_use]
+    pub fn new(power: &Rc<Power>, index: usize, image: Image, block: BlockSize) -> Rc<Self> {
+        let mut limits = Limits::new(image.sectors(), block);
+        limits.discard = true;
+        limits.fast_zeroes = true;
+        let state = State {
+            visible: image.clone(),
+            durable: image,
+            cached: Vec::new(),
+            flying: Vec::new(),
+            dead: BTreeSet::new(),
+            writes: 0,
+            tricks: BTreeMap::new(),
+        };
+        Rc::new(Self {
+            index: u64_of(index),
+            unit: block.sectors(),
+            limits,
+            power: Rc::clone(power),
+            state: RefCell::new(state),
+            gone: Cell::default(),
+            slow: Cell::default(),
+            requests: Cell::default(),
+        })
+    }
+
+    /// The same disk, but a power cut may tear its logical blocks at any 512-byte sector (a disk
+    /// that emulates 4096-byte blocks over smaller ones).
+    #[must_use]
+    pub fn tearing_blocks(mut self: Rc<Self>) -> Rc<Self> {
+        Rc::get_mut(&mut self).expect("configured before it is shared").unit = 1;
+        self
+    }
+
+    /// As a device.
+    #[must_use]
+    pub fn device(self: &Rc<Self>) -> Device {
+        Device::shared(Rc::clone(self))
+    }
+
+    /// Flips the bits of `mask` in byte `byte` of `sector`, on the medium and in the cache of reads.
+    pub fn flip(&self, sector: u64, byte: usize, mask: u8) {
+        let mut state = self.state.borrow_mut();
+        state.durable.flip(sector, byte, mask);
+        state.visible.flip(sector, byte, mask);
+    }
+
+    /// Stores other bytes in `sector`, behind everybody's back.
+    pub fn overwrite(&self, sector: u64, bytes: &[u8; SECTOR_BYTES]) {
+        let mut state = self.state.borrow_mut();
+        state.durable.write(sector, bytes);
+        state.visible.write(sector, bytes);
+    }
+
+    /// Makes `sector` unreadable: until it is written, or for ever, in which case writes fail too.
+    pub fn spoil(&self, sector: u64, permanent: bool) {
+        let mut state = self.state.borrow_mut();
+        if permanent {
+            state.dead.insert(sector);
+        } else {
+            state.durable.spoil(sector);
+            state.visible.spoil(sector);
+        }
+    }
+
+    /// Takes the disk away, or brings it back as it was.
+    pub fn set_gone(&self, gone: bool) {
+        self.gone.set(gone);
+    }
+
+    /// Makes it a thousand times slower than the others.
+    pub fn set_slow(&self, slow: bool) {
+        self.slow.set(slow);
+    }
+
+    /// Plays `trick` on the `nth` write from now (0: the next).
+    pub fn play(&self, nth: u64, trick: Trick) {
+        let mut state = self.state.borrow_mut();
+        let at = state.writes + nth;
+        state.tricks.insert(at, trick);
+    }
+
+    /// What it holds, as readers see it.
+    #[must_use]
+    pub fn image(&self) -> Image {
+        self.state.borrow().visible.clone()
+    }
+
+    /// What a power cut at this moment would find.
+    #[must_use]
+    pub fn unsettled(&self) -> Unsettled {
+        let state = self.state.borrow();
+        let writes = state.cached.iter().chain(&state.flying).cloned().collect();
+        Unsettled {
+            durable: state.durable.clone(),
+            writes,
+            complete: state.cached.len(),
+            unit: self.unit,
+        }
+    }
+
+    /// Requests served so far.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.get()
+    }
+
+    async fn work(&self, bio: &Bio) {
+        let units = if bio.op.has_data() { bio.sectors() } else { 8 };
+        let micros = self.power.driver().roll(|rng| 1 + rng.below(40) + rng.below(1 + units));
+        let micros = if self.slow.get() { micros * 1000 } else { micros };
+        runtime::sleep(Duration::from_micros(micros)).await;
+        if self.power.is_off() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn refusal(&self, bio: &Bio) -> Option<IoErrorKind> {
+        if self.gone.get() { Some(IoErrorKind::Unavailable) } else { self.dead_sector(bio) }
+    }
+
+    fn dead_sector(&self, bio: &Bio) -> Option<IoErrorKind> {
+        let range = bio.sector.0..bio.end().0;
+        let state = self.state.borrow();
+        (!range.is_empty() && state.dead.range(range).next().is_some())
+            .then_some(IoErrorKind::Medium)
+    }
+
+    async fn read(&self, bio: &mut Bio) -> IoResult {
+        self.work(bio).await;
+        if let Some(kind) = self.refusal(bio) {
+            return Err(kind.at(bio.sector));
+        }
+        let state = self.state.borrow();
+        if let Some(bad) = state.visible.first_unreadable(bio.sector.0, bio.sectors()) {
+            return Err(IoErrorKind::Medium.at(Sector(bad)));
+        }
+        let mut at = bio.sector.0;
+        let whole = bio.data.iter().all(|piece| piece.len().is_multiple_of(SECTOR_BYTES));
+        if whole {
+            for piece in bio.data.iter_mut() {
+                state.visible.read(at, piece.as_mut_slice());
+                at += u64_of(piece.len() / SECTOR_BYTES);
+            }
+        } else {
+            let mut all = Buf::alloc(bio.data.len_bytes());
+            state.visible.read(at, all.as_mut_slice());
+            bio.data.copy_from(0, all.as_slice());
+        }
+        Ok(())
+    }
+
+    async fn write(&self, bio: &Bio, data: Rc<[u8]>, fua: bool) -> IoResult {
+        if let Some(kind) = self.refusal(bio) {
+            self.work(bio).await;
+            return Err(kind.at(bio.sector));
+        }
+        let id = self.power.write_id();
+        let write = self.tricked(Write { id, sector: bio.sector.0, data, forced: false });
+        if let Some(write) = &write {
+            self.state.borrow_mut().flying.push(write.clone());
+            self.power.boundary();
+        }
+        self.work(bio).await;
+        let Some(mut write) = write else { return Ok(()) };
+        let gone = self.gone.get();
+        {
+            let mut state = self.state.borrow_mut();
+            state.flying.retain(|other| other.id != id);
+            // A disk that left while the write was under way may have stored it or not.
+            write.forced = fua && !gone;
+            state.visible.write(write.sector, &write.data);
+            state.cached.push(write);
+            state.fold(0);
+        }
+        self.power.boundary();
+        if gone { Err(IoErrorKind::Unavailable.at(bio.sector)) } else { Ok(()) }
+    }
+
+    fn tricked(&self, write: Write) -> Option<Write> {
+        let mut state = self.state.borrow_mut();
+        let nth = state.writes;
+        state.writes += 1;
+        match state.tricks.remove(&nth) {
+            None => Some(write),
+            Some(Trick::Lose) => None,
+            Some(Trick::Misdirect(distance)) => {
+                let last = self.limits.sectors - u64_of(write.data.len() / SECTOR_BYTES);
+                let sector = (write.sector + distance) % (last + 1);
+                Some(Write { sector, ..write })
+            }
+            Some(Trick::Tear(sectors)) => {
+                let kept = (usize_of(sectors) * SECTOR_BYTES).min(write.data.len());
+                let data: Rc<[u8]> = write.data[..kept].into();
+                (kept > 0).then_some(Write { data, ..write })
+            }
+        }
+    }
+
+    async fn flush(&self, bio: &Bio) -> IoResult {
+        if let Some(kind) = self.refusal(bio) {
+            self.work(bio).await;
+            return Err(kind.at(bio.sector));
+        }
+        // Only what is complete now is promised; what completes meanwhile is not.
+        let promised = self.state.borrow().cached.last().map(|write| write.id);
+        self.power.boundary();
+        self.work(bio).await;
+        if self.gone.get() {
+            return Err(IoErrorKind::Unavailable.at(bio.sector));
+        }
+        {
+            let mut state = self.state.borrow_mut();
+            // The list is in order of completion, so what precedes the last promised is promised
+            // too; if that is gone, another flush has done it all.
+            let last = state.cached.iter().position(|write| Some(write.id) == promised);
+            let done = last.map_or(0, |last| last + 1);
+            state.fold(done);
+        }
+        self.power.boundary();
+        Ok(())
+    }
+}
+
+impl State {
+    /// Makes the first `promised` cached writes durable, and the forced ones that then lead.
+    fn fold(&mut self, promised: usize) {
+        let rest = &self.cached[promised..];
+        let forced = rest.iter().take_while(|write| write.forced).count();
+        for write in self.cached.drain(..promised + forced) {
+            self.durable.write(write.sector, &write.data);
+        }
+    }
+}
+
+impl BlockDevice for SimDisk {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    async fn submit(&self, bio: &mut Bio) -> IoResult {
+        if self.power.is_off() {
+            std::future::pending::<()>().await;
+        }
+        self.requests.set(self.requests.get() + 1);
+        let result = match bio.op {
+            Op::Read => self.read(bio).await,
+            Op::Write { fua } => {
+                let data = bytes_of(&bio.data);
+                self.write(bio, data, fua).await
+            }
+            Op::Flush => self.flush(bio).await,
+            Op::Discard { sectors } | Op::WriteZeroes { sectors, .. } => {
+                let zeroes = vec![0; usize_of(Sector(sectors).bytes())];
+                self.write(bio, zeroes.into(), false).await
+            }
+            Op::Vouch => Err(IoErrorKind::Unsupported.at(bio.sector)),
+        };
+        self.note(bio, &result);
+        result
+    }
+}
+
+impl SimDisk {
+    fn note(&self, bio: &Bio, result: &IoResult) {
+        let op = match bio.op {
+            Op::Read => 1,
+            Op::Write { fua } => 2 + u64::from(fua),
+            Op::Flush => 4,
+            Op::Discard { .. } => 5,
+            Op::WriteZeroes { .. } => 6,
+            Op::Vouch => 7,
+        };
+        let data = if result.is_ok() {
+            bio.data.iter().fold(0, |hash, piece| hash_bytes(hash, piece.as_slice()))
+        } else {
+            1
+        };
+        let status = result.map_or_else(|error| error.kind.errno().unsigned_abs(), |()| 0);
+        let place = mix(self.index << 8 | op, mix(bio.sector.0, bio.sectors()));
+        self.power.driver().note(mix(place, mix(data, u64::from(status))));
+    }
+}
+
+fn bytes_of(data: &Segments) -> Rc<[u8]> {
+    match data.contiguous() {
+        Some(bytes) => bytes.into(),
+        None => data.to_single().as_slice().into(),
+    }
+}

@@ -1,0 +1,275 @@
+//! From a seed to histories, and from a failure to the shortest list of events that shows it.
+//!
+//! One seed is a tree: a life is lived once and remembered at several boundaries; each of them is
+//! cut in several ways; each of those is opened again, and may be cut during its recovery too.
+
+use crate::history::{End, History, Life, Step};
+use crate::machine::{Outcome, Point, Start, Watch, live};
+use crate::oracle::{Oracle, Violation};
+use crate::power::{Survival, settle, survivals};
+use crate::rng::{Rng, mix};
+use crate::scenario::{Scenario, all};
+use crate::workload::{Places, Profile, afterlife, damage, life, profiles};
+use std::fmt;
+use std::rc::Rc;
+
+/// What a seed did.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Report {
+    /// The kind of volume.
+    pub scenario: String,
+    /// Lives that were lived.
+    pub lives: u64,
+    /// Power cuts that were recovered from.
+    pub cuts: u64,
+    /// Requests that the disks served.
+    pub requests: u64,
+    /// The hash of everything that happened.
+    pub trace: u64,
+}
+
+/// A history that ends in a violation.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What was wrong.
+    pub violation: Violation,
+    /// The events that lead there.
+    pub history: History,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n\n{}", self.violation, self.history)
+    }
+}
+
+/// The catalogue of volumes, made once per thread.
+pub struct Catalogue {
+    scenarios: Vec<Rc<Scenario>>,
+}
+
+impl Default for Catalogue {
+    fn default() -> Self {
+        Self::of(all())
+    }
+}
+
+impl Catalogue {
+    /// Only these.
+    #[must_use]
+    pub fn of(scenarios: Vec<Scenario>) -> Self {
+        Self { scenarios: scenarios.into_iter().map(Rc::new).collect() }
+    }
+
+    /// Those whose name starts with `prefix`; `None` if there are none.
+    #[must_use]
+    pub fn only(mut self, prefix: &str) -> Option<Self> {
+        self.scenarios.retain(|scenario| scenario.name.starts_with(prefix));
+        (!self.scenarios.is_empty()).then_some(self)
+    }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.scenarios.iter().map(|scenario| scenario.name)
+    }
+
+    /// Explores the histories of `seed`.
+    ///
+    /// # Errors
+    /// The first violation, and the events that led there, not yet shortened.
+    pub fn run(&self, seed: u64) -> Result<Report, Box<Failure>> {
+        let mut rng = Rng::derived(seed, 0);
+        let scenario = rng.pick(&self.scenarios);
+        let mut explorer = Explorer::new(scenario, seed);
+        explorer.run(&mut rng)?;
+        Ok(explorer.report)
+    }
+
+    /// Lives `history` exactly as it is written.
+    ///
+    /// # Errors
+    /// If its scenario is unknown.
+    pub fn replay(&self, history: &History) -> Result<Option<Violation>, String> {
+        let scenario = self.scenario(&history.scenario)?;
+        Ok(replay(&scenario, history))
+    }
+
+    /// The shortest list of events found that still shows a violation.
+    ///
+    /// # Errors
+    /// If its scenario is unknown.
+    pub fn shrink(&self, failure: Failure) -> Result<Failure, String> {
+        let scenario = self.scenario(&failure.history.scenario)?;
+        Ok(crate::shrink::shrink(&scenario, failure))
+    }
+
+    pub(crate) fn scenario(&self, name: &str) -> Result<Rc<Scenario>, String> {
+        let found = self.scenarios.iter().find(|scenario| scenario.name == name);
+        found.cloned().ok_or_else(|| format!("there is no scenario {name}"))
+    }
+}
+
+/// The start of a history: members as made.
+pub(crate) fn fresh(scenario: &Scenario, seed: u64) -> Start {
+    let made = scenario.made();
+    let oracle = Oracle::new(seed, made.blocks, made.block.bytes());
+    Start { images: made.images.clone(), oracle }
+}
+
+/// The schedule of the n-th life of a history with `seed`.
+pub(crate) fn schedule(seed: u64, life: usize) -> u64 {
+    mix(seed, units::u64_of(life) + 0x11fe)
+}
+
+/// What a power cut at `point` leaves.
+pub(crate) fn cut(point: &Point, survival: Survival) -> Start {
+    let mut oracle = point.oracle.clone();
+    oracle.crashes();
+    Start { images: settle(&point.disks, survival), oracle }
+}
+
+/// What a life that was not cut leaves: its oracle says that everything is durable if it was closed
+/// well, so nothing that is not may be there.
+pub(crate) fn closed(end: &Point) -> Start {
+    cut(end, Survival::Mask(0))
+}
+
+fn replay(scenario: &Scenario, history: &History) -> Option<Violation> {
+    let mut start = fresh(scenario, history.seed);
+    for (index, life) in history.lives.iter().enumerate() {
+        let watch = match life.end {
+            End::Close => Watch::Nothing,
+            End::Cut { boundary, .. } => Watch::CutAt(boundary),
+        };
+        let schedule = schedule(history.seed, index);
+        let outcome = live(scenario, start, life, history.honest, schedule, watch);
+        if outcome.violation.is_some() {
+            return outcome.violation;
+        }
+        start = match (life.end, outcome.points.first()) {
+            (End::Cut { survival, .. }, Some(point)) => cut(point, survival),
+            _ => closed(&outcome.end),
+        };
+    }
+    None
+}
+
+struct Explorer<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    honest: bool,
+    report: Report,
+}
+
+impl<'a> Explorer<'a> {
+    fn new(scenario: &'a Scenario, seed: u64) -> Self {
+        let report = Report { scenario: scenario.name.into(), trace: seed, ..Report::default() };
+        Self { scenario, seed, honest: false, report }
+    }
+
+    fn run(&mut self, rng: &mut Rng) -> Result<(), Box<Failure>> {
+        let choices = profiles(self.scenario);
+        let profile = if choices.is_empty() { Profile::Beyond } else { *rng.pick(&choices) };
+        self.honest = profile == Profile::Beyond;
+        let places = Places::draw(rng, self.scenario.made().blocks);
+        let most = *rng.pick(&[4, 12, 40]);
+        let requests = 2 + rng.below(most);
+        let mut first = life(rng, self.scenario, &places, requests);
+        if profile == Profile::Cuts {
+            return self.cuts(rng, first, &places);
+        }
+        let victims = match profile {
+            Profile::Within => 1 + rng.index(self.scenario.redundancy),
+            _ => 1 + rng.index(self.scenario.members),
+        };
+        damage(rng, self.scenario, victims, &mut first);
+        if self.honest {
+            return self.cuts(rng, first, &places);
+        }
+        self.within(rng, first, &places)
+    }
+
+    /// Damage within redundancy: all is right at once, and after healing also without the victims'
+    /// peers.
+    fn within(&mut self, rng: &mut Rng, first: Life, places: &Places) -> Result<(), Box<Failure>> {
+        let mut lives = vec![first];
+        let away = !lives[0].missing.is_empty()
+            || lives[0].steps.iter().any(|step| matches!(step, Step::Gone { .. }));
+        lives[0].steps.push(Step::Settle);
+        lives[0].steps.extend(places.reads());
+        if !away && self.scenario.made().blocks > 0 && rng.percent(50) {
+            lives[0].steps.push(Step::Scrub);
+            let mut second = afterlife(rng, self.scenario, places);
+            let mut members: Vec<usize> = (0..self.scenario.members).collect();
+            rng.shuffle(&mut members);
+            members.truncate(rng.index(self.scenario.redundancy + 1));
+            second.missing = members;
+            lives.push(second);
+        }
+        let mut start = fresh(self.scenario, self.seed);
+        for index in 0..lives.len() {
+            let outcome = self.live(start, &lives[..=index], Watch::Nothing)?;
+            start = closed(&outcome.end);
+        }
+        Ok(())
+    }
+
+    fn cuts(&mut self, rng: &mut Rng, first: Life, places: &Places) -> Result<(), Box<Failure>> {
+        let mut path = vec![first];
+        let start = fresh(self.scenario, self.seed);
+        let watch = Watch::Sample(POINTS, rng.next_u64());
+        let mut outcome = self.live(start, &path, watch)?;
+        outcome.points.push(outcome.end.clone());
+        for point in &outcome.points {
+            for survival in survivals(&point.disks, SURVIVALS, rng) {
+                let last = path.len() - 1;
+                path[last].end = End::Cut { boundary: point.boundary, survival };
+                self.report.cuts += 1;
+                self.recovery(rng, cut(point, survival), &mut path, places)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn recovery(
+        &mut self,
+        rng: &mut Rng,
+        start: Start,
+        path: &mut Vec<Life>,
+        places: &Places,
+    ) -> Result<(), Box<Failure>> {
+        path.push(afterlife(rng, self.scenario, places));
+        let deeper = path.len() == 2 && rng.percent(50);
+        let watch = if deeper { Watch::Sample(1, rng.next_u64()) } else { Watch::Nothing };
+        let outcome = self.live(start, path, watch)?;
+        for point in &outcome.points {
+            for survival in survivals(&point.disks, 2, rng) {
+                let last = path.len() - 1;
+                path[last].end = End::Cut { boundary: point.boundary, survival };
+                self.report.cuts += 1;
+                self.recovery(rng, cut(point, survival), path, places)?;
+            }
+        }
+        path.pop();
+        Ok(())
+    }
+
+    fn live(&mut self, start: Start, path: &[Life], watch: Watch) -> Result<Outcome, Box<Failure>> {
+        let index = path.len() - 1;
+        let schedule = schedule(self.seed, index);
+        let mut outcome = live(self.scenario, start, &path[index], self.honest, schedule, watch);
+        self.report.lives += 1;
+        self.report.requests += outcome.requests;
+        self.report.trace = mix(self.report.trace, outcome.trace);
+        let Some(violation) = outcome.violation.take() else { return Ok(outcome) };
+        let mut lives = path.to_vec();
+        lives[index].end = End::Close;
+        let scenario = self.scenario.name.into();
+        let history = History { scenario, seed: self.seed, honest: self.honest, lives };
+        Err(Box::new(Failure { violation, history }))
+    }
+}
+
+/// Places for a power cut in the first life of a seed, and the ways each is cut.
+const POINTS: usize = 8;
+const SURVIVALS: u64 = 4;

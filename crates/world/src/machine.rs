@@ -1,0 +1,337 @@
+//! One life of a volume in a simulated machine, judged by the oracle.
+
+use crate::disk::SimDisk;
+use crate::history::{Life, Step};
+use crate::image::Image;
+use crate::oracle::{Oracle, Violation};
+use crate::power::{Power, Unsettled};
+use crate::rng::Rng;
+use crate::scenario::{Scenario, Volume};
+use crate::schedule::SimDriver;
+use bio::{Bio, Buf, Device, Events, Finding, IoError, Op, ScrubMode};
+use runtime::{Executor, Semaphore};
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+use units::{Sector, usize_of};
+
+/// What a life starts with.
+#[derive(Clone)]
+pub struct Start {
+    /// What the disks hold.
+    pub images: Vec<Image>,
+    /// What the volume may hold.
+    pub oracle: Oracle,
+}
+
+/// Which boundaries are remembered as places for a power cut.
+#[derive(Clone, Copy, Debug)]
+pub enum Watch {
+    /// None.
+    Nothing,
+    /// Every one.
+    All,
+    /// This one, and the power is really cut there.
+    CutAt(u64),
+    /// So many, drawn from this seed.
+    Sample(usize, u64),
+}
+
+/// The machine at one boundary.
+#[derive(Clone)]
+pub struct Point {
+    /// Its number.
+    pub boundary: u64,
+    /// The disks.
+    pub disks: Vec<Unsettled>,
+    /// What the volume may hold, before the crash.
+    pub oracle: Oracle,
+}
+
+/// How a life went.
+pub struct Outcome {
+    /// What was wrong.
+    pub violation: Option<Violation>,
+    /// The boundaries that were remembered.
+    pub points: Vec<Point>,
+    /// The machine at the end (if it was not cut).
+    pub end: Point,
+    /// The hash of everything that happened.
+    pub trace: u64,
+    /// Requests that the disks served.
+    pub requests: u64,
+}
+
+/// Lives `life` from `start` on.
+#[must_use]
+pub fn live(
+    scenario: &Scenario,
+    start: Start,
+    life: &Life,
+    honest: bool,
+    schedule: u64,
+    watch: Watch,
+) -> Outcome {
+    let driver = SimDriver::new(schedule);
+    let power = Power::new(&driver);
+    let disks: Rc<[Rc<SimDisk>]> = scenario.disks(&power, start.images).into();
+    let oracle = Rc::new(RefCell::new(start.oracle));
+    let points = Rc::new(RefCell::new(Vec::new()));
+    observe(&power, &disks, &oracle, &points, watch);
+    let run = Run {
+        disks: Rc::clone(&disks),
+        oracle: Rc::clone(&oracle),
+        honest,
+        harmed: Cell::new(!life.missing.is_empty()),
+        violation: RefCell::default(),
+    };
+    let run = Rc::new(run);
+    let member = |(index, disk): (usize, &Rc<SimDisk>)| {
+        (!life.missing.contains(&index)).then(|| disk.device())
+    };
+    let members = disks.iter().enumerate().map(member).collect();
+    let opening = (scenario.open)(members, Events::none());
+    let ended = {
+        let executor = Executor::new(Rc::clone(&driver) as Rc<dyn runtime::Driver>);
+        let whole = Rc::clone(&run).whole(opening, life.clone());
+        let ended = catch_unwind(AssertUnwindSafe(|| executor.run(whole)));
+        // Whatever still runs ends here, as it would with the process.
+        driver.stop();
+        ended
+    };
+    let panicked = ended.as_ref().err().map(|panic| Violation::Panic(message(panic.as_ref())));
+    let stuck = matches!(ended, Ok(None))
+        && (driver.exhausted() || points.borrow().is_empty() || !matches!(watch, Watch::CutAt(_)));
+    let violation = run.violation.take().or(panicked).or(stuck.then_some(Violation::Stuck));
+    power.forget_observer();
+    let end = Point {
+        boundary: power.boundaries(),
+        disks: disks.iter().map(|disk| disk.unsettled()).collect(),
+        oracle: oracle.borrow().clone(),
+    };
+    let requests = disks.iter().map(|disk| disk.requests()).sum();
+    Outcome { violation, points: points.take(), end, trace: driver.trace(), requests }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+fn observe(
+    power: &Rc<Power>,
+    disks: &Rc<[Rc<SimDisk>]>,
+    oracle: &Rc<RefCell<Oracle>>,
+    points: &Rc<RefCell<Vec<Point>>>,
+    watch: Watch,
+) {
+    let (disks, oracle, points) = (Rc::clone(disks), Rc::clone(oracle), Rc::clone(points));
+    let mains = Rc::downgrade(power);
+    let look = move |boundary| Point {
+        boundary,
+        disks: disks.iter().map(|disk| disk.unsettled()).collect(),
+        oracle: oracle.borrow().clone(),
+    };
+    let observer: crate::power::Observer = match watch {
+        Watch::Nothing => return,
+        Watch::All => Box::new(move |boundary| points.borrow_mut().push(look(boundary))),
+        Watch::CutAt(place) => Box::new(move |boundary| {
+            if boundary == place {
+                points.borrow_mut().push(look(boundary));
+                if let Some(power) = mains.upgrade() {
+                    power.driver().stop();
+                }
+            }
+        }),
+        Watch::Sample(count, seed) => {
+            let mut rng = Rng::derived(seed, 3);
+            Box::new(move |boundary| {
+                // Vitter's reservoir: every boundary has the same chance to be remembered.
+                let mut points = points.borrow_mut();
+                if points.len() < count {
+                    points.push(look(boundary));
+                } else if let Ok(slot) = usize::try_from(rng.below(boundary))
+                    && slot < count
+                {
+                    points[slot] = look(boundary);
+                }
+            })
+        }
+    };
+    power.observe(observer);
+}
+
+struct Run {
+    disks: Rc<[Rc<SimDisk>]>,
+    oracle: Rc<RefCell<Oracle>>,
+    honest: bool,
+    /// Damage was done, so that a scrub may find something.
+    harmed: Cell<bool>,
+    violation: RefCell<Option<Violation>>,
+}
+
+type Opening = bio::LocalFuture<'static, Result<Volume, String>>;
+
+impl Run {
+    async fn whole(self: Rc<Self>, opening: Opening, life: Life) {
+        let volume = match opening.await {
+            Ok(volume) => volume,
+            Err(_) if self.honest => return,
+            Err(error) => return self.blame(Violation::NotOpened(error)),
+        };
+        let window = Semaphore::new(life.window);
+        for step in life.steps {
+            if self.violation.borrow().is_some() {
+                return;
+            }
+            let permit = match step {
+                Step::Scrub | Step::Settle => window.acquire(life.window).await,
+                _ => window.acquire(1).await,
+            };
+            match step {
+                Step::Wait(micros) => runtime::sleep(Duration::from_micros(micros)).await,
+                Step::Settle => {}
+                Step::Scrub => self.scrub(&volume).await,
+                Step::Flip { disk, sector, byte, mask } => {
+                    self.harm(|| self.disks[disk].flip(sector, byte, mask));
+                }
+                Step::Spoil { disk, sector } => {
+                    self.harm(|| self.disks[disk].spoil(sector, false));
+                }
+                Step::Gone { disk } => self.harm(|| self.disks[disk].set_gone(true)),
+                Step::Slow { disk } => self.disks[disk].set_slow(true),
+                request => {
+                    let (run, device) = (Rc::clone(&self), volume.device.clone());
+                    let _detached = runtime::spawn(async move {
+                        run.request(&device, request).await;
+                        drop(permit);
+                    });
+                }
+            }
+        }
+        drop(window.acquire(life.window).await);
+        match (volume.close)().await {
+            Ok(()) => {
+                let mut oracle = self.oracle.borrow_mut();
+                let everything = oracle.flush_starts();
+                oracle.flush_ends(everything);
+            }
+            Err(error) => self.failed("close", error),
+        }
+    }
+
+    fn harm(&self, harm: impl FnOnce()) {
+        self.harmed.set(true);
+        harm();
+    }
+
+    fn blame(&self, violation: Violation) {
+        self.violation.borrow_mut().get_or_insert(violation);
+    }
+
+    fn failed(&self, request: &str, error: IoError) {
+        if !self.honest {
+            let (request, error) = (request.to_owned(), error.to_string());
+            self.blame(Violation::Failed { request, error });
+        }
+    }
+
+    async fn request(&self, device: &Device, step: Step) {
+        match step {
+            Step::Read { block, blocks } => self.read(device, block, blocks).await,
+            Step::Flush => {
+                let ticket = self.oracle.borrow_mut().flush_starts();
+                match device.flush().await {
+                    Ok(()) => self.oracle.borrow_mut().flush_ends(ticket),
+                    Err(error) => self.failed("flush", error),
+                }
+            }
+            Step::Write { block, blocks, .. }
+            | Step::Zeroes { block, blocks, .. }
+            | Step::Discard { block, blocks } => self.write(device, step, block, blocks).await,
+            _ => unreachable!("not a request"),
+        }
+    }
+
+    async fn write(&self, device: &Device, step: Step, block: u64, blocks: u64) {
+        let zeroes = !matches!(step, Step::Write { .. });
+        let ticket = self.oracle.borrow_mut().write_starts(block, blocks, zeroes);
+        let per_block = device.limits().logical_block.sectors();
+        let (sector, sectors) = (Sector(block * per_block), blocks * per_block);
+        let fua = matches!(step, Step::Write { fua: true, .. });
+        let mut bio = match step {
+            Step::Write { .. } => {
+                let mut data = Buf::alloc(usize_of(Sector(sectors).bytes()));
+                let oracle = self.oracle.borrow();
+                let pieces = data.as_mut_slice().chunks_exact_mut(oracle.block_bytes());
+                for (block, piece) in (block..).zip(pieces) {
+                    oracle.fill(block, ticket.version(), piece);
+                }
+                Bio::write(sector, data)
+            }
+            Step::Zeroes { unmap, .. } => Bio::write_zeroes(sector, sectors, unmap),
+            _ if device.limits().discard => Bio::discard(sector, sectors),
+            _ => Bio::write_zeroes(sector, sectors, true),
+        };
+        if fua {
+            bio.op = Op::Write { fua };
+        }
+        match device.submit(&mut bio).await {
+            Ok(()) => self.oracle.borrow_mut().write_ends(&ticket, fua),
+            Err(error) => {
+                self.oracle.borrow_mut().write_fails(&ticket);
+                self.failed(&step.to_string(), error);
+            }
+        }
+    }
+
+    async fn read(&self, device: &Device, block: u64, blocks: u64) {
+        let per_block = device.limits().logical_block.sectors();
+        let ticket = self.oracle.borrow_mut().read_starts(block);
+        match device.read(Sector(block * per_block), blocks * per_block).await {
+            Ok(data) => {
+                let judged = self.oracle.borrow_mut().read_ends(ticket, data.as_slice());
+                if let Err(violation) = judged {
+                    self.blame(violation);
+                }
+            }
+            Err(_) if self.honest && blocks > 1 => {
+                // One bad block does not excuse its neighbours.
+                for block in block..block + blocks {
+                    let ticket = self.oracle.borrow_mut().read_starts(block);
+                    if let Ok(data) = device.read(Sector(block * per_block), per_block).await
+                        && let Err(violation) =
+                            self.oracle.borrow_mut().read_ends(ticket, data.as_slice())
+                    {
+                        self.blame(violation);
+                    }
+                }
+            }
+            Err(error) => self.failed(&Step::Read { block, blocks }.to_string(), error),
+        }
+    }
+
+    /// Two passes: the first heals, the second must find nothing, and without any harm done nor may
+    /// the first.
+    async fn scrub(&self, volume: &Volume) {
+        let Some(scrub) = volume.scrub.clone() else { return };
+        for (pass, mode) in [ScrubMode::Repair, ScrubMode::Check].into_iter().enumerate() {
+            for step in 0..scrub.steps() {
+                for (finding, member, extent) in scrub.scrub(step, mode).await.found {
+                    let excused = match finding {
+                        Finding::Resynced => pass == 0,
+                        Finding::Healed => pass == 0 && self.harmed.get(),
+                        _ => false,
+                    };
+                    if !excused && !self.honest {
+                        let place = member.unwrap_or_else(|| "the volume".into());
+                        let text =
+                            format!("pass {pass}: {finding:?} on {place} at {}", extent.sector);
+                        self.blame(Violation::Scrub(text));
+                    }
+                }
+            }
+        }
+    }
+}

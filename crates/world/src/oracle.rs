@@ -1,0 +1,441 @@
+//! What each block may legally hold.
+//!
+//! A block's history is a list of writes, each with the moments of its start and of its end. A
+//! *later* write is one that started after another had ended; writes that overlap in time may land
+//! in any order. From that follow two sets:
+//!
+//! - a read may return any write that started before the read ended, unless a later one had ended
+//!   before the read started;
+//! - after a crash a block may hold any write that had started, unless a later one was durable.
+//!
+//! A write is durable when it ended with FUA, or ended before a successful flush was submitted. What
+//! is read after a crash is settled by being read: it may not change again by itself.
+
+use crate::rng::mix;
+use std::collections::BTreeMap;
+use std::fmt;
+use units::u64_of;
+
+/// The judge of one volume.
+#[derive(Clone, Debug)]
+pub struct Oracle {
+    seed: u64,
+    block_bytes: usize,
+    blocks: u64,
+    /// Only of blocks that were ever written; the others hold zeroes.
+    written: BTreeMap<u64, Vec<Entry>>,
+    clock: u64,
+    version: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    version: u64,
+    start: u64,
+    end: u64,
+    durable: bool,
+    /// It failed: it supersedes nothing.
+    failed: bool,
+    /// One of several that a crash may have left, and nobody has read which.
+    undecided: bool,
+}
+
+/// Something the volume must never do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Violation {
+    /// A block held what it may not hold.
+    Wrong {
+        /// The volume's block.
+        block: u64,
+        /// What it held, in words.
+        found: String,
+        /// The versions that would have been right.
+        legal: Vec<u64>,
+    },
+    /// A request failed, though no fault excuses it.
+    Failed {
+        /// What was asked.
+        request: String,
+        /// What came back.
+        error: String,
+    },
+    /// The volume could not be opened, though it should.
+    NotOpened(String),
+    /// Nothing can make progress any more.
+    Stuck,
+    /// A scrub of a healthy volume found something.
+    Scrub(String),
+    /// The program itself broke an invariant.
+    Panic(String),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrong { block, found, legal } => {
+                write!(f, "block {block} holds {found}; it may hold version ")?;
+                for (index, version) in legal.iter().enumerate() {
+                    write!(f, "{}{version}", if index > 0 { " or " } else { "" })?;
+                }
+                Ok(())
+            }
+            Self::Failed { request, error } => write!(f, "{request} failed: {error}"),
+            Self::NotOpened(error) => write!(f, "the volume did not open: {error}"),
+            Self::Stuck => f.write_str("nothing can make progress any more"),
+            Self::Scrub(finding) => write!(f, "a scrub of a healthy volume: {finding}"),
+            Self::Panic(message) => write!(f, "panic: {message}"),
+        }
+    }
+}
+
+/// A write that is under way.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteTicket {
+    version: u64,
+    block: u64,
+    blocks: u64,
+}
+
+impl WriteTicket {
+    /// The number that its blocks carry; 0 is never used, it means zeroes.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+/// A read that is under way.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadTicket {
+    start: u64,
+    block: u64,
+}
+
+/// A flush that is under way.
+#[derive(Clone, Copy, Debug)]
+pub struct FlushTicket {
+    start: u64,
+}
+
+impl Oracle {
+    /// A volume of `blocks` blocks, all zero and durable.
+    #[must_use]
+    pub fn new(seed: u64, blocks: u64, block_bytes: usize) -> Self {
+        Self { seed, block_bytes, blocks, written: BTreeMap::new(), clock: 1, version: 0 }
+    }
+
+    /// How many blocks there are.
+    #[must_use]
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Bytes in a block.
+    #[must_use]
+    pub fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// A write of new content (or of `zeroes`) to `blocks` blocks starts.
+    pub fn write_starts(&mut self, block: u64, blocks: u64, zeroes: bool) -> WriteTicket {
+        let start = self.tick();
+        self.version += 1;
+        let version = self.version << 1 | u64::from(zeroes);
+        let entry = Entry::new(version, start, u64::MAX);
+        for block in block..block + blocks {
+            assert!(block < self.blocks, "the block is on the volume");
+            self.written.entry(block).or_insert_with(|| vec![ZERO]).push(entry);
+        }
+        WriteTicket { version, block, blocks }
+    }
+
+    /// It ended well; with FUA it is durable.
+    pub fn write_ends(&mut self, ticket: &WriteTicket, fua: bool) {
+        let end = self.tick();
+        self.each(ticket, |entry| {
+            entry.end = end;
+            entry.durable = fua;
+        });
+        self.prune(ticket.block, ticket.blocks);
+    }
+
+    /// It failed: each block is old, new or unreadable, whoever excuses that.
+    pub fn write_fails(&mut self, ticket: &WriteTicket) {
+        let end = self.tick();
+        self.each(ticket, |entry| {
+            entry.end = end;
+            entry.failed = true;
+        });
+    }
+
+    fn each(&mut self, ticket: &WriteTicket, change: impl Fn(&mut Entry)) {
+        for block in ticket.block..ticket.block + ticket.blocks {
+            let entries = self.written.entry(block).or_default();
+            entries.iter_mut().filter(|entry| entry.version == ticket.version).for_each(&change);
+        }
+    }
+
+    /// A flush is submitted.
+    pub fn flush_starts(&mut self) -> FlushTicket {
+        FlushTicket { start: self.tick() }
+    }
+
+    /// It succeeded.
+    pub fn flush_ends(&mut self, ticket: FlushTicket) {
+        for entries in self.written.values_mut() {
+            for entry in entries.iter_mut().filter(|entry| entry.end < ticket.start) {
+                entry.durable = true;
+            }
+        }
+        self.prune(0, self.blocks);
+    }
+
+    /// Forgets what can neither be read nor survive any more. A read that started long ago may still
+    /// return it, so the list is only shortened far behind.
+    fn prune(&mut self, block: u64, blocks: u64) {
+        let clock = self.clock;
+        for (_, entries) in self.written.range_mut(block..block + blocks) {
+            if entries.len() >= PRUNE_FROM {
+                let newest = newest_durable(entries);
+                entries.retain(|entry| entry.end >= newest || clock - entry.end < PRUNE_DISTANCE);
+            }
+        }
+    }
+
+    /// A read of blocks from `block` on starts.
+    pub fn read_starts(&mut self, block: u64) -> ReadTicket {
+        ReadTicket { start: self.tick(), block }
+    }
+
+    /// It returned `bytes`.
+    ///
+    /// # Errors
+    /// The first block that holds what it may not.
+    pub fn read_ends(&mut self, ticket: ReadTicket, bytes: &[u8]) -> Result<(), Violation> {
+        for (index, bytes) in bytes.chunks_exact(self.block_bytes).enumerate() {
+            let block = ticket.block + u64_of(index);
+            let entries = self.written.get(&block).map_or(&[ZERO][..], Vec::as_slice);
+            let legal: Vec<u64> =
+                readable(entries, ticket.start).map(|entry| entry.version).collect();
+            let found = legal.iter().copied().find(|&version| self.is(block, version, bytes));
+            let Some(version) = found else {
+                let found = self.describe(bytes);
+                return Err(Violation::Wrong { block, found, legal });
+            };
+            self.settle(block, version);
+        }
+        Ok(())
+    }
+
+    /// What was read after a crash stays: of the writes that the crash left undecided, this one.
+    fn settle(&mut self, block: u64, version: u64) {
+        let Some(entries) = self.written.get_mut(&block) else { return };
+        let undecided = |entry: &Entry| entry.undecided && entry.version == version;
+        if entries.len() > 1 && entries.iter().any(undecided) {
+            entries.retain(|entry| !entry.undecided || entry.version == version);
+            for entry in entries.iter_mut().filter(|entry| entry.undecided) {
+                (entry.durable, entry.undecided) = (true, false);
+            }
+        }
+    }
+
+    /// Power was cut: what was not durable may be gone, and what was under way may be there.
+    pub fn crashes(&mut self) {
+        let now = self.tick();
+        for entries in self.written.values_mut() {
+            let newest = newest_durable(entries);
+            entries.retain(|entry| entry.end >= newest);
+            let sole = entries.len() == 1;
+            for entry in entries.iter_mut() {
+                (entry.start, entry.end) = (now, now);
+                (entry.durable, entry.undecided) = (sole, !sole);
+                entry.failed = false;
+            }
+        }
+    }
+
+    fn is(&self, block: u64, version: u64, bytes: &[u8]) -> bool {
+        if version == 0 || version & 1 == 1 {
+            return bytes.iter().all(|&byte| byte == 0);
+        }
+        let mut words = Words::new(self.seed, block, version);
+        bytes.chunks_exact(8).all(|chunk| chunk == words.next_word())
+    }
+
+    /// The content of `block` as written by `ticket`.
+    pub fn fill(&self, block: u64, version: u64, bytes: &mut [u8]) {
+        let mut words = Words::new(self.seed, block, version);
+        for chunk in bytes.chunks_exact_mut(8) {
+            chunk.copy_from_slice(&words.next_word());
+        }
+    }
+
+    /// What these bytes are, in words.
+    fn describe(&self, bytes: &[u8]) -> String {
+        let word = |at: usize| {
+            let bytes = bytes.get(at * 8..at * 8 + 8).unwrap_or(&[0; 8]);
+            u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
+        };
+        if bytes.iter().all(|&byte| byte == 0) {
+            return "zeroes".into();
+        }
+        if word(0) != MAGIC ^ self.seed {
+            return format!("bytes that nobody wrote ({:016x} ...)", word(0));
+        }
+        let (block, version) = (word(1), word(2));
+        if self.is(block, version, bytes) {
+            return format!("version {version} of block {block}");
+        }
+        let mut words = Words::new(self.seed, block, version);
+        let differs = bytes.chunks_exact(8).position(|chunk| chunk != words.next_word());
+        format!("version {version} of block {block}, other bytes from {}", differs.unwrap_or(0) * 8)
+    }
+}
+
+impl Entry {
+    const fn new(version: u64, start: u64, end: u64) -> Self {
+        Self { version, start, end, durable: false, failed: false, undecided: false }
+    }
+}
+
+/// What a read that started at `start` may return.
+fn readable(entries: &[Entry], start: u64) -> impl Iterator<Item = &Entry> {
+    let ended = entries.iter().filter(|entry| entry.end < start && !entry.failed);
+    let latest = ended.map(|entry| entry.start).max().unwrap_or(0);
+    entries.iter().filter(move |entry| entry.end >= latest)
+}
+
+fn newest_durable(entries: &[Entry]) -> u64 {
+    let durable = entries.iter().filter(|entry| entry.durable && !entry.failed);
+    durable.map(|entry| entry.start).max().unwrap_or(0)
+}
+
+/// The words of a block: magic, block, version, then noise that follows from them.
+struct Words {
+    header: [u64; 3],
+    at: usize,
+    noise: u64,
+}
+
+impl Words {
+    fn new(seed: u64, block: u64, version: u64) -> Self {
+        Self {
+            header: [MAGIC ^ seed, block, version],
+            at: 0,
+            noise: mix(seed ^ block << 32, version),
+        }
+    }
+
+    fn next_word(&mut self) -> [u8; 8] {
+        let word = match self.header.get(self.at) {
+            Some(&word) => word,
+            None => {
+                self.noise = self.noise.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) ^ 0x55;
+                self.noise
+            }
+        };
+        self.at += 1;
+        word.to_le_bytes()
+    }
+}
+
+const MAGIC: u64 = u64::from_le_bytes(*b"STEADFST");
+/// A block that nobody wrote.
+const ZERO: Entry = Entry { durable: true, ..Entry::new(0, 0, 0) };
+const PRUNE_FROM: usize = 6;
+const PRUNE_DISTANCE: u64 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(oracle: &Oracle, block: u64, version: u64) -> Vec<u8> {
+        let mut bytes = vec![0; oracle.block_bytes()];
+        if version & 1 == 0 && version > 0 {
+            oracle.fill(block, version, &mut bytes);
+        }
+        bytes
+    }
+
+    fn reads(oracle: &mut Oracle, block: u64, version: u64) -> bool {
+        let ticket = oracle.read_starts(block);
+        let bytes = content(oracle, block, version);
+        oracle.read_ends(ticket, &bytes).is_ok()
+    }
+
+    #[test]
+    fn a_completed_write_is_what_is_read() {
+        let mut oracle = Oracle::new(1, 4, 512);
+        let write = oracle.write_starts(2, 1, false);
+        assert!(reads(&mut oracle, 2, 0) && reads(&mut oracle, 2, write.version()));
+        oracle.write_ends(&write, false);
+        assert!(!reads(&mut oracle, 2, 0));
+        assert!(reads(&mut oracle, 2, write.version()));
+    }
+
+    #[test]
+    fn a_crash_leaves_what_was_flushed_or_anything_since() {
+        let mut oracle = Oracle::new(1, 1, 512);
+        let a = oracle.write_starts(0, 1, false);
+        oracle.write_ends(&a, false);
+        let flush = oracle.flush_starts();
+        oracle.flush_ends(flush);
+        let b = oracle.write_starts(0, 1, false);
+        oracle.write_ends(&b, false);
+        let c = oracle.write_starts(0, 1, false);
+        oracle.crashes();
+        for version in [a, b, c].map(|ticket| ticket.version()) {
+            assert!(reads(&mut oracle.clone(), 0, version), "{version}");
+        }
+        assert!(!reads(&mut oracle, 0, 0));
+    }
+
+    #[test]
+    fn what_was_read_after_a_crash_does_not_change() {
+        let mut oracle = Oracle::new(1, 1, 512);
+        let a = oracle.write_starts(0, 1, false);
+        oracle.crashes();
+        assert!(reads(&mut oracle, 0, a.version()));
+        oracle.crashes();
+        assert!(!reads(&mut oracle, 0, 0));
+    }
+
+    #[test]
+    fn a_flush_says_nothing_about_writes_that_ended_after_it_began() {
+        let mut oracle = Oracle::new(1, 1, 512);
+        let write = oracle.write_starts(0, 1, false);
+        let flush = oracle.flush_starts();
+        oracle.write_ends(&write, false);
+        oracle.flush_ends(flush);
+        oracle.crashes();
+        assert!(reads(&mut oracle, 0, 0));
+    }
+
+    #[test]
+    fn overlapping_writes_may_land_in_any_order() {
+        let mut oracle = Oracle::new(1, 1, 512);
+        let (a, b) = (oracle.write_starts(0, 1, false), oracle.write_starts(0, 1, true));
+        oracle.write_ends(&b, true);
+        oracle.write_ends(&a, true);
+        let (mut first, mut second) = (oracle.clone(), oracle);
+        assert!(reads(&mut first, 0, a.version()) && reads(&mut second, 0, b.version()));
+    }
+
+    #[test]
+    fn a_wrong_block_is_named() {
+        let mut oracle = Oracle::new(9, 4, 512);
+        let write = oracle.write_starts(3, 1, false);
+        oracle.write_ends(&write, false);
+        let bytes = content(&oracle, 3, write.version());
+        let ticket = oracle.read_starts(1);
+        let Err(Violation::Wrong { block: 1, found, .. }) = oracle.read_ends(ticket, &bytes) else {
+            panic!("accepted")
+        };
+        assert_eq!(found, "version 2 of block 3");
+    }
+}

@@ -1,0 +1,171 @@
+//! Random lives: what is asked of a volume, and what is done to it meanwhile.
+//!
+//! Small volumes, few blocks, much overlap: most bugs need two requests at the same place and a cut
+//! between them.
+
+use crate::history::{End, Life, Step};
+use crate::rng::Rng;
+use crate::scenario::Scenario;
+
+/// What is done to the members, and what is demanded of the volume.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Profile {
+    /// Power cuts only: everything flushed is there, nothing is unreadable.
+    Cuts,
+    /// Damage within redundancy, or members missing within it, and no cuts: every byte is right.
+    Within,
+    /// Anything: errors are allowed, wrong bytes are not.
+    Beyond,
+}
+
+/// The profiles that make sense for `scenario`.
+#[must_use]
+pub fn profiles(scenario: &Scenario) -> Vec<Profile> {
+    let mut profiles = Vec::new();
+    if scenario.survives_cuts {
+        profiles.extend([Profile::Cuts; 3]);
+    }
+    if scenario.redundancy > 0 {
+        profiles.push(Profile::Within);
+    }
+    if scenario.verified {
+        profiles.push(Profile::Beyond);
+    }
+    profiles
+}
+
+/// Where requests of one history go.
+#[derive(Clone, Debug)]
+pub struct Places {
+    blocks: u64,
+    hot: Vec<(u64, u64)>,
+}
+
+impl Places {
+    /// Two or three small regions of a volume of `blocks` blocks.
+    pub fn draw(rng: &mut Rng, blocks: u64) -> Self {
+        let region = |rng: &mut Rng| {
+            let length = (1 + rng.below(24)).min(blocks);
+            // The ends of a volume are where sizes are computed wrongly.
+            let start = match rng.below(6) {
+                0 => 0,
+                1 => blocks - length,
+                _ => rng.below(blocks - length + 1),
+            };
+            (start, length)
+        };
+        let count = 1 + rng.index(3);
+        Self { blocks, hot: (0..count).map(|_| region(rng)).collect() }
+    }
+
+    fn range(&self, rng: &mut Rng, most: u64) -> (u64, u64) {
+        let &(start, length) = rng.pick(&self.hot);
+        let block = start + rng.below(length);
+        let most = most.min(start + length - block).max(1);
+        (block, 1 + rng.below(most))
+    }
+
+    /// Reads everything that may have been written.
+    #[must_use]
+    pub fn reads(&self) -> impl Iterator<Item = Step> {
+        self.hot.iter().map(|&(block, blocks)| Step::Read { block, blocks })
+    }
+
+    /// Reads the whole volume.
+    pub fn read_all(&self) -> impl Iterator<Item = Step> {
+        let blocks = self.blocks;
+        (0..blocks)
+            .step_by(32)
+            .map(move |block| Step::Read { block, blocks: (blocks - block).min(32) })
+    }
+}
+
+/// A random life that ends with a close.
+pub fn life(rng: &mut Rng, scenario: &Scenario, places: &Places, requests: u64) -> Life {
+    let window = *rng.pick(&[1, 2, 4, 8]);
+    let mut steps = Vec::new();
+    let most = *rng.pick(&[1, 4, 24]);
+    let scrubs = rng.percent(10);
+    let wait = *rng.pick(&[30, 3_000, 300_000, 15_000_000]);
+    for _ in 0..requests {
+        let (block, blocks) = places.range(rng, most);
+        steps.push(match rng.below(100) {
+            0..45 => Step::Write { block, blocks, fua: false },
+            45..55 => Step::Write { block, blocks, fua: true },
+            55..67 => Step::Flush,
+            67..83 => Step::Read { block, blocks },
+            83..88 => Step::Zeroes { block, blocks, unmap: rng.percent(50) },
+            88..92 => Step::Discard { block, blocks },
+            92..94 => Step::Settle,
+            94..95 if scrubs => Step::Scrub,
+            95..96 => Step::Slow { disk: rng.index(scenario.members) },
+            _ => Step::Wait(rng.below(wait)),
+        });
+    }
+    Life { window, missing: Vec::new(), steps, end: End::Close }
+}
+
+/// What follows a power cut: sometimes a look at once, sometimes more work first; always everything
+/// is read in the end.
+pub fn afterlife(rng: &mut Rng, scenario: &Scenario, places: &Places) -> Life {
+    let mut after = Life {
+        window: *rng.pick(&[1, 4]),
+        missing: Vec::new(),
+        steps: Vec::new(),
+        end: End::Close,
+    };
+    if rng.percent(40) {
+        after.steps.extend(places.reads());
+    }
+    if rng.percent(30) {
+        let requests = 1 + rng.below(5);
+        after = Life { steps: after.steps, ..life(rng, scenario, places, requests) };
+    }
+    if rng.percent(10) {
+        after.steps.extend([Step::Wait(20_000_000), Step::Scrub]);
+    }
+    after.steps.push(Step::Settle);
+    if rng.percent(10) {
+        after.steps.extend(places.read_all());
+    } else {
+        after.steps.extend(places.reads());
+    }
+    after
+}
+
+/// Damages members: at most `victims` of them, each in runs of neighbouring sectors, since that is
+/// how damage comes.
+pub fn damage(rng: &mut Rng, scenario: &Scenario, victims: usize, life: &mut Life) {
+    let mut members: Vec<usize> = (0..scenario.members).collect();
+    rng.shuffle(&mut members);
+    members.truncate(victims);
+    let range = &scenario.damageable;
+    for disk in members {
+        match rng.below(10) {
+            0 => life.missing.push(disk),
+            1 => insert(rng, life, Step::Gone { disk }),
+            _ => {
+                for _ in 0..=rng.below(3) {
+                    let start = range.start + rng.below(range.end - range.start);
+                    let longest = *rng.pick(&[1, 8, 64]);
+                    let run = 1 + rng.below(longest);
+                    let flips = scenario.verified && rng.percent(60);
+                    for sector in (start..range.end).take(units::usize_of(run)) {
+                        let step = if flips {
+                            let mask = u8::try_from(1 + rng.below(255)).expect("below 256");
+                            Step::Flip { disk, sector, byte: rng.index(512), mask }
+                        } else {
+                            Step::Spoil { disk, sector }
+                        };
+                        insert(rng, life, step);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn insert(rng: &mut Rng, life: &mut Life, step: Step) {
+    let at = rng.index(life.steps.len() + 1);
+    life.steps.insert(at, step);
+}
