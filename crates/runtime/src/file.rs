@@ -196,6 +196,29 @@ impl File {
         }
     }
 
+    /// Whether [`Allocate::PunchHole`] can be expected to work here.
+    #[must_use]
+    pub fn can_punch(&self) -> bool {
+        match self.kind {
+            // Behind the end there is nothing to lose.
+            FileKind::Regular => self.size_bytes().is_ok_and(|size| {
+                let length = units::u64_of(PAGE);
+                rustix::fs::fallocate(&self.fd, Allocate::PunchHole.mode(), size, length).is_ok()
+            }),
+            FileKind::BlockDevice => {
+                let number = self.device_number;
+                let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+                // A partition's queue is that of its disk, one folder up.
+                ["queue", "../queue"].into_iter().any(|queue| {
+                    let limit =
+                        format!("/sys/dev/block/{major}:{minor}/{queue}/write_zeroes_max_bytes");
+                    std::fs::read_to_string(limit)
+                        .is_ok_and(|text| text.trim().parse().is_ok_and(|bytes: u64| bytes > 0))
+                })
+            }
+        }
+    }
+
     /// The first byte at or after `offset` that is stored; none: there is a hole up to the end.
     /// What does not know of holes says `offset`.
     ///
@@ -229,8 +252,22 @@ impl File {
     /// # Panics
     /// If a buffer is shared.
     pub async fn read_at(&self, data: Segments, offset: u64) -> (io::Result<usize>, Segments) {
-        let length = data.len_bytes();
-        self.transfer(Request::Read { data, done: 0, offset }, length).await
+        self.read_rest_at(data, 0, offset).await
+    }
+
+    /// The same when the first `done` bytes are there already; counts the others. `offset` is where
+    /// the first byte of all lies.
+    ///
+    /// # Panics
+    /// If a buffer is shared or there are fewer bytes than `done`.
+    pub async fn read_rest_at(
+        &self,
+        data: Segments,
+        done: usize,
+        offset: u64,
+    ) -> (io::Result<usize>, Segments) {
+        let left = data.len_bytes().checked_sub(done).expect("done is part of the data");
+        self.transfer(Request::Read { data, done, offset }, left).await
     }
 
     /// Stores `data` from `offset` on, durable when complete if so told. Fewer bytes than given:
@@ -241,14 +278,29 @@ impl File {
         offset: u64,
         durable: bool,
     ) -> (io::Result<usize>, Segments) {
-        let length = data.len_bytes();
-        self.transfer(Request::Write { data, done: 0, offset, durable }, length).await
+        self.write_rest_at(data, 0, offset, durable).await
     }
 
-    async fn transfer(&self, request: Request, length: usize) -> (io::Result<usize>, Segments) {
+    /// The same when the first `done` bytes are stored already; counts the others. `offset` is
+    /// where the first byte of all lies.
+    ///
+    /// # Panics
+    /// If there are fewer bytes than `done`.
+    pub async fn write_rest_at(
+        &self,
+        data: Segments,
+        done: usize,
+        offset: u64,
+        durable: bool,
+    ) -> (io::Result<usize>, Segments) {
+        let left = data.len_bytes().checked_sub(done).expect("done is part of the data");
+        self.transfer(Request::Write { data, done, offset, durable }, left).await
+    }
+
+    async fn transfer(&self, request: Request, left: usize) -> (io::Result<usize>, Segments) {
         let (mut request, mut total) = (request, 0);
         let outcome = loop {
-            if total == length {
+            if total == left {
                 break Ok(total);
             }
             let (result, back) = start(&self.fd, request).await;
