@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags};
 use rustix::io::Errno;
 use std::fs::Metadata;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -317,6 +318,16 @@ impl File {
             }
         };
         (outcome, request.into_data())
+    }
+
+    /// Forgets what the page cache holds of a range, in bytes, so that the next read asks the
+    /// medium. What has yet to be written stays. No effect past the page cache or in memory.
+    pub fn forget_cached(&self, offset: u64, length: u64) {
+        if self.direct.is_none() {
+            // Advice: where it is not understood, the cache is all there is to read.
+            let length = NonZeroU64::new(length);
+            let _ = rustix::fs::fadvise(&self.fd, offset, length, rustix::fs::Advice::DontNeed);
+        }
     }
 
     /// Makes every write that has completed durable, as `fdatasync` does.

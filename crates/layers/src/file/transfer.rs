@@ -8,6 +8,9 @@ use units::{Sector, u64_of};
 
 impl FileDevice {
     pub(super) async fn read(&self, bio: &mut Bio) -> IoResult {
+        if bio.bypass {
+            self.file.forget_cached(bio.sector.bytes(), u64_of(bio.data.len_bytes()));
+        }
         let given = std::mem::take(&mut bio.data);
         if self.suits(&given) {
             let (result, data) = self.read_all(bio.sector, given).await;

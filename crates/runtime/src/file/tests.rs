@@ -123,6 +123,31 @@ fn space_is_punched_zeroed_and_found() {
 }
 
 #[test]
+fn what_was_forgotten_is_read_from_the_medium() {
+    on_both(|| async {
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
+        let file = File::open(&make(&directory, 65536), &CACHED).unwrap();
+        let (result, _) = file.write_at(pattern(65536, 4).into(), 0, false).await;
+        assert_eq!(result.unwrap(), 65536);
+        let cached = || {
+            let mut byte = [0];
+            let mut vector = [io::IoSliceMut::new(&mut byte)];
+            let flags = rustix::io::ReadWriteFlags::NOWAIT;
+            rustix::io::preadv2(&file.fd, &mut vector, 32768, flags)
+        };
+        file.sync_data().await.unwrap();
+        // Not every file system can say.
+        if cached() == Ok(1) {
+            file.forget_cached(0, 65536);
+            assert_ne!(cached(), Ok(1));
+        }
+        let (result, read) = file.read_at(Buf::alloc(65536).into(), 0).await;
+        assert_eq!(result.unwrap(), 65536);
+        assert_eq!(read.to_single().as_slice(), pattern(65536, 4).as_slice());
+    });
+}
+
+#[test]
 fn one_writes_or_several_read() {
     for directory in places() {
         let path = make(&directory, 4096);
