@@ -1,6 +1,10 @@
 //! The layers: leaves, integrity, RAID, and the small ones between.
 
+pub mod array;
 pub mod fault;
 pub mod file;
+pub mod integrity;
 pub mod limit;
+pub mod linear;
 pub mod memory;
+pub mod nbd;

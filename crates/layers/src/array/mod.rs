@@ -1,0 +1,456 @@
+//! What the RAID layers share: the members, and what their superblocks say while the array runs.
+//!
+//! ```text
+//!   write --> begin_write() --> superblocks say "dirty", on every member, durably --> data
+//!                  |                                                                   |
+//!            guard held until all members have the data <------------------------------+
+//!                  |
+//!        200 ms without a write: flush --> superblocks say "clean" (or how far it is in sync)
+//! ```
+//! An [`Array`] is held by one RAID layer. It knows slots, members, superblocks and when they must
+//! be written; it knows nothing of stripes or copies. Arrays that were put together without
+//! superblocks (a textual stack of bare devices) keep the same states in memory only.
+//!
+//! # What a crash leaves
+//!
+//! Superblocks are written one member after the other, each durable before the next (`round`), so
+//! that there is always a last good copy of what was true before or after. A round raises the event
+//! count by one, and never starts before every present member has the count of the round before:
+//! at no time are two members that take part more than one event apart, which assembly allows for.
+//!
+//! The first write to a clean array:
+//!
+//! 1. Members that a crash left one event behind get the present count. Crash: as before.
+//! 2. If a slot is empty that the superblocks call held: round with its device marked faulty.
+//!    Crash: the absent member is stale from the first superblock on (the freshest calls it
+//!    faulty); the others are at most one event apart, and no data was written yet.
+//! 3. Round with `resync_offset` 0. Crash: some say dirty, and the freshest are among them:
+//!    a resync that finds nothing to do. An absent member is now two events behind.
+//! 4. Only now does `begin_write` return, and data is written. Crash: dirty.
+//!
+//! Becoming clean, after 200 ms without a write, and when closing:
+//!
+//! 1. No write is in flight, and none can start until the end (they wait for the lock, and then
+//!    find the array clean). Crash: dirty.
+//! 2. Every member is flushed. Crash: dirty.
+//! 3. Round with `resync_offset` as far as redundancy is true, all ones when everywhere. Crash:
+//!    the freshest say clean, which is true; if none was written yet, dirty.
+//!
+//! A member that fails while the array runs:
+//!
+//! 1. It is asked nothing any more. The write that found it does not complete. Crash: dirty with
+//!    all members; no acknowledged write is missing on any of them.
+//! 2. Round on the survivors with its device marked faulty. Crash: as 1, or it is stale.
+//! 3. The write completes. From here on the member is stale for ever.
+//!
+//! If a superblock cannot be written, that member is the one that failed; the round goes on to the
+//! remaining members first, so that they stay one event apart, and is then repeated with the new
+//! device table. If too few would be left, nobody is failed: writing ends with an error, and
+//! reading goes on.
+//!
+//! Event counts never go back. md takes one back on a clean shutdown to keep spares quiet; here a
+//! restored copy of a member must never look fresh again. See
+//! `docs/decisions/0002-write-intent.md`.
+
+mod member;
+mod rounds;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use member::Member;
+
+use bio::{Device, EventKind, Events, IoError, IoErrorKind, IoResult};
+use md::superblock::{ResyncOffset, Superblock, Time};
+use rounds::Rounds;
+use runtime::{Notify, Semaphore};
+use std::cell::Cell;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use units::Sector;
+
+/// How an array is run.
+#[derive(Clone)]
+pub struct Options {
+    /// Nothing is written, ever.
+    pub read_only: bool,
+    /// How many slots may be empty; one more, and writing ends.
+    pub missing_max: usize,
+    /// How far redundancy is true as the array is opened; from [`md::assemble::Assembly`].
+    pub synced: ResyncOffset,
+    /// Where events go.
+    pub events: Events,
+    /// The time of day, for superblocks only.
+    pub clock: Rc<dyn Fn() -> Time>,
+}
+
+/// A complete member, as it was found.
+pub struct Found {
+    /// The slot that it holds.
+    pub slot: usize,
+    /// How people call it.
+    pub name: Rc<str>,
+    /// The whole member, superblock included.
+    pub device: Device,
+    /// Its data only.
+    pub data: Device,
+    /// Its superblock, if the array has any.
+    pub superblock: Option<Superblock>,
+}
+
+/// The members of a running array.
+pub struct Array {
+    slots: Vec<Option<Rc<Member>>>,
+    options: Options,
+    rounds: Rounds,
+    /// One permit: whoever writes superblocks.
+    lock: Semaphore,
+    /// The superblocks say dirty, so writes may go ahead.
+    active: Cell<bool>,
+    synced: Cell<ResyncOffset>,
+    in_flight: Cell<usize>,
+    quiet: Notify,
+    /// Counts writes that began or ended.
+    activity: Cell<u64>,
+    /// Why writing ended, once it has.
+    broken: Cell<Option<IoErrorKind>>,
+    closed: Cell<bool>,
+    counters_changed: Cell<bool>,
+}
+
+/// Held while a write is under way: the array stays marked dirty.
+pub struct WriteGuard {
+    array: Rc<Array>,
+}
+
+impl Drop for WriteGuard {
+    fn drop(&mut self) {
+        let array = &self.array;
+        array.activity.set(array.activity.get() + 1);
+        array.in_flight.set(array.in_flight.get() - 1);
+        if array.in_flight.get() == 0 {
+            array.quiet.notify_all();
+        }
+    }
+}
+
+/// The time of day.
+#[must_use]
+pub fn wall_clock() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time::new(since.as_secs(), since.subsec_micros())
+}
+
+impl Array {
+    /// An array of `slots` slots held by `members`. `freshest` is the superblock that speaks for
+    /// it, which need not be one of theirs (a member that is still being filled may be fresher);
+    /// none: the first of the freshest among theirs.
+    ///
+    /// # Panics
+    /// If two members have one slot, or one has a slot that does not exist: assembly has seen to
+    /// that.
+    #[must_use]
+    pub fn new(
+        slots: usize,
+        members: Vec<Found>,
+        freshest: Option<&Superblock>,
+        options: Options,
+    ) -> Rc<Self> {
+        let mut held: Vec<Option<Rc<Member>>> = vec![None; slots];
+        for found in members {
+            let slot = found.slot;
+            let member = Rc::new(Member::new(found, &options.events));
+            assert!(held[slot].replace(member).is_none(), "one member in slot {slot}");
+        }
+        let rounds = Rounds::new(freshest, held.iter().flatten());
+        let array = Self {
+            slots: held,
+            rounds,
+            lock: Semaphore::new(1),
+            active: Cell::new(false),
+            synced: Cell::new(options.synced),
+            in_flight: Cell::new(0),
+            quiet: Notify::default(),
+            activity: Cell::new(0),
+            broken: Cell::new(None),
+            closed: Cell::new(false),
+            counters_changed: Cell::new(false),
+            options,
+        };
+        Rc::new(array)
+    }
+
+    /// Slots of the array.
+    #[must_use]
+    pub fn raid_disks(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The member in `slot`, unless there is none or it failed.
+    #[must_use]
+    pub fn member(&self, slot: usize) -> Option<&Rc<Member>> {
+        self.slots.get(slot)?.as_ref().filter(|member| !member.failed())
+    }
+
+    /// The members that hold their slots, in order of slots.
+    pub fn members(&self) -> impl Iterator<Item = &Rc<Member>> {
+        self.slots.iter().flatten().filter(|member| !member.failed())
+    }
+
+    /// Slots that nobody holds.
+    #[must_use]
+    pub fn missing_count(&self) -> usize {
+        self.raid_disks() - self.members().count()
+    }
+
+    /// Whether nothing is written, ever.
+    #[must_use]
+    pub fn read_only(&self) -> bool {
+        self.options.read_only
+    }
+
+    /// Where events go.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.options.events
+    }
+
+    /// How far redundancy is true, in member sectors. What lies beyond may differ between members
+    /// because a crash interrupted writes.
+    #[must_use]
+    pub fn synced(&self) -> ResyncOffset {
+        self.synced.get()
+    }
+
+    /// Whether redundancy is true for all member sectors below `end`.
+    #[must_use]
+    pub fn synced_up_to(&self, end: Sector) -> bool {
+        match self.synced() {
+            ResyncOffset::Clean => true,
+            ResyncOffset::Below(sector) => end <= sector,
+        }
+    }
+
+    /// Says that redundancy was made true up to here. On disk with the next round.
+    pub fn set_synced(&self, synced: ResyncOffset) {
+        self.synced.set(synced);
+    }
+
+    /// Says that members may differ from `sector` on, because a write could not be finished. Called
+    /// while its guard is held, so the superblocks say dirty already.
+    pub fn set_unsynced_from(&self, sector: Sector) {
+        self.synced.set(self.synced().least(ResyncOffset::Below(sector)));
+    }
+
+    /// Writes that hold a guard.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
+    /// To be called, and the guard held, around everything that writes new content to members.
+    ///
+    /// # Errors
+    /// `ReadOnly`; `Unavailable` after closing, and once too few members took their superblocks.
+    pub async fn begin_write(self: &Rc<Self>) -> IoResult<WriteGuard> {
+        if self.options.read_only {
+            return Err(IoErrorKind::ReadOnly.at(Sector::ZERO));
+        }
+        if self.closed.get() {
+            return Err(IoErrorKind::Unavailable.at(Sector::ZERO));
+        }
+        self.unbroken()?;
+        self.activity.set(self.activity.get() + 1);
+        self.in_flight.set(self.in_flight.get() + 1);
+        let guard = WriteGuard { array: Rc::clone(self) };
+        if !self.active.get() {
+            let _lock = self.lock.acquire(1).await;
+            if !self.active.get() {
+                self.become_active().await?;
+            }
+        }
+        Ok(guard)
+    }
+
+    /// The header's first list.
+    async fn become_active(self: &Rc<Self>) -> IoResult {
+        if self.rounds.table_changed(&self.slots) {
+            self.round(self.rounds.on_disk()).await?;
+        }
+        self.round(ResyncOffset::Below(Sector::ZERO)).await?;
+        self.active.set(true);
+        let array = Rc::downgrade(self);
+        drop(runtime::spawn(settle_when_idle(array)));
+        Ok(())
+    }
+
+    /// Records on disk how far redundancy is true, all of it if it is everywhere; does nothing
+    /// while writes are in flight or if it is recorded already. The header's second list.
+    ///
+    /// # Errors
+    /// What the last members said; the superblocks then say less than is true.
+    pub async fn settle(&self) -> IoResult {
+        if self.options.read_only {
+            return Ok(());
+        }
+        let _lock = self.lock.acquire(1).await;
+        self.unbroken()?;
+        if self.in_flight.get() > 0 || self.rounds.on_disk() == self.synced() {
+            return Ok(());
+        }
+        self.active.set(false);
+        self.flush_members().await?;
+        self.round(self.synced()).await
+    }
+
+    /// Makes every completed write durable on every member. A member that cannot is failed: what
+    /// it acknowledged may be gone.
+    ///
+    /// # Errors
+    /// What a member said that cannot be spared; writing then ends, since a flush that failed is
+    /// never repeated as if it had not. `NoSpace` fails nobody: the client may make room.
+    pub async fn flush(&self) -> IoResult {
+        self.unbroken()?;
+        for (member, error) in self.flush_each().await {
+            match error.kind {
+                IoErrorKind::NoSpace => return Err(error),
+                _ => self.fail(member.slot(), error).await.inspect_err(|e| self.end_writing(*e))?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush_each(&self) -> Vec<(Rc<Member>, IoError)> {
+        let members: Vec<Rc<Member>> = self.members().cloned().collect();
+        let flushes = members.into_iter().map(|member| async move {
+            let result = member.device().flush().await;
+            result.err().map(|error| (member, error))
+        });
+        runtime::join_all(flushes).await.into_iter().flatten().collect()
+    }
+
+    /// As [`Self::flush`], with the lock held and the round still to come.
+    async fn flush_members(&self) -> IoResult {
+        for (member, error) in self.flush_each().await {
+            match error.kind {
+                IoErrorKind::NoSpace => return Err(error),
+                _ => self.drop_member(&member, error).inspect_err(|e| self.end_writing(*e))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that the member in `slot` no longer answers or cannot be written. When this returns
+    /// Ok, the survivors' superblocks know; only then may a write that it missed complete. The
+    /// header's third list.
+    ///
+    /// # Errors
+    /// `error`, if the array cannot spare the member: it then stays; or what the survivors said.
+    pub async fn fail(&self, slot: usize, error: IoError) -> IoResult {
+        if let Some(member) = self.member(slot) {
+            self.drop_member(&Rc::clone(member), error)?;
+        }
+        if self.options.read_only {
+            return Ok(());
+        }
+        let _lock = self.lock.acquire(1).await;
+        self.unbroken()?;
+        if self.rounds.table_changed(&self.slots) {
+            self.round(self.rounds.on_disk()).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops asking `member`, if the array can spare it.
+    fn drop_member(&self, member: &Rc<Member>, error: IoError) -> IoResult {
+        if member.failed() {
+            return Ok(());
+        }
+        if self.missing_count() >= self.options.missing_max {
+            return Err(error);
+        }
+        member.set_failed();
+        member.events().emit_detail(EventKind::MemberFailed, Sector::ZERO, 0, error.to_string());
+        Ok(())
+    }
+
+    /// Counts `sectors` sectors of the member in `slot` as corrected; on disk with the next round.
+    pub fn count_corrected(&self, slot: usize, sectors: u64) {
+        if let Some(member) = self.member(slot) {
+            member.count_corrected(sectors);
+            self.counters_changed.set(true);
+        }
+    }
+
+    /// Waits for the writes in flight, refuses further ones, and leaves the superblocks saying how
+    /// far redundancy is true. Whoever resyncs has stopped before.
+    ///
+    /// # Errors
+    /// What the members said; the array is then as after a crash, nothing is lost.
+    pub async fn close(&self) -> IoResult {
+        if self.closed.replace(true) || self.options.read_only {
+            return Ok(());
+        }
+        self.quiet.until(|| self.in_flight.get() == 0).await;
+        self.settle().await?;
+        if self.counters_changed.get() {
+            let _lock = self.lock.acquire(1).await;
+            self.round(self.rounds.on_disk()).await?;
+        }
+        Ok(())
+    }
+
+    /// One change of the superblocks, with the lock held. Repeated while members fail on it.
+    async fn round(&self, resync: ResyncOffset) -> IoResult {
+        self.try_round(resync).await.inspect_err(|error| self.end_writing(*error))
+    }
+
+    fn unbroken(&self) -> IoResult {
+        self.broken.get().map_or(Ok(()), |kind| Err(kind.at(Sector::ZERO)))
+    }
+
+    fn end_writing(&self, error: IoError) {
+        self.active.set(false);
+        if self.broken.replace(Some(error.kind)).is_none() {
+            let detail = format!("the members cannot be kept in step, writing ends: {error}");
+            self.options.events.emit_detail(EventKind::Note, Sector::ZERO, 0, detail);
+        }
+    }
+
+    async fn try_round(&self, resync: ResyncOffset) -> IoResult {
+        self.counters_changed.set(false);
+        loop {
+            let time = (self.options.clock)();
+            // Each failure removes a member, so this ends.
+            let failures = self.rounds.write(&self.slots, resync, time).await;
+            if failures.is_empty() {
+                return Ok(());
+            }
+            for (member, error) in failures {
+                self.drop_member(&member, error)?;
+            }
+        }
+    }
+}
+
+/// Runs while the array is marked dirty.
+async fn settle_when_idle(array: Weak<Array>) {
+    let mut seen = None;
+    loop {
+        runtime::sleep(IDLE).await;
+        let Some(array) = array.upgrade() else { return };
+        let now = Some(array.activity.get());
+        if array.in_flight.get() == 0 && now == seen {
+            // An error was told as an event, and is met again by whoever writes next.
+            let _ = array.settle().await;
+        }
+        if !array.active.get() || array.closed.get() {
+            return;
+        }
+        seen = now;
+    }
+}
+
+/// md's safe mode delay.
+const IDLE: Duration = Duration::from_millis(200);

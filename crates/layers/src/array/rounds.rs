@@ -1,0 +1,139 @@
+//! Writing the superblocks of all members, one after the other.
+//!
+//! This module keeps the two rules that the header of [`super`] relies on: members that take part
+//! are never more than one event apart on disk, and each superblock is durable before the next one
+//! is touched. It decides nothing about when.
+
+use super::Member;
+use bio::{Bio, Buf, IoError, IoResult};
+use md::superblock::{ResyncOffset, Role, Superblock, Time};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// What the superblocks say, and the means to change it.
+pub(super) struct Rounds {
+    events: Cell<u64>,
+    /// What they say of redundancy; the least that any of them says.
+    on_disk: Cell<ResyncOffset>,
+    /// The device table of the freshest.
+    table: RefCell<Vec<Role>>,
+}
+
+impl Rounds {
+    pub(super) fn new<'a>(
+        freshest: Option<&Superblock>,
+        members: impl Iterator<Item = &'a Rc<Member>>,
+    ) -> Self {
+        let own: Vec<Superblock> = members.filter_map(|member| member.superblock()).collect();
+        let freshest = freshest.or_else(|| own.iter().rev().max_by_key(|own| own.events()));
+        let resync = own.iter().map(Superblock::resync).reduce(ResyncOffset::least);
+        Self {
+            events: Cell::new(freshest.map_or(0, Superblock::events)),
+            on_disk: Cell::new(resync.unwrap_or(ResyncOffset::Clean)),
+            table: RefCell::new(freshest.map(|f| f.roles().collect()).unwrap_or_default()),
+        }
+    }
+
+    /// What the superblocks say of redundancy.
+    pub(super) fn on_disk(&self) -> ResyncOffset {
+        self.on_disk.get()
+    }
+
+    /// Whether the device table names members that do not take part.
+    pub(super) fn table_changed(&self, slots: &[Option<Rc<Member>>]) -> bool {
+        *self.table.borrow() != self.table_of(slots)
+    }
+
+    /// The freshest table with every device faulty that claims a slot and is not here.
+    fn table_of(&self, slots: &[Option<Rc<Member>>]) -> Vec<Role> {
+        let here: Vec<u32> = superblocks(slots).map(|(_, own)| own.dev_number()).collect();
+        let table = self.table.borrow();
+        let roles = table.iter().zip(0..).map(|(role, number)| match role {
+            Role::Active(_) if !here.contains(&number) => Role::Faulty,
+            other => *other,
+        });
+        roles.collect()
+    }
+
+    /// One round: every member's superblock one event on, saying `resync` and who takes part.
+    /// Gives the members that could not be written; the others all have the new count.
+    pub(super) async fn write(
+        &self,
+        slots: &[Option<Rc<Member>>],
+        resync: ResyncOffset,
+        time: Time,
+    ) -> Vec<(Rc<Member>, IoError)> {
+        let mut failures = self.level(slots, time).await;
+        let table = self.table_of(slots);
+        // A crash within the round leaves both; until its end only the lesser is promised.
+        self.on_disk.set(self.on_disk.get().least(resync));
+        let events = self.events.get() + 1;
+        for (member, own) in superblocks(slots).collect::<Vec<_>>() {
+            if failures.iter().any(|(failed, _)| Rc::ptr_eq(failed, &member)) {
+                continue;
+            }
+            let new = Change { events, resync, time, table: &table };
+            if let Err(error) = new.apply(&member, own).await {
+                failures.push((member, error));
+            }
+        }
+        self.events.set(events);
+        *self.table.borrow_mut() = table;
+        if failures.is_empty() {
+            self.on_disk.set(resync);
+        }
+        failures
+    }
+
+    /// Brings members that a crash left behind to the present count and view.
+    async fn level(&self, slots: &[Option<Rc<Member>>], time: Time) -> Vec<(Rc<Member>, IoError)> {
+        let mut failures = Vec::new();
+        let events = self.events.get();
+        let table = self.table.borrow().clone();
+        for (member, own) in superblocks(slots).collect::<Vec<_>>() {
+            if own.events() == events {
+                continue;
+            }
+            let new = Change { events, resync: self.on_disk.get(), time, table: &table };
+            if let Err(error) = new.apply(&member, own).await {
+                failures.push((member, error));
+            }
+        }
+        failures
+    }
+}
+
+/// The members that take part and have superblocks.
+fn superblocks(
+    slots: &[Option<Rc<Member>>],
+) -> impl Iterator<Item = (Rc<Member>, Superblock)> + '_ {
+    let members = slots.iter().flatten().filter(|member| !member.failed());
+    members.filter_map(|member| Some((Rc::clone(member), member.superblock()?)))
+}
+
+/// What a superblock is to say.
+struct Change<'a> {
+    events: u64,
+    resync: ResyncOffset,
+    time: Time,
+    table: &'a [Role],
+}
+
+impl Change<'_> {
+    async fn apply(&self, member: &Member, mut own: Superblock) -> IoResult {
+        own.set_events(self.events);
+        own.set_resync(self.resync);
+        own.set_utime(self.time);
+        own.add_corrected_reads(member.take_corrected());
+        let slots = u32::try_from(own.roles().count()).unwrap_or(u32::MAX);
+        for (number, role) in (0..slots).zip(self.table) {
+            own.set_role(number, *role);
+        }
+        let bytes = Buf::copy_of(&own.encode());
+        let written = member.device().submit(&mut Bio::write_fua(own.super_offset(), bytes)).await;
+        if written.is_ok() {
+            member.set_superblock(own);
+        }
+        written
+    }
+}

@@ -1,0 +1,317 @@
+//! Disks for the tests of RAID layers: memory that keeps a log of all writes, so that every crash
+//! can be tried; optionally with a tag per block, like a member over dm-integrity.
+
+use super::{Array, Found, Options};
+use bio::{Bio, BlockDevice, Device, Event, Events, IoErrorKind, IoResult, Limits, Op};
+use md::assemble::{Assembly, Candidate, assemble};
+use md::create::{LEFT_SYMMETRIC, NewArray, NewMember, create};
+use md::superblock::{Level, Minor, ResyncOffset, Superblock, Time, Uuid};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use units::{BlockSize, SECTOR_BYTES, Sector, u64_of, usize_of};
+
+/// What reached a disk, in the order over all disks.
+#[derive(Clone)]
+pub(crate) enum Entry {
+    /// These bytes, durable at once or with the disk's next flush.
+    Write { disk: usize, sector: Sector, bytes: Vec<u8>, fua: bool },
+    /// Everything before is durable.
+    Flush { disk: usize },
+}
+
+pub(crate) type Log = Rc<RefCell<Vec<Entry>>>;
+
+/// A disk.
+pub(crate) struct Disk {
+    index: usize,
+    limits: Limits,
+    pub(crate) bytes: RefCell<Vec<u8>>,
+    /// A hash per sector, if the disk is verified.
+    tags: Option<RefCell<Vec<u64>>>,
+    /// Sectors that give medium errors until they are written.
+    pub(crate) unreadable: RefCell<BTreeSet<u64>>,
+    /// Sectors whose writes fail, and how.
+    pub(crate) unwritable: RefCell<BTreeSet<u64>>,
+    pub(crate) write_error: Cell<IoErrorKind>,
+    /// Flushes fail like this.
+    pub(crate) flush_error: Cell<Option<IoErrorKind>>,
+    pub(crate) gone: Cell<bool>,
+    pub(crate) reads: Cell<u64>,
+    log: Log,
+}
+
+fn hash(sector: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(sector ^ 0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
+    })
+}
+
+impl Disk {
+    pub(crate) fn new(index: usize, bytes: Vec<u8>, tagged: bool, log: &Log) -> Rc<Self> {
+        let mut limits = Limits::new(u64_of(bytes.len() / SECTOR_BYTES), BlockSize::B512);
+        limits.verified = tagged;
+        let tags = (0..).zip(bytes.chunks(SECTOR_BYTES)).map(|(at, sector)| hash(at, sector));
+        let tags = tagged.then(|| RefCell::new(tags.collect()));
+        Rc::new(Self {
+            index,
+            limits,
+            bytes: RefCell::new(bytes),
+            tags,
+            unreadable: RefCell::default(),
+            unwritable: RefCell::default(),
+            write_error: Cell::new(IoErrorKind::Medium),
+            flush_error: Cell::new(None),
+            gone: Cell::new(false),
+            reads: Cell::new(0),
+            log: Rc::clone(log),
+        })
+    }
+
+    pub(crate) fn device(self: &Rc<Self>) -> Device {
+        Device::shared(Rc::clone(self))
+    }
+
+    /// Flips a bit behind the tag's back.
+    pub(crate) fn flip(&self, sector: u64) {
+        self.bytes.borrow_mut()[usize_of(sector) * SECTOR_BYTES] ^= 1;
+    }
+
+    /// Damages the tag, not the data.
+    pub(crate) fn flip_tag(&self, sector: u64) {
+        self.tags.as_ref().unwrap().borrow_mut()[usize_of(sector)] ^= 1;
+    }
+
+    /// Other bytes with a valid tag: what an unfinished or lost write leaves.
+    pub(crate) fn replace(&self, sector: u64, with: &[u8]) {
+        let at = usize_of(sector) * SECTOR_BYTES;
+        self.bytes.borrow_mut()[at..at + with.len()].copy_from_slice(with);
+        self.retag(sector, u64_of(with.len() / SECTOR_BYTES));
+    }
+
+    pub(crate) fn sector(&self, sector: u64) -> Vec<u8> {
+        let at = usize_of(sector) * SECTOR_BYTES;
+        self.bytes.borrow()[at..at + SECTOR_BYTES].to_vec()
+    }
+
+    /// Whether the tag agrees with the data.
+    pub(crate) fn intact(&self, sector: u64) -> bool {
+        let tags = self.tags.as_ref().unwrap().borrow();
+        tags[usize_of(sector)] == hash(sector, &self.sector(sector))
+    }
+
+    fn retag(&self, sector: u64, sectors: u64) {
+        if let Some(tags) = &self.tags {
+            for at in sector..sector + sectors {
+                tags.borrow_mut()[usize_of(at)] = hash(at, &self.sector(at));
+            }
+        }
+    }
+
+    fn read(&self, bio: &mut Bio) -> IoResult {
+        self.reads.set(self.reads.get() + 1);
+        let range = bio.sector.0..bio.end().0;
+        for at in range.clone() {
+            if self.unreadable.borrow().contains(&at) {
+                return Err(IoErrorKind::Medium.at(Sector(at)));
+            }
+            if self.tags.is_some() && !self.intact(at) {
+                return Err(IoErrorKind::Protection.at(Sector(at)));
+            }
+        }
+        let bytes = self.bytes.borrow();
+        let at = usize_of(bio.sector.bytes());
+        bio.data.copy_from(0, &bytes[at..at + bio.data.len_bytes()]);
+        Ok(())
+    }
+
+    fn write(&self, bio: &Bio, bytes: Vec<u8>, fua: bool) -> IoResult {
+        let range = bio.sector.0..bio.end().0;
+        if let Some(at) = self.unwritable.borrow().range(range.clone()).next() {
+            return Err(self.write_error.get().at(Sector(*at)));
+        }
+        self.unreadable.borrow_mut().retain(|at| !range.contains(at));
+        let at = usize_of(bio.sector.bytes());
+        self.bytes.borrow_mut()[at..at + bytes.len()].copy_from_slice(&bytes);
+        self.retag(bio.sector.0, bio.sectors());
+        let write = Entry::Write { disk: self.index, sector: bio.sector, bytes, fua };
+        self.log.borrow_mut().push(write);
+        Ok(())
+    }
+
+    fn vouch(&self, bio: &Bio) -> IoResult {
+        let tags = self.tags.as_ref().unwrap().borrow();
+        bio.data.try_each_block(SECTOR_BYTES, |index, bytes| {
+            let at = bio.sector.0 + u64_of(index);
+            let agrees = tags[usize_of(at)] == hash(at, bytes);
+            if agrees { Ok(()) } else { Err(IoErrorKind::Protection.at(Sector(at))) }
+        })
+    }
+}
+
+impl BlockDevice for Disk {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    async fn submit(&self, bio: &mut Bio) -> IoResult {
+        // Requests of several disks overtake each other.
+        for _ in 0..1 + self.index {
+            runtime::yield_now().await;
+        }
+        if self.gone.get() {
+            return Err(IoErrorKind::Unavailable.at(bio.sector));
+        }
+        match bio.op {
+            Op::Read => self.read(bio),
+            Op::Write { fua } => {
+                let bytes = bio.data.to_single().as_slice().to_vec();
+                self.write(bio, bytes, fua)
+            }
+            Op::WriteZeroes { .. } | Op::Discard { .. } => {
+                let zeroes = vec![0; usize_of(Sector(bio.sectors()).bytes())];
+                self.write(bio, zeroes, false)
+            }
+            Op::Flush => {
+                if let Some(kind) = self.flush_error.get() {
+                    return Err(kind.at(Sector::ZERO));
+                }
+                self.log.borrow_mut().push(Entry::Flush { disk: self.index });
+                Ok(())
+            }
+            Op::Vouch => self.vouch(bio),
+        }
+    }
+}
+
+/// What a crash after the first `length` entries of the log leaves on disk `disk`, of the writes
+/// that were not durable those that `keep` says (by their place in the log).
+pub(crate) fn crashed(
+    start: &[u8],
+    log: &[Entry],
+    length: usize,
+    disk: usize,
+    keep: impl Fn(usize) -> bool,
+) -> Vec<u8> {
+    let mut image = start.to_vec();
+    let entries = &log[..length];
+    let flushed = entries
+        .iter()
+        .rposition(|entry| matches!(entry, Entry::Flush { disk: which } if *which == disk))
+        .unwrap_or(0);
+    for (at, entry) in entries.iter().enumerate() {
+        if let Entry::Write { disk: which, sector, bytes, fua } = entry
+            && *which == disk
+            && (*fua || at < flushed || keep(at))
+        {
+            let start = usize_of(sector.bytes());
+            image[start..start + bytes.len()].copy_from_slice(bytes);
+        }
+    }
+    image
+}
+
+/// Members on disks, with the superblocks of a new array.
+pub(crate) struct Rig {
+    pub(crate) disks: Vec<Rc<Disk>>,
+    pub(crate) log: Log,
+    pub(crate) events: Rc<RefCell<Vec<Event>>>,
+}
+
+/// Sectors of each test disk; its data begins at [`DATA_OFFSET`].
+pub(crate) const DEVICE_SECTORS: u64 = 272;
+pub(crate) const DATA_OFFSET: u64 = 16;
+/// Sectors that the array uses of each member.
+pub(crate) const DATA_SECTORS: u64 = DEVICE_SECTORS - DATA_OFFSET;
+
+impl Rig {
+    /// A new, clean array of all-zero members.
+    pub(crate) fn new(level: Level, count: u8, tagged: bool) -> Self {
+        let mirror = level == Level::Raid1;
+        let array = NewArray {
+            level,
+            layout: if mirror { 0 } else { LEFT_SYMMETRIC },
+            chunk_sectors: if mirror { 0 } else { 8 },
+            minor: Minor::V2,
+            set_uuid: Uuid([1; 16]),
+            set_name: [0; 32],
+            ctime: Time(0),
+            resync: ResyncOffset::Clean,
+            data_offset: Some(Sector(DATA_OFFSET)),
+            size: None,
+        };
+        let members: Vec<NewMember> = (0..count)
+            .map(|n| NewMember { device_sectors: DEVICE_SECTORS, device_uuid: Uuid([n; 16]) })
+            .collect();
+        let images = create(&array, &members).unwrap().into_iter().map(|superblock| {
+            let mut bytes = vec![0; usize_of(Sector(DEVICE_SECTORS).bytes())];
+            bytes[4096..8192].copy_from_slice(&superblock.encode());
+            bytes
+        });
+        Self::of_images(images.collect(), tagged)
+    }
+
+    pub(crate) fn of_images(images: Vec<Vec<u8>>, tagged: bool) -> Self {
+        let log = Log::default();
+        let disks = images
+            .into_iter()
+            .enumerate()
+            .map(|(index, bytes)| Disk::new(index, bytes, tagged, &log));
+        Self { disks: disks.collect(), log, events: Rc::default() }
+    }
+
+    pub(crate) fn images(&self) -> Vec<Vec<u8>> {
+        self.disks.iter().map(|disk| disk.bytes.borrow().clone()).collect()
+    }
+
+    /// The superblock on a disk.
+    pub(crate) fn superblock(&self, disk: usize) -> Superblock {
+        let bytes = self.disks[disk].bytes.borrow();
+        Superblock::decode(&bytes[4096..8192], Minor::V2, DEVICE_SECTORS).unwrap()
+    }
+
+    /// What the disks `present` amount to; members are named by their place in `present`.
+    pub(crate) fn assembly(&self, present: &[usize]) -> Assembly {
+        let superblocks: Vec<Superblock> =
+            present.iter().map(|disk| self.superblock(*disk)).collect();
+        let candidates: Vec<Candidate<'_>> = superblocks
+            .iter()
+            .map(|superblock| Candidate { superblock, device_sectors: DEVICE_SECTORS })
+            .collect();
+        assemble(&candidates).unwrap()
+    }
+
+    /// Opens the array on the disks `present`.
+    pub(crate) fn open(&self, present: &[usize], read_only: bool) -> Rc<Array> {
+        let assembly = self.assembly(present);
+        let fatal = assembly.cannot_start.iter().find(|why| !why.forceable());
+        assert!(fatal.is_none(), "{fatal:?}");
+        let found = assembly.in_sync().map(|(slot, member)| {
+            let disk = &self.disks[present[member]];
+            let superblock = self.superblock(present[member]);
+            let window = crate::linear::Linear::new(
+                disk.device(),
+                superblock.data_offset(),
+                superblock.size(),
+            );
+            Found {
+                slot,
+                name: format!("disk{}", present[member]).into(),
+                device: disk.device(),
+                data: Device::new(window.unwrap()),
+                superblock: Some(superblock),
+            }
+        });
+        let freshest = self.superblock(present[assembly.newest]);
+        let missing = freshest.level().missing_max(freshest.raid_disks()).unwrap();
+        let events = Rc::clone(&self.events);
+        let options = Options {
+            read_only,
+            missing_max: usize_of(missing.into()),
+            synced: assembly.resync,
+            events: Events::new(move |event| events.borrow_mut().push(event)),
+            clock: Rc::new(|| Time(0)),
+        };
+        Array::new(assembly.slots.len(), found.collect(), Some(&freshest), options)
+    }
+}
