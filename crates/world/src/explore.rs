@@ -239,11 +239,11 @@ impl<'a> Explorer<'a> {
         places: &Places,
     ) -> Result<(), Box<Failure>> {
         path.push(afterlife(rng, self.scenario, places));
-        let deeper = path.len() == 2 && rng.percent(50);
-        let watch = if deeper { Watch::Sample(1, rng.next_u64()) } else { Watch::Nothing };
+        let deeper = path.len() == 2 && rng.percent(30);
+        let watch = if deeper { Watch::Sample(3, rng.next_u64()) } else { Watch::Nothing };
         let outcome = self.live(start, path, watch)?;
         for point in &outcome.points {
-            for survival in survivals(&point.disks, 2, rng) {
+            for survival in survivals(&point.disks, 3, rng) {
                 let last = path.len() - 1;
                 path[last].end = End::Cut { boundary: point.boundary, survival };
                 self.report.cuts += 1;

@@ -129,5 +129,5 @@ fn descend(
     None
 }
 
-const BUDGET_LIVES: u64 = 200_000;
+const BUDGET_LIVES: u64 = 60_000;
 const WAYS: u64 = 16;

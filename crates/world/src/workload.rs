@@ -85,20 +85,23 @@ pub fn life(rng: &mut Rng, scenario: &Scenario, places: &Places, requests: u64) 
     let window = *rng.pick(&[1, 2, 4, 8]);
     let mut steps = Vec::new();
     let most = *rng.pick(&[1, 4, 24]);
-    let scrubs = rng.percent(10);
     let wait = *rng.pick(&[30, 3_000, 300_000, 15_000_000]);
+    // Each life does some things often and others never: a uniform mixture hardly ever gets far
+    // into any corner.
+    let weights = USUAL.map(|usual| usual * *rng.pick(&[0, 1, 1, 3]));
+    let weights = if weights.iter().sum::<u64>() == 0 { USUAL } else { weights };
     for _ in 0..requests {
         let (block, blocks) = places.range(rng, most);
-        steps.push(match rng.below(100) {
-            0..45 => Step::Write { block, blocks, fua: false },
-            45..55 => Step::Write { block, blocks, fua: true },
-            55..67 => Step::Flush,
-            67..83 => Step::Read { block, blocks },
-            83..88 => Step::Zeroes { block, blocks, unmap: rng.percent(50) },
-            88..92 => Step::Discard { block, blocks },
-            92..94 => Step::Settle,
-            94..95 if scrubs => Step::Scrub,
-            95..96 => Step::Slow { disk: rng.index(scenario.members) },
+        steps.push(match weighted(rng, &weights) {
+            0 => Step::Write { block, blocks, fua: false },
+            1 => Step::Write { block, blocks, fua: true },
+            2 => Step::Flush,
+            3 => Step::Read { block, blocks },
+            4 => Step::Zeroes { block, blocks, unmap: rng.percent(50) },
+            5 => Step::Discard { block, blocks },
+            6 => Step::Settle,
+            7 => Step::Slow { disk: rng.index(scenario.members) },
+            8 => Step::Scrub,
             _ => Step::Wait(rng.below(wait)),
         });
     }
@@ -165,7 +168,21 @@ pub fn damage(rng: &mut Rng, scenario: &Scenario, victims: usize, life: &mut Lif
     }
 }
 
+fn weighted(rng: &mut Rng, weights: &[u64]) -> usize {
+    let mut left = rng.below(weights.iter().sum());
+    for (index, &weight) in weights.iter().enumerate() {
+        match left.checked_sub(weight) {
+            Some(rest) => left = rest,
+            None => return index,
+        }
+    }
+    unreachable!("below the sum")
+}
+
 fn insert(rng: &mut Rng, life: &mut Life, step: Step) {
     let at = rng.index(life.steps.len() + 1);
     life.steps.insert(at, step);
 }
+
+/// How often: write, FUA, flush, read, zeroes, discard, settle, slow, scrub, wait.
+const USUAL: [u64; 10] = [40, 10, 14, 15, 5, 4, 2, 1, 1, 6];
