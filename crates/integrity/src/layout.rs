@@ -306,6 +306,43 @@ impl Layout {
         })
     }
 
+    /// First byte behind the last tag that can follow `run`'s tags without a gap: where reading
+    /// ahead has to stop.
+    #[must_use]
+    pub fn tags_end(&self, run: &Run) -> u64 {
+        match self.log2_interleave {
+            Some(log2) => {
+                let offset = run.sector.0 & ((1 << log2) - 1);
+                Sector(run.data.0 - offset).bytes()
+            }
+            None => {
+                let blocks = self.provided_sectors / self.block.sectors();
+                self.initial_sectors * SECTOR + blocks * units::u64_of(self.tag_bytes)
+            }
+        }
+    }
+
+    /// The first sector of the block whose tag covers byte `byte` of the metadata device; none for
+    /// padding, and outside of the tags.
+    #[must_use]
+    pub fn sector_of_tag(&self, byte: u64) -> Option<Sector> {
+        let offset = byte.checked_sub(self.initial_sectors * SECTOR)?;
+        let tag_bytes = units::u64_of(self.tag_bytes);
+        let spb = self.block.sectors();
+        let sector = match self.log2_interleave {
+            None => offset / tag_bytes * spb,
+            Some(log2) => {
+                let stride = ((1 << log2) + self.metadata_run) * SECTOR;
+                let within = offset % stride / tag_bytes * spb;
+                if within >= 1 << log2 {
+                    return None;
+                }
+                ((offset / stride) << log2) + within
+            }
+        };
+        (!self.inline && sector < self.provided_sectors).then_some(Sector(sector))
+    }
+
     /// Whether the data lies on a device of its own.
     #[must_use]
     pub const fn is_separate(&self) -> bool {

@@ -102,11 +102,21 @@ impl Plan {
     /// [`PlanError`]: the volume must then not be written to, and what the journal holds must not
     /// be thrown away.
     pub fn new(summaries: &[SectionSummary]) -> Result<Self, PlanError> {
+        check_ids(summaries)?;
+        Self::despite_damage(summaries)
+    }
+
+    /// Decides as if damaged sections had been torn by a crash. Only for reading: what
+    /// [`Self::unproven_order`] names may be newer than what is replayed, and newer than what is
+    /// home.
+    ///
+    /// # Errors
+    /// [`PlanError::FourLaps`], [`PlanError::Empty`].
+    pub fn despite_damage(summaries: &[SectionSummary]) -> Result<Self, PlanError> {
         let sections = u32::try_from(summaries.len()).map_err(|_| PlanError::Empty)?;
         if sections == 0 {
             return Err(PlanError::Empty);
         }
-        check_ids(summaries, sections)?;
         let found = summaries.iter().fold(0, |found, summary| found | summary.sequences);
         let used = |sequence: Sequence| found & sequence.bit() != 0;
         let mut empty = summaries.iter().all(|summary| summary.used_entries == 0);
@@ -150,6 +160,12 @@ impl Plan {
         self.round().take(units::usize_of(self.count.into()))
     }
 
+    /// The sections that are not replayed, oldest first. None of them counts if the journal is
+    /// undamaged.
+    pub fn unproven_order(&self) -> impl Iterator<Item = u32> + use<> {
+        self.round().skip(units::usize_of(self.count.into()))
+    }
+
     /// The sections to initialise, in batches that must be durable one after the other.
     ///
     /// 1. The oldest section alone. A crash before: all is replayed again. After: the oldest
@@ -175,7 +191,8 @@ impl Plan {
 }
 
 /// Step 1: every sector must name a lap.
-fn check_ids(summaries: &[SectionSummary], sections: u32) -> Result<(), PlanError> {
+fn check_ids(summaries: &[SectionSummary]) -> Result<(), PlanError> {
+    let sections = u32::try_from(summaries.len()).map_err(|_| PlanError::Empty)?;
     let damaged = (0_u32..)
         .zip(summaries)
         .find_map(|(section, summary)| summary.bad_sector.map(|sector| (section, sector)));
@@ -283,6 +300,9 @@ mod tests {
         let sound = vec![0, 1, 3];
         let expected = PlanError::CommitId { section: 4, sector: 9, sections: 5, sound };
         assert_eq!(Plan::new(&summaries), Err(expected));
+        let despite = Plan::despite_damage(&summaries).unwrap();
+        assert_eq!(despite.replay_order().collect::<Vec<_>>(), [3]);
+        assert_eq!(despite.unproven_order().collect::<Vec<_>>(), [4, 0, 1, 2]);
         assert_eq!(Plan::new(&laps("0123", 1)), Err(PlanError::FourLaps));
         assert_eq!(Plan::new(&[]), Err(PlanError::Empty));
     }

@@ -202,7 +202,11 @@ fn assert_bijection(layout: &Layout, device: u64) {
     for block in 0..layout.provided_sectors / spb {
         let run = layout.run(Sector(block * spb), spb);
         claim(run.data.bytes()..(run.data + spb).bytes());
-        claim(run.tag_byte..run.tag_byte + units::u64_of(layout.tag_bytes));
+        let tags = run.tag_byte..run.tag_byte + units::u64_of(layout.tag_bytes);
+        assert!(tags.end <= layout.tags_end(&run));
+        assert_eq!(layout.sector_of_tag(tags.start), Some(run.sector));
+        assert_eq!(layout.sector_of_tag(tags.end - 1), Some(run.sector));
+        claim(tags);
     }
 }
 

@@ -1,0 +1,29 @@
+//! Closing: everything goes home, and the journal is left as the kernel leaves it.
+
+use super::recover::initialise;
+use super::{Inner, Journal};
+use bio::IoResult;
+
+/// Closes a writable volume; once is enough. See the module's head for the order.
+pub(super) async fn close(inner: &Inner) -> IoResult {
+    let Journal::Writing(writer) = &inner.journal else { return Ok(()) };
+    if writer.log.borrow().is_stopped() {
+        return Ok(());
+    }
+    let drained = writer.drain().await;
+    writer.stop();
+    drained?;
+    let (next, used) = {
+        let log = writer.log.borrow();
+        (log.next(), log.was_used())
+    };
+    if !used {
+        return Ok(());
+    }
+    let (section, sequence) = next;
+    let journal = &inner.layout.journal;
+    let (before, behind): (Vec<u32>, Vec<u32>) =
+        (0..journal.sections).partition(|&number| number < section);
+    initialise(&inner.lower, journal, &behind, sequence).await?;
+    initialise(&inner.lower, journal, &before, sequence.plus(1)).await
+}

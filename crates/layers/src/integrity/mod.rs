@@ -1,0 +1,294 @@
+//! dm-integrity: every block has a tag, every write goes through the journal.
+//!
+//! ```text
+//!              reads                                writes
+//!                |                                     |
+//!     blocks of the log, newest first        log: sections in memory (log.rs)
+//!                | else                         |  commit.rs: on flush, FUA, timer, half full
+//!     data and tags of the device               v
+//!     compared (read.rs, tags.rs)           journal on the device
+//!                                               |  home.rs: in the background
+//!                                               v
+//!                                           data and tags where the layout says
+//! ```
+//!
+//! The bytes on disk are the kernel's (crate `integrity`). What may be believed when:
+//!
+//! - Data that left the volume was compared with its tag, or came from the log's memory.
+//! - A tag that does not agree is asked for twice: the second time from the device, past every
+//!   cache, with writing home held off.
+//! - A block that cannot be verified stays unreadable until it is written whole. Nothing here ever
+//!   computes a tag for bytes that were not just written by the layer above.
+//!
+//! # What a crash leaves
+//!
+//! A write, in the order of its steps:
+//!
+//! 1. It is in memory and acknowledged. Crash: old.
+//! 2. Its section is on its way to the journal. Crash: the section is torn, or one before it is;
+//!    replay stops there: old. (A section in flight overwrites one that had been written home.)
+//! 3. The journal was flushed: all sections up to this one are whole. Flush and FUA requests
+//!    complete now. Crash: replay writes it: new.
+//! 4. Its data and tag are on their way home. Crash: data and tag may disagree or be torn; replay
+//!    writes both again: new.
+//! 5. The device was flushed; the section is free, but still on disk. Crash: replay writes the same
+//!    bytes again, or newer ones after them, since the sections on disk are always the last ones of
+//!    the log, without a gap: new.
+//! 6. The section is overwritten. The block is home: new.
+//!
+//! Zeroing a block that already has the tag of zeroes only punches its data: old (zeroes, or
+//! unreadable) or new at every point. All other zeroing is a write.
+//!
+//! Opening (recover.rs):
+//!
+//! 1. Replay writes blocks and tags home. Crash: the journal is untouched, replay starts again.
+//! 2. The device is flushed.
+//! 3. If the journal ended in a torn section, it is made anew in three batches, each durable before
+//!    the next ([`integrity::Plan::reinitialise_order`]). Crash: nothing is replayed, everything is
+//!    home.
+//!
+//! Closing: commit, write home, flush, and only then
+//!
+//! 1. the free part of the journal is initialised in the current lap,
+//! 2. then the part before it in the next lap. Crash at any point: what replay may still find is
+//!    home already.
+
+mod close;
+mod commit;
+mod create;
+mod home;
+mod log;
+mod open;
+mod overlay;
+mod read;
+mod recover;
+mod scrub;
+mod tags;
+mod write;
+mod zero;
+
+#[cfg(test)]
+mod tests;
+
+pub use create::{CreateError, Wipe, create};
+pub use open::{JournalState, OpenError, Options, Restriction};
+pub use recover::StrangeEntry;
+
+use ::integrity::{Layout, Superblock, explain};
+use bio::{
+    Allocation, Bio, BlockDevice, Device, EventKind, Events, IoErrorKind, IoResult, Limits, Op,
+};
+use checksum::{BlockTagger, ZeroTags};
+use log::Writer;
+use overlay::Overlay;
+use runtime::RangeLock;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::rc::Rc;
+use tags::TagCache;
+use units::{Sector, u64_of, usize_of};
+
+/// An open volume. Writing ones must be [closed](Self::close): dropped, they leave what a crash
+/// would.
+pub struct Integrity {
+    inner: Rc<Inner>,
+    limits: Limits,
+    superblock: Superblock,
+    journal_state: JournalState,
+    restrictions: Vec<Restriction>,
+}
+
+/// What the layer's tasks share.
+struct Inner {
+    lower: Device,
+    layout: Layout,
+    tagger: BlockTagger,
+    zeros: ZeroTags,
+    tags: TagCache,
+    events: Events,
+    journal: Journal,
+    /// Held by whoever changes blocks at home; shared by readers that look twice.
+    home: RangeLock,
+    /// Blocks whose damage was told already.
+    told: RefCell<HashSet<u64>>,
+    mismatches: Cell<u64>,
+}
+
+/// The journal in its two uses.
+enum Journal {
+    Writing(Rc<Writer>),
+    Reading(Overlay),
+}
+
+impl Integrity {
+    /// Opens the volume on `lower`. A read-only opening writes nothing, ever.
+    ///
+    /// # Errors
+    /// [`OpenError`], naming what stands in the way.
+    pub async fn open(lower: Device, options: Options) -> Result<Rc<Self>, OpenError> {
+        open::open(lower, options).await.map(Rc::new)
+    }
+
+    /// As a device.
+    #[must_use]
+    pub fn device(self: &Rc<Self>) -> Device {
+        Device::shared(Rc::clone(self))
+    }
+
+    /// The superblock as found.
+    #[must_use]
+    pub fn superblock(&self) -> &Superblock {
+        &self.superblock
+    }
+
+    /// Where everything lies.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.inner.layout
+    }
+
+    /// What was found in the journal.
+    #[must_use]
+    pub fn journal_state(&self) -> &JournalState {
+        &self.journal_state
+    }
+
+    /// Why it could only be opened read-only; empty if it could be written.
+    #[must_use]
+    pub fn restrictions(&self) -> &[Restriction] {
+        &self.restrictions
+    }
+
+    /// Reads that found a block whose tag does not agree, since opening.
+    #[must_use]
+    pub fn mismatches(&self) -> u64 {
+        self.inner.mismatches.get()
+    }
+
+    /// The device below.
+    #[must_use]
+    pub fn lower(&self) -> &Device {
+        &self.inner.lower
+    }
+
+    /// Commits, writes everything home and leaves the journal as the kernel leaves it. Requests
+    /// after this fail with `Unavailable`. Does nothing for a volume that is open read-only.
+    ///
+    /// # Errors
+    /// What the device below says; the volume is then as after a crash, nothing is lost.
+    pub async fn close(&self) -> IoResult {
+        close::close(&self.inner).await
+    }
+}
+
+impl Drop for Integrity {
+    fn drop(&mut self) {
+        if let Journal::Writing(writer) = &self.inner.journal {
+            writer.stop();
+        }
+    }
+}
+
+impl BlockDevice for Integrity {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    async fn submit(&self, bio: &mut Bio) -> IoResult {
+        match bio.op {
+            Op::Read => self.inner.read(bio).await,
+            Op::Vouch => self.inner.vouch(bio).await,
+            Op::Flush => self.inner.flush().await,
+            Op::Write { fua } => {
+                self.inner.write(bio.sector, &bio.data).await?;
+                if fua { self.inner.flush().await } else { Ok(()) }
+            }
+            Op::Discard { sectors } => self.inner.zero(bio.sector, sectors, true).await,
+            Op::WriteZeroes { sectors, unmap } => self.inner.zero(bio.sector, sectors, unmap).await,
+        }
+    }
+
+    async fn allocation(&self, sector: Sector, sectors: u64) -> IoResult<Vec<Allocation>> {
+        self.inner.allocation(sector, sectors).await
+    }
+}
+
+impl Inner {
+    fn block_bytes(&self) -> usize {
+        self.layout.block.bytes()
+    }
+
+    /// Sectors that `blocks` blocks make.
+    fn sectors_of(&self, blocks: usize) -> u64 {
+        u64_of(blocks) * self.layout.block.sectors()
+    }
+
+    /// Blocks that `sectors` sectors make.
+    fn blocks_in(&self, sectors: u64) -> usize {
+        usize_of(sectors / self.layout.block.sectors())
+    }
+
+    /// The writer, in requests that only a writable volume gets.
+    fn writer(&self) -> &Rc<Writer> {
+        match &self.journal {
+            Journal::Writing(writer) => writer,
+            Journal::Reading(_) => unreachable!("the joint above refuses writes: read_only is set"),
+        }
+    }
+
+    /// Makes everything durable that was written before this call.
+    async fn flush(&self) -> IoResult {
+        match &self.journal {
+            Journal::Writing(writer) => writer.flush().await,
+            Journal::Reading(_) => Ok(()),
+        }
+    }
+
+    /// Tells once that the block at `sector` is not what its tag vouches for.
+    fn tell_mismatch(&self, sector: u64, stored: &[u8], data: &[u8]) {
+        self.mismatches.set(self.mismatches.get() + 1);
+        if !self.tell_once(sector) {
+            return;
+        }
+        let mut computed = vec![0; self.layout.tag_bytes];
+        self.tagger.tags(sector, data, &mut computed);
+        let kind = EventKind::Mismatch {
+            stored: explain::tag_text(stored),
+            computed: explain::tag_text(&computed),
+        };
+        self.events.emit(kind, Sector(sector), self.layout.block.sectors());
+    }
+
+    /// Whether nobody was told about this block since it was last written.
+    fn tell_once(&self, sector: u64) -> bool {
+        let mut told = self.told.borrow_mut();
+        if told.len() >= TOLD_MAX && !told.contains(&sector) {
+            return true;
+        }
+        told.insert(sector)
+    }
+
+    /// Forgets what was told about blocks that are written anew.
+    fn forget_told(&self, sector: u64, sectors: u64) {
+        let mut told = self.told.borrow_mut();
+        if told.is_empty() {
+            return;
+        }
+        let blocks = u64_of(self.blocks_in(sectors));
+        if blocks < u64_of(told.len()) {
+            for block in 0..blocks {
+                told.remove(&(sector + block * self.layout.block.sectors()));
+            }
+        } else {
+            told.retain(|&one| !(sector..sector + sectors).contains(&one));
+        }
+    }
+}
+
+/// Damaged blocks that are remembered so as to be told once; beyond, they are told each time.
+const TOLD_MAX: usize = 1 << 16;
+
+/// The device's error as an error of the volume: same kind, at `sector`.
+fn at(kind: IoErrorKind, sector: Sector) -> bio::IoError {
+    kind.at(sector)
+}

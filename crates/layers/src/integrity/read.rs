@@ -1,0 +1,409 @@
+//! Verified reads.
+//!
+//! ```text
+//!   blocks asked for      0   1   2   3   4   5   6
+//!   held by the journal   x   x           x
+//!   read and verified             2   3 (4) 5   6        one read of data, one of tags, at once
+//! ```
+//!
+//! What the journal holds is looked up once, before anything is awaited: a block that is not held
+//! then was home before the request came. If it changes at home meanwhile, data and tag may be of
+//! different writes; then the second look, with writing home held off, decides.
+
+use super::log::Section;
+use super::overlay::Place;
+use super::{Inner, Journal, at};
+use ::integrity::Run;
+use bio::{Bio, Buf, EventKind, IoError, IoErrorKind, IoResult, Segments};
+use runtime::join_all;
+use std::future::{Future, poll_fn};
+use std::ops::Range;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use units::{SECTOR, Sector, u64_of, usize_of};
+
+/// A block of a request that the journal holds.
+struct Held {
+    block: usize,
+    section: Rc<Section>,
+    entry: u32,
+    trust: Trust,
+}
+
+/// How far a copy in the journal is believed.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Trust {
+    /// It never left our memory.
+    Memory,
+    /// It was read from the device: its tag decides.
+    Tag,
+    /// The journal is damaged: only if what is at home verifies and is the same.
+    Home,
+}
+
+/// A block of a request that cannot be given out.
+struct Bad {
+    block: usize,
+    why: Why,
+}
+
+enum Why {
+    /// This is its tag, and the data is not what it vouches for.
+    Tag(Box<[u8]>),
+    /// Home and a damaged journal disagree.
+    Uncertain,
+}
+
+/// A piece of a request on its way from the device.
+struct Piece {
+    run: Run,
+    data: Segments,
+    tags: Vec<u8>,
+    result: IoResult,
+}
+
+impl Inner {
+    /// Fills the request with verified data.
+    pub(super) async fn read(&self, bio: &mut Bio) -> IoResult {
+        let mut data = std::mem::take(&mut bio.data);
+        let result = match self.read_once(bio.sector, &mut data, bio.bypass).await {
+            Ok(bad) if bad.is_empty() => Ok(()),
+            Ok(bad) => self.read_again(bio.sector, &mut data, &bad).await,
+            Err(error) => Err(self.told(error)),
+        };
+        bio.data = data;
+        result
+    }
+
+    /// The second look at blocks that did not verify: at the device itself, and nobody writes
+    /// there meanwhile.
+    async fn read_again(&self, sector: Sector, data: &mut Segments, bad: &[Bad]) -> IoResult {
+        let mut first_error = Ok(());
+        for run in bad.chunk_by(|a, b| a.block + 1 == b.block) {
+            let (start, count) = (run[0].block, run.len());
+            let from = sector + self.sectors_of(start);
+            let end = from + self.sectors_of(count);
+            let _held = self.home.lock_shared(from.0..end.0).await;
+            let mut again = Segments::from(Buf::alloc(count * self.block_bytes()));
+            let result = self.read_once(from, &mut again, true).await;
+            let again = again.into_single();
+            data.copy_from(start * self.block_bytes(), again.as_slice());
+            let error = match result {
+                Ok(bad) => {
+                    self.tell(from, again.as_slice(), &bad);
+                    bad.first()
+                        .map(|bad| IoErrorKind::Protection.at(from + self.sectors_of(bad.block)))
+                }
+                Err(error) => Some(self.told(error)),
+            };
+            if let Some(error) = error {
+                first_error = first_error.and(Err(error));
+            }
+        }
+        first_error
+    }
+
+    fn tell(&self, sector: Sector, data: &[u8], bad: &[Bad]) {
+        for bad in bad {
+            let at = sector + self.sectors_of(bad.block);
+            match &bad.why {
+                Why::Tag(stored) => {
+                    let start = bad.block * self.block_bytes();
+                    self.tell_mismatch(at.0, stored, &data[start..start + self.block_bytes()]);
+                }
+                Why::Uncertain if self.tell_once(at.0) => {
+                    let detail = "the damaged journal holds another copy".to_owned();
+                    let sectors = self.layout.block.sectors();
+                    self.events.emit_detail(EventKind::Lost, at, sectors, detail);
+                }
+                Why::Uncertain => {}
+            }
+        }
+    }
+
+    fn told(&self, error: IoError) -> IoError {
+        if error.kind == IoErrorKind::Medium && self.tell_once(error.sector.0) {
+            self.events.emit(EventKind::MediumError, error.sector, self.layout.block.sectors());
+        }
+        error
+    }
+
+    /// Reads and verifies; which blocks did not verify, in order.
+    async fn read_once(
+        &self,
+        sector: Sector,
+        data: &mut Segments,
+        bypass: bool,
+    ) -> IoResult<Vec<Bad>> {
+        let blocks = data.len_bytes() / self.block_bytes();
+        let held = self.held(sector, blocks, bypass).await?;
+        let mut bad = Vec::new();
+        if let Some(hull) = uncovered(&held, blocks) {
+            let tail = data.split_off(hull.end * self.block_bytes());
+            let body = data.split_off(hull.start * self.block_bytes());
+            let from = sector + self.sectors_of(hull.start);
+            let pieces = self.fetch(from, body, bypass).await;
+            let mut result = Ok(());
+            for piece in pieces {
+                result = result.and(piece.result);
+                if result.is_ok() {
+                    self.verify(sector, &piece, &held, &mut bad);
+                }
+                data.append(piece.data);
+            }
+            data.append(tail);
+            result?;
+        }
+        self.lay_over(sector, data, &held, &mut bad);
+        bad.sort_by_key(|bad| bad.block);
+        bad.dedup_by_key(|bad| bad.block);
+        Ok(bad)
+    }
+
+    /// Reads data and tags of one contiguous range, in as many pieces as it has runs.
+    async fn fetch(&self, sector: Sector, data: Segments, bypass: bool) -> Vec<Piece> {
+        let sectors = u64_of(data.len_bytes()) / SECTOR;
+        let mut rest = data;
+        let mut pieces = Vec::new();
+        for run in self.layout.runs(sector, sectors) {
+            let later = rest.split_off(usize_of(Sector(run.sectors).bytes()));
+            pieces.push((run, std::mem::replace(&mut rest, later)));
+        }
+        join_all(pieces.into_iter().map(|(run, data)| self.fetch_run(run, data, bypass))).await
+    }
+
+    async fn fetch_run(&self, run: Run, data: Segments, bypass: bool) -> Piece {
+        let mut tags = vec![0; self.blocks_in(run.sectors) * self.layout.tag_bytes];
+        let mut bio = Bio::read_into(run.data, data);
+        bio.bypass = bypass;
+        let (from_data, from_tags) =
+            both(self.lower.submit(&mut bio), self.fetch_tags(&run, &mut tags, bypass)).await;
+        let from_data = from_data.map_err(|error| {
+            let into = error.sector.0.saturating_sub(run.data.0).min(run.sectors - 1);
+            let into = into / self.layout.block.sectors() * self.layout.block.sectors();
+            at(error.kind, run.sector + into)
+        });
+        Piece { run, data: bio.data, tags, result: from_data.and(from_tags) }
+    }
+
+    async fn fetch_tags(&self, run: &Run, tags: &mut [u8], bypass: bool) -> IoResult {
+        let result = if bypass {
+            self.tags.read_past_cache(run.tag_byte, tags).await
+        } else {
+            self.tags.read(run.tag_byte, tags, self.layout.tags_end(run)).await
+        };
+        result.map_err(|error| at(error.kind, run.sector))
+    }
+
+    /// Compares every block of `piece` that is not held with its tag.
+    fn verify(&self, sector: Sector, piece: &Piece, held: &[Held], bad: &mut Vec<Bad>) {
+        let (block_bytes, tag_bytes) = (self.block_bytes(), self.layout.tag_bytes);
+        let first = self.blocks_in(piece.run.sector - sector);
+        let gaps = gaps(held, first..first + self.blocks_in(piece.run.sectors));
+        let whole = piece.data.iter().all(|buf| buf.len().is_multiple_of(block_bytes));
+        let joined;
+        let bufs = if whole {
+            &piece.data
+        } else {
+            joined = Segments::from(piece.data.to_single());
+            &joined
+        };
+        let mut start = first;
+        for buf in bufs.iter() {
+            let end = start + buf.len() / block_bytes;
+            for gap in &gaps {
+                let part = gap.start.max(start)..gap.end.min(end);
+                if part.is_empty() {
+                    continue;
+                }
+                let data = (part.start - start) * block_bytes..(part.end - start) * block_bytes;
+                let tags = (part.start - first) * tag_bytes..(part.end - first) * tag_bytes;
+                let (data, tags) = (&buf.as_slice()[data], &piece.tags[tags]);
+                self.verify_blocks(sector, part.start, data, tags, bad);
+            }
+            start = end;
+        }
+    }
+
+    fn verify_blocks(
+        &self,
+        sector: Sector,
+        first: usize,
+        data: &[u8],
+        tags: &[u8],
+        bad: &mut Vec<Bad>,
+    ) {
+        let (block_bytes, tag_bytes) = (self.block_bytes(), self.layout.tag_bytes);
+        let mut from = 0;
+        let blocks = data.len() / block_bytes;
+        while from < blocks {
+            let at = sector + self.sectors_of(first + from);
+            let found =
+                self.tagger.verify(at.0, &data[from * block_bytes..], &tags[from * tag_bytes..]);
+            let Some(offset) = found else { return };
+            let block = from + offset;
+            let stored = tags[block * tag_bytes..][..tag_bytes].into();
+            bad.push(Bad { block: first + block, why: Why::Tag(stored) });
+            from = block + 1;
+        }
+    }
+
+    /// Which of `blocks` blocks from `sector` on the journal holds, in order.
+    async fn held(&self, sector: Sector, blocks: usize, bypass: bool) -> IoResult<Vec<Held>> {
+        let each = (0..blocks).map(|block| (block, (sector + self.sectors_of(block)).0));
+        match &self.journal {
+            Journal::Writing(writer) => {
+                let log = writer.log.borrow();
+                if log.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let held = each.filter_map(|(block, sector)| {
+                    let (section, entry) = log.find(sector)?;
+                    Some(Held { block, section, entry, trust: Trust::Memory })
+                });
+                Ok(held.collect())
+            }
+            Journal::Reading(overlay) => {
+                let mut held = Vec::new();
+                if overlay.is_empty() {
+                    return Ok(held);
+                }
+                for (block, sector) in each {
+                    let Some(Place { section, entry, certain }) = overlay.find(sector) else {
+                        continue;
+                    };
+                    let section = overlay.section(section, bypass).await;
+                    let section = section.map_err(|error| at(error.kind, Sector(sector)))?;
+                    let trust = if certain { Trust::Tag } else { Trust::Home };
+                    held.push(Held { block, section, entry, trust });
+                }
+                Ok(held)
+            }
+        }
+    }
+
+    /// Whether a block of the log is not home yet, or the journal of a read-only opening has it.
+    pub(super) fn is_pending(&self, sector: Sector) -> bool {
+        match &self.journal {
+            Journal::Writing(writer) => writer.log.borrow().find(sector.0).is_some(),
+            Journal::Reading(overlay) => overlay.find(sector.0).is_some(),
+        }
+    }
+
+    /// Copies what the journal holds over the data; blocks that it cannot vouch for become bad.
+    fn lay_over(&self, sector: Sector, data: &mut Segments, held: &[Held], bad: &mut Vec<Bad>) {
+        let journal = &self.layout.journal;
+        let mut block = vec![0; self.block_bytes()];
+        let mut home = vec![0; self.block_bytes()];
+        for held in held {
+            let bytes = held.section.bytes.borrow();
+            journal.read_data(bytes.as_slice(), held.entry, &mut block);
+            let offset = held.block * self.block_bytes();
+            if held.trust == Trust::Home {
+                data.copy_to(offset, &mut home);
+                if home != block {
+                    bad.push(Bad { block: held.block, why: Why::Uncertain });
+                }
+                continue;
+            }
+            data.copy_from(offset, &block);
+            let at = sector + self.sectors_of(held.block);
+            let tag = journal.entry_tag(bytes.as_slice(), held.entry);
+            if held.trust == Trust::Tag && self.tagger.verify(at.0, &block, tag).is_some() {
+                bad.push(Bad { block: held.block, why: Why::Tag(tag.into()) });
+            }
+        }
+    }
+
+    /// Whether the tags stored for these blocks, the journal's where it is newer, vouch for the
+    /// request's data.
+    pub(super) async fn vouch(&self, bio: &Bio) -> IoResult {
+        if self.vouch_once(bio, bio.bypass).await.is_ok() {
+            return Ok(());
+        }
+        let _held = self.home.lock_shared(bio.sector.0..bio.end().0).await;
+        self.vouch_once(bio, true).await
+    }
+
+    async fn vouch_once(&self, bio: &Bio, bypass: bool) -> IoResult {
+        let (block_bytes, tag_bytes) = (self.block_bytes(), self.layout.tag_bytes);
+        let held = self.held(bio.sector, self.blocks_in(bio.sectors()), bypass).await?;
+        let mut tags = Vec::new();
+        for run in self.layout.runs(bio.sector, bio.sectors()) {
+            let mut of_run = vec![0; self.blocks_in(run.sectors) * tag_bytes];
+            self.fetch_tags(&run, &mut of_run, bypass).await?;
+            tags.extend(of_run);
+        }
+        for held in held {
+            let bytes = held.section.bytes.borrow();
+            let newer = self.layout.journal.entry_tag(bytes.as_slice(), held.entry);
+            let stored = &mut tags[held.block * tag_bytes..][..tag_bytes];
+            if held.trust == Trust::Home && stored != newer {
+                return Err(IoErrorKind::Protection.at(bio.sector + self.sectors_of(held.block)));
+            }
+            stored.copy_from_slice(newer);
+        }
+        bio.data.try_each_block(block_bytes, |block, data| {
+            let at = bio.sector + self.sectors_of(block);
+            let tag = &tags[block * tag_bytes..][..tag_bytes];
+            match self.tagger.verify(at.0, data, tag) {
+                None => Ok(()),
+                Some(_) => Err(IoErrorKind::Protection.at(at)),
+            }
+        })
+    }
+}
+
+/// The blocks whose home copy is not looked at, in order.
+fn skipped(held: &[Held]) -> impl Iterator<Item = usize> + '_ {
+    held.iter().filter(|held| held.trust != Trust::Home).map(|held| held.block)
+}
+
+/// The smallest range of blocks outside of which everything is skipped; none if all is.
+fn uncovered(held: &[Held], blocks: usize) -> Option<Range<usize>> {
+    let skipped: Vec<usize> = skipped(held).collect();
+    let first = (0..).zip(&skipped).take_while(|(at, block)| at == *block).count();
+    let ends = (0..blocks).rev().zip(skipped.iter().rev());
+    let last = blocks - ends.take_while(|(at, block)| at == *block).count();
+    (first < last).then_some(first..last)
+}
+
+/// The parts of `range` that are not skipped.
+fn gaps(held: &[Held], range: Range<usize>) -> Vec<Range<usize>> {
+    let mut gaps = Vec::new();
+    let mut from = range.start;
+    for block in skipped(held).filter(|block| range.contains(block)) {
+        gaps.push(from..block);
+        from = block + 1;
+    }
+    gaps.push(from..range.end);
+    gaps.retain(|gap| !gap.is_empty());
+    gaps
+}
+
+/// Runs both futures together.
+async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut from_a, mut from_b) = (None, None);
+    poll_fn(move |context| {
+        if from_a.is_none()
+            && let Poll::Ready(value) = a.as_mut().poll(context)
+        {
+            from_a = Some(value);
+        }
+        if from_b.is_none()
+            && let Poll::Ready(value) = b.as_mut().poll(context)
+        {
+            from_b = Some(value);
+        }
+        match (from_a.take(), from_b.take()) {
+            (Some(a), Some(b)) => Poll::Ready((a, b)),
+            (a, b) => {
+                (from_a, from_b) = (a, b);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,202 @@
+//! The power is cut at every step, with every kind of leftover; then once more during recovery.
+
+use super::disk::Step;
+use super::*;
+use std::collections::BTreeMap;
+
+/// What the test did, and between which marks.
+struct History {
+    /// For each block, its versions with the mark before their submission.
+    writes: BTreeMap<u64, Vec<(usize, u64)>>,
+    /// (mark when a flush was complete, everything submitted before this mark was completed then).
+    flushes: Vec<(usize, usize)>,
+}
+
+impl History {
+    /// The versions that block `sector` may have after a cut behind mark `mark`.
+    fn legal(&self, sector: u64, mark: usize) -> Vec<u64> {
+        let flushed =
+            self.flushes.iter().filter(|(done, _)| *done <= mark).map(|(_, of)| *of).max();
+        let mut legal = vec![0];
+        for &(submitted, version) in self.writes.get(&sector).into_iter().flatten() {
+            if submitted > mark {
+                break;
+            }
+            if flushed.is_some_and(|flushed| submitted < flushed) {
+                legal.clear();
+            }
+            legal.push(version);
+        }
+        legal
+    }
+}
+
+/// Images that a power cut behind `steps[..cut]` can leave: what was flushed is there; of the rest
+/// all, nothing, and some choices, in which single sectors of a write may be missing.
+fn leftovers(base: &[u8], steps: &[Step], cut: usize, choices: u64) -> Vec<Vec<u8>> {
+    let flushed =
+        steps[..cut].iter().rposition(|step| matches!(step, Step::Flush)).map_or(0, |at| at + 1);
+    let mut durable = base.to_vec();
+    let apply = |image: &mut Vec<u8>, step: &Step, keep: &mut dyn FnMut() -> bool| {
+        if let Step::Write { at, bytes } = step {
+            for (index, sector) in bytes.chunks(512).enumerate() {
+                if keep() {
+                    let start = at + index * 512;
+                    image[start..start + sector.len()].copy_from_slice(sector);
+                }
+            }
+        }
+    };
+    for step in &steps[..flushed] {
+        apply(&mut durable, step, &mut || true);
+    }
+    let loose = &steps[flushed..cut];
+    if !loose.iter().any(|step| matches!(step, Step::Write { .. })) {
+        return vec![durable];
+    }
+    let mut images = vec![durable.clone()];
+    for choice in 0..=choices {
+        let mut image = durable.clone();
+        let mut dice = choice.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ cut as u64;
+        for step in loose {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(choice);
+            let fate = dice >> 62;
+            let mut torn = dice;
+            apply(&mut image, step, &mut || {
+                torn = torn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(11);
+                choice == 0 || fate == 0 || fate == 1 && torn >> 63 == 0
+            });
+        }
+        images.push(image);
+    }
+    images
+}
+
+/// Writes and flushes at random on a small volume, and remembers.
+async fn workload(disk: &Rc<Disk>, seed: u64, close: bool, rounds: usize) -> History {
+    let volume = opened(disk).await;
+    let device = volume.device();
+    let spb = device.limits().logical_block.sectors();
+    let blocks = device.limits().sectors.min(400) / spb;
+    let mut history = History { writes: BTreeMap::new(), flushes: Vec::new() };
+    let mut dice = seed;
+    let mut roll = move |sides: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (dice >> 33) % sides
+    };
+    for round in 0..rounds {
+        let submitted = round * 2;
+        disk.mark(submitted);
+        let version = round as u64 + 1;
+        match roll(8) {
+            0 => {
+                device.flush().await.unwrap();
+                history.flushes.push((submitted + 1, submitted));
+            }
+            kind => {
+                let start = roll(blocks) * spb;
+                let count = (1 + roll(if kind == 1 { blocks } else { 20 })) * spb;
+                let count = count.min(blocks * spb - start);
+                let version = if kind < 3 { 0 } else { version };
+                for sector in (start..start + count).step_by(usize_of(spb)) {
+                    history.writes.entry(sector).or_default().push((submitted, version));
+                }
+                if version == 0 {
+                    let mut zero = Bio::write_zeroes(Sector(start), count, kind == 2);
+                    device.submit(&mut zero).await.unwrap();
+                } else {
+                    put(&device, start, count, version).await.unwrap();
+                }
+            }
+        }
+        disk.mark(submitted + 1);
+    }
+    if close {
+        volume.close().await.unwrap();
+        history.flushes.push((rounds * 2, rounds * 2));
+        disk.mark(rounds * 2);
+    }
+    history
+}
+
+/// Every block is one of its legal versions; read-only first, which must not write.
+async fn assert_legal(image: Vec<u8>, history: &History, mark: usize, what: &str) -> Rc<Disk> {
+    let disk = Disk::holding(image.clone());
+    {
+        let volume = Integrity::open(disk.device(), options().read_only()).await.unwrap();
+        assert_blocks(&volume, history, mark, what).await;
+    }
+    assert!(disk.content() == image, "{what}: read-only wrote");
+    disk.record(mark as u64);
+    let volume = opened(&disk).await;
+    assert_blocks(&volume, history, mark, what).await;
+    assert_eq!(volume.mismatches(), 0, "{what}");
+    disk
+}
+
+async fn assert_blocks(volume: &Rc<Integrity>, history: &History, mark: usize, what: &str) {
+    let device = volume.device();
+    let spb = device.limits().logical_block.sectors();
+    let total = device.limits().sectors.min(400) / spb * spb;
+    let found = read(&device, 0, total).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    for (index, block) in found.chunks(bytes(spb)).enumerate() {
+        let sector = index as u64 * spb;
+        let legal = history.legal(sector, mark);
+        let ok = legal.iter().any(|&version| block == pattern(sector, spb, version));
+        assert!(ok, "{what}: sector {sector} is none of versions {legal:?}");
+    }
+}
+
+fn torture(block: u64, journal: u64, seed: u64, close: bool, rounds: usize, every: usize) {
+    runtime::block_on(async move {
+        let disk = made(3000, &format_options(block, journal)).await;
+        let base = disk.content();
+        disk.record(seed);
+        let history = workload(&disk, seed, close, rounds).await;
+        let steps = disk.steps();
+        let mut mark = 0;
+        for cut in 0..=steps.len() {
+            if let Some(Step::Mark(reached)) = cut.checked_sub(1).map(|last| &steps[last]) {
+                mark = *reached;
+                continue;
+            }
+            if !(cut + usize_of(seed)).is_multiple_of(every) {
+                continue;
+            }
+            for (choice, image) in leftovers(&base, &steps, cut, 2).into_iter().enumerate() {
+                let what = format!("{block}/{journal} seed {seed} cut {cut} choice {choice}");
+                let recovered = assert_legal(image.clone(), &history, mark, &what).await;
+                // Cut again while that was recovering.
+                let again = recovered.steps();
+                let stride = 1 + again.len() / 4;
+                for second in (1..=again.len()).step_by(stride) {
+                    for image in leftovers(&image, &again, second, 1) {
+                        let what = format!("{what}, recovery cut {second}");
+                        assert_legal(image, &history, mark, &what).await;
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn every_cut_leaves_old_or_new_with_blocks_of_512() {
+    for seed in 1..5 {
+        torture(512, 600, seed, seed % 2 == 0, 24, 3);
+    }
+}
+
+#[test]
+fn every_cut_leaves_old_or_new_with_blocks_of_4096() {
+    for seed in 1..5 {
+        torture(4096, 1600, seed, seed % 2 == 1, 30, 3);
+    }
+}
+
+#[test]
+fn every_cut_leaves_old_or_new_with_a_journal_of_one_or_two_sections() {
+    torture(512, 1, 5, true, 16, 3);
+    torture(512, 360, 6, true, 16, 3);
+    torture(4096, 1, 7, true, 16, 3);
+}

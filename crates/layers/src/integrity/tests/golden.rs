@@ -1,0 +1,100 @@
+//! Images of the real kernel, through the layer.
+
+use super::*;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+struct Golden {
+    name: String,
+    expected: String,
+    image: Vec<u8>,
+}
+
+fn images() -> Vec<Golden> {
+    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden");
+    let text = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let names = [
+        "crc32c-4k",
+        "crc32c-4k-j1m",
+        "crc32c-512",
+        "crc32c-512+partreplayed",
+        "crc32c-512-j1m",
+        "crc32c-512-j1m+unreplayed",
+    ];
+    let entries = manifest["entries"].as_array().unwrap();
+    let image = |name: &str| {
+        let entry = entries.iter().find(|entry| entry["name"] == name).unwrap();
+        let file = folder.join(entry["files"][0]["file"].as_str().unwrap());
+        let raw = Command::new("zstd").arg("-dcq").arg(file).output().unwrap();
+        assert!(raw.status.success());
+        let expected = entry["expect_sha256"].as_str().unwrap().to_owned();
+        Golden { name: name.to_owned(), expected, image: raw.stdout }
+    };
+    names.into_iter().map(image).collect()
+}
+
+async fn digest_of(device: &Device) -> String {
+    let mut hasher = Sha256::new();
+    let total = device.limits().sectors;
+    for at in (0..total).step_by(2048) {
+        hasher.update(read(device, at, 2048.min(total - at)).await.unwrap());
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_read_only_volume_gives_the_kernels_content_and_touches_nothing() {
+    for golden in images() {
+        runtime::block_on(async move {
+            let disk = Disk::holding(golden.image.clone());
+            let volume = Integrity::open(disk.device(), options().read_only()).await.unwrap();
+            let device = volume.device();
+            assert_eq!(digest_of(&device).await, golden.expected, "{}", golden.name);
+            device.flush().await.unwrap();
+            volume.close().await.unwrap();
+            assert!(disk.content() == golden.image, "{} is untouched", golden.name);
+        });
+    }
+}
+
+#[test]
+fn a_writable_volume_replays_and_gives_the_same_content() {
+    for golden in images() {
+        runtime::block_on(async move {
+            let disk = Disk::holding(golden.image);
+            let volume = opened(&disk).await;
+            assert_eq!(digest_of(&volume.device()).await, golden.expected, "{}", golden.name);
+            volume.close().await.unwrap();
+            // Now everything is home: without the journal the content is the same.
+            let volume = Integrity::open(disk.device(), options().read_only()).await.unwrap();
+            assert_eq!(digest_of(&volume.device()).await, golden.expected, "{}", golden.name);
+        });
+    }
+}
+
+#[test]
+fn a_flipped_bit_makes_exactly_its_block_unreadable_as_for_the_kernel() {
+    // The manifest's corruption tests: image byte and the plaintext bytes that are lost.
+    let cases = [("crc32c-512", 227_940, 5, 1), ("crc32c-4k", 223_844, 0, 8)];
+    for golden in images() {
+        let Some(&(_, byte, bad, sectors)) = cases.iter().find(|case| case.0 == golden.name) else {
+            continue;
+        };
+        runtime::block_on(async move {
+            let disk = Disk::holding(golden.image);
+            disk.flip(byte, 1);
+            let (options, heard) = listening();
+            let volume = Integrity::open(disk.device(), options).await.unwrap();
+            let device = volume.device();
+            let error = device.read(Sector(0), 64).await.unwrap_err();
+            assert_eq!(error, bio::IoErrorKind::Protection.at(Sector(bad)));
+            for at in (0..64).step_by(usize_of(sectors)) {
+                assert_eq!(read(&device, at, sectors).await.is_err(), at == bad, "sector {at}");
+            }
+            assert_eq!(heard.borrow().len(), 1, "told once");
+            assert_eq!(heard.borrow()[0].sector, Sector(bad));
+        });
+    }
+}
