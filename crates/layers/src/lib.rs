@@ -4,7 +4,6 @@ pub mod array;
 pub mod fault;
 pub mod file;
 pub mod integrity;
-pub mod integrity;
 pub mod limit;
 pub mod linear;
 pub mod memory;
