@@ -207,7 +207,8 @@ pub struct Extent {
     pub state: u32,
 }
 
-/// Extents in the largest `BLOCK_STATUS` chunk that we make or take; the protocol allows 2^20.
+/// Extents in the largest `BLOCK_STATUS` chunk that we make; the protocol allows 2^20, and so many
+/// are taken.
 pub const EXTENTS_MAX: usize = 1 << 16;
 
 /// Appends a `BLOCK_STATUS` chunk.
@@ -247,23 +248,34 @@ pub fn decode_hole(payload: &[u8]) -> Result<(u64, u32), WireError> {
     Ok((offset, length))
 }
 
-/// The payload of a `BLOCK_STATUS` chunk: the context's id and the extents.
+/// The payload of a `BLOCK_STATUS` chunk: the context's id and the extents. It may be 8 MiB long;
+/// whoever does not want so much at once reads the id and then [`decode_extents`].
 ///
 /// # Errors
 /// [`WireError::ChunkLength`], or [`WireError::ChunkRange`] for an empty extent.
 pub fn decode_block_status(payload: &[u8]) -> Result<(u32, Vec<Extent>), WireError> {
-    let length = length_of(payload);
-    let malformed = WireError::ChunkLength { kind: 5, found: length, expected: 12 };
+    let malformed =
+        WireError::ChunkLength { kind: 5, found: length_of(payload), expected: STATUS_LEAST };
     let (id, rest) = U32::read_from_prefix(payload).map_err(|_| malformed)?;
-    let raw = <[RawExtent]>::ref_from_bytes(rest).map_err(|_| malformed)?;
-    if raw.is_empty() || raw.len() > EXTENTS_MAX {
-        return Err(malformed);
-    }
-    if raw.iter().any(|e| e.length.get() == 0) {
+    let extents = decode_extents(rest)?;
+    if extents.is_empty() { Err(malformed) } else { Ok((id.get(), extents)) }
+}
+
+/// Consecutive extents, [`EXTENT_BYTES`] each.
+///
+/// # Errors
+/// [`WireError::ChunkLength`], or [`WireError::ChunkRange`] for an empty extent.
+pub fn decode_extents(bytes: &[u8]) -> Result<Vec<Extent>, WireError> {
+    let raw = <[RawExtent]>::ref_from_bytes(bytes).map_err(|_| WireError::ChunkLength {
+        kind: 5,
+        found: length_of(bytes),
+        expected: STATUS_LEAST,
+    })?;
+    if raw.iter().any(|extent| extent.length.get() == 0) {
         return Err(WireError::ChunkRange { offset: 0, length: 0 });
     }
-    let extents = raw.iter().map(|e| Extent { length: e.length.get(), state: e.state.get() });
-    Ok((id.get(), extents.collect()))
+    let extent = |raw: &RawExtent| Extent { length: raw.length.get(), state: raw.state.get() };
+    Ok(raw.iter().map(extent).collect())
 }
 
 /// What an error chunk says.
@@ -314,7 +326,7 @@ fn check_length(kind: ChunkKind, length: u32) -> Result<(), WireError> {
         ChunkKind::None => (0, 0),
         ChunkKind::OffsetData => (9, u32::MAX),
         ChunkKind::OffsetHole => (12, 12),
-        ChunkKind::BlockStatus => (12, 4 + 8 * (EXTENTS_MAX_U32)),
+        ChunkKind::BlockStatus => (STATUS_LEAST, 4 + 8 * (1 << 20)),
         ChunkKind::Error => (6, ERROR_MAX),
         ChunkKind::ErrorOffset => (14, ERROR_MAX),
         ChunkKind::OtherError(_) => (6, ERROR_MAX),
@@ -388,13 +400,17 @@ struct RawErrorHead {
     message_length: U16,
 }
 
+/// Bytes of an extent.
+pub const EXTENT_BYTES: usize = size_of::<RawExtent>();
+
 const _: () = assert!(SIMPLE_BYTES == 16 && CHUNK_BYTES == 20 && size_of::<RawData>() == 28);
 
 const SIMPLE_MAGIC: u32 = 0x6744_6698;
 const CHUNK_MAGIC: u32 = 0x668e_33ef;
 const DONE: u16 = 1;
 const ERROR_BIT: u16 = 0x8000;
-const EXTENTS_MAX_U32: u32 = 1 << 16;
+/// A context and one extent.
+const STATUS_LEAST: u32 = 12;
 /// Head, message, and room for fields of error chunks yet unknown.
 const ERROR_MAX: u32 = 6 + 4096 + 1024;
 
