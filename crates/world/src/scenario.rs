@@ -5,7 +5,6 @@ use crate::image::Image;
 use crate::power::Power;
 use crate::schedule::SimDriver;
 use ::integrity::FormatOptions;
-use ::integrity::layout::DeviceSectors;
 use bio::{Device, Events, IoResult, LocalFuture, Scrub};
 use checksum::Algorithm;
 use layers::integrity::{self, Integrity};
@@ -196,14 +195,6 @@ impl Tagged {
         }
     }
 
-    /// Where its data and tags lie, behind superblock and journal.
-    fn body(&self, sectors: u64) -> Range<u64> {
-        let device = DeviceSectors::Interleaved(sectors);
-        let made = ::integrity::format(device, &self.format());
-        let (_, layout) = made.unwrap_or_else(|error| panic!("a member of a scenario: {error}"));
-        layout.initial_sectors..sectors
-    }
-
     async fn make(self, device: Device) -> Result<(), String> {
         let options = self.format();
         let made = integrity::create(&device, &options, integrity::Wipe::TagsOnly, |_, _| {});
@@ -237,7 +228,7 @@ fn tagged(name: &'static str, kind: Tagged, sectors: u64, member_block: BlockSiz
     Scenario {
         member_sectors: sectors,
         verified: true,
-        damageable: kind.body(sectors),
+        damageable: 0..sectors,
         format: Box::new(format),
         open: Box::new(open),
         ..disk(name, member_block)

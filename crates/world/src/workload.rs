@@ -147,6 +147,12 @@ pub fn damage(rng: &mut Rng, scenario: &Scenario, victims: usize, life: &mut Lif
         match rng.below(10) {
             0 => life.missing.push(disk),
             1 => insert(rng, life, Step::Gone { disk }),
+            2 if scenario.verified && range.start == 0 => {
+                // The fields of a superblock lie in its first bytes.
+                let mask = 1 << rng.below(8);
+                let byte = rng.index(64);
+                insert(rng, life, Step::Flip { disk, sector: 0, byte, mask });
+            }
             _ => {
                 for _ in 0..=rng.below(3) {
                     let start = range.start + rng.below(range.end - range.start);
