@@ -66,7 +66,6 @@ impl Places {
     }
 
     /// Reads everything that may have been written.
-    #[must_use]
     pub fn reads(&self) -> impl Iterator<Item = Step> {
         self.hot.iter().map(|&(block, blocks)| Step::Read { block, blocks })
     }
