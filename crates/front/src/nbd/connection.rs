@@ -29,8 +29,9 @@ use units::usize_of;
 
 /// Requests of one connection that are under way at once.
 const IN_FLIGHT_MAX: usize = 1024;
-/// Bytes received at once: many small requests with their payloads.
-const INPUT_BYTES: usize = 256 << 10;
+/// Bytes received at once: many small requests with their payloads. Each connection holds as much
+/// of the budget for its life.
+pub(super) const INPUT_BYTES: usize = 128 << 10;
 /// Bytes received at once after a large payload: what follows is probably another one, and what
 /// is received here of it has to be copied.
 const INPUT_BYTES_BETWEEN_PAYLOADS: usize = 4 << 10;
@@ -62,7 +63,7 @@ pub(super) struct Connection {
     slots: Semaphore,
     /// When bytes last moved, either way.
     progress: Cell<Duration>,
-    /// What the reader waits for.
+    /// What the reader waits for, if for anything.
     reading: Cell<Reading>,
     /// Wakes the reader when it is to stop.
     reader: RefCell<Option<Waker>>,
@@ -89,7 +90,7 @@ impl Connection {
             replies: Rc::default(),
             slots: Semaphore::new(IN_FLIGHT_MAX),
             progress: Cell::new(now()),
-            reading: Cell::new(Reading::Handshake),
+            reading: Cell::new(Reading::Request),
             reader: RefCell::default(),
         }
     }
@@ -97,7 +98,9 @@ impl Connection {
     /// Serves the client until it leaves, breaks the protocol, or the server stops. Requests
     /// under way run to their end first.
     pub(super) async fn run(self: Rc<Self>) {
+        let _input = self.afford(INPUT_BYTES).await;
         let mut input = Input::new();
+        self.wait_for(Reading::Handshake);
         let Ok(negotiated) = self.handshake(&mut input).await else {
             self.abort();
             return;
@@ -150,6 +153,12 @@ impl Connection {
     pub(super) fn handshake_stalled_for(&self) -> Option<Duration> {
         let waiting = self.reading.get() == Reading::Handshake;
         waiting.then(|| now().saturating_sub(self.progress.get()))
+    }
+
+    /// The client's time starts now: what was before may have been our own slowness.
+    fn wait_for(&self, reading: Reading) {
+        self.progress.set(now());
+        self.reading.set(reading);
     }
 
     async fn handshake(&self, input: &mut Input) -> Result<ServerNegotiated, Ended> {
@@ -270,7 +279,7 @@ impl Connection {
         let mut filled = input.bytes().len().min(length);
         body.as_mut_slice()[..filled].copy_from_slice(&input.bytes()[..filled]);
         input.consume(filled);
-        self.reading.set(Reading::Payload);
+        self.wait_for(Reading::Payload);
         while filled < length {
             let mut part = std::mem::replace(body, Buf::alloc(0));
             let rest = part.split_off(length.min(filled + PAYLOAD_STEP));

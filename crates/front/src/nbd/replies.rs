@@ -139,6 +139,7 @@ impl Replies {
             let mut buffers = batch.buffers();
             while !self.dead.get() && !buffers.is_empty() {
                 let later = buffers.split_off(buffers.len_bytes().min(SEND_BYTES_MAX));
+                progress();
                 self.sending.set(true);
                 let sent = stream.send_all(buffers).await;
                 self.sending.set(false);

@@ -1,7 +1,7 @@
 //! The server itself: listening, accepting, watching, stopping.
 
 use super::address::{Address, BindError, bind};
-use super::connection::{Connection, Shared};
+use super::connection::{Connection, INPUT_BYTES, Shared};
 use super::volume::Volume;
 use bio::{Device, IoResult};
 use nbd::{BlockSizes, CONTEXT_ALLOCATION, CONTEXT_INTEGRITY, PAYLOAD_MAX, TransmissionFlags, Uri};
@@ -19,17 +19,22 @@ use units::Sector;
 /// Bytes of buffers that all connections together hold at most, unless told otherwise.
 pub const BUDGET_BYTES: usize = 128 << 20;
 
-/// The least budget: a few of the largest requests at once.
+/// The least budget: every client's input, and the largest request with room for others.
 const BUDGET_BYTES_MIN: usize = 80 << 20;
 /// Clients at once; more wait to be accepted.
-const CONNECTIONS_MAX: usize = 1024;
+const CONNECTIONS_MAX: usize = 256;
 /// For how long a client may stop in the middle of a message while others wait for its buffers,
 /// or in the middle of a handshake.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 20 });
 /// For how long clients may take to accept their last replies when the server stops.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How often all that is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+const _: () = {
+    let inputs = CONNECTIONS_MAX * INPUT_BYTES;
+    assert!(BUDGET_BYTES_MIN - inputs > 40 << 20, "the largest request can always be afforded");
+};
+
 /// Pause after the system had no socket for us.
 const SHORTAGE: Duration = Duration::from_millis(100);
 
@@ -110,14 +115,14 @@ impl Server {
             stopping: Cell::new(false),
         });
         let clients = Rc::new(Clients::default());
-        let watch = spawn(watch(Rc::clone(&shared), Rc::clone(&clients)));
-        clients.accept_until(&self.listener, &shared, shutdown).await;
+        let watching = watch(&shared, &clients);
+        let serving = clients.accept_until(&self.listener, &shared, shutdown);
+        beside(watching, serving).await;
 
         shared.stopping.set(true);
         clients.each(Connection::stop);
-        let last_call = spawn(last_call(Rc::clone(&clients)));
-        clients.left.until(|| clients.count() == 0).await;
-        drop((watch, last_call));
+        let all_left = clients.left.until(|| clients.count() == 0);
+        beside(last_call(&clients), all_left).await;
         let flushed = match device.limits().read_only {
             true => Ok(()),
             false => device.flush().await,
@@ -193,8 +198,8 @@ impl Clients {
 
 /// Cuts off clients that keep others waiting. A client may take as long as it likes between
 /// requests, and also within one as long as nobody needs what is held for it.
-async fn watch(shared: Rc<Shared>, clients: Rc<Clients>) {
-    while !shared.stopping.get() {
+async fn watch(shared: &Shared, clients: &Clients) {
+    loop {
         sleep(LOOK).await;
         let starving =
             shared.starving.get().is_some_and(|since| now().saturating_sub(since) >= PATIENCE);
@@ -208,13 +213,24 @@ async fn watch(shared: Rc<Shared>, clients: Rc<Clients>) {
     }
 }
 
-async fn last_call(clients: Rc<Clients>) {
+async fn last_call(clients: &Clients) {
     sleep(FAREWELL).await;
     clients.each(|connection| {
         if connection.stalled_for().is_some() {
             connection.abort();
         }
     });
+}
+
+/// Runs `main` to its end, and `other` beside it for as long.
+async fn beside(other: impl Future<Output = ()>, main: impl Future<Output = ()>) {
+    let (mut other, mut main) = (pin!(other), pin!(main));
+    let mut other_runs = true;
+    std::future::poll_fn(|context| {
+        other_runs = other_runs && other.as_mut().poll(context).is_pending();
+        main.as_mut().poll(context)
+    })
+    .await;
 }
 
 /// What the handshake says of the device.

@@ -496,6 +496,37 @@ fn the_budget_bounds_what_is_held_and_starves_nobody() {
 }
 
 #[test]
+fn a_client_that_holds_the_buffers_and_stops_is_cut_off() {
+    let server = TestServer::start_with(None, 1, false, || {
+        TestDevice::new(64 * MIB / 512, BlockSize::B4096, |_| {})
+    });
+    let mut idle = Peer::structured(&server);
+    // Two that announce more than they send take most of 80 MiB; one does not take its reply.
+    let mut stuck: Vec<Peer> = (0..2).map(|_| Peer::structured(&server)).collect();
+    for peer in &mut stuck {
+        peer.request(Command::Write, none(), 0, 32 << 20);
+    }
+    let mut deaf = Peer::structured(&server);
+    deaf.request(Command::Read, none(), 0, 14 << 20);
+    std::thread::sleep(Duration::from_millis(200));
+    // Nobody is cut off while nobody else needs the buffers, however long that is.
+    let mut wanting = Peer::structured(&server);
+    let reply = wanting.ask(Command::Read, none(), 0, 32 << 20);
+    assert_eq!(reply.data[0].1.len(), 32 << 20);
+    stuck.iter_mut().for_each(Peer::expect_end);
+    // Who was only idle is still there.
+    assert_eq!(idle.ask(Command::Read, none(), 0, 1).data.len(), 1);
+}
+
+#[test]
+fn a_client_that_does_not_shake_hands_is_cut_off() {
+    let server = TestServer::start(plain);
+    let mut silent = Peer::connect(&server);
+    silent.bytes(18);
+    silent.expect_end();
+}
+
+#[test]
 fn stopping_finishes_what_is_under_way_and_takes_nothing_new() {
     let server = TestServer::start(|| {
         let device = plain();
