@@ -149,7 +149,7 @@ async fn assert_blocks(volume: &Rc<Integrity>, history: &History, mark: usize, w
 
 fn torture(block: u64, journal: u64, seed: u64, close: bool, rounds: usize, every: usize) {
     runtime::block_on(async move {
-        let disk = made(3000, &format_options(block, journal)).await;
+        let disk = made(journal + 700, &format_options(block, journal)).await;
         let base = disk.content();
         disk.record(seed);
         let history = workload(&disk, seed, close, rounds).await;
@@ -167,10 +167,11 @@ fn torture(block: u64, journal: u64, seed: u64, close: bool, rounds: usize, ever
                 let what = format!("{block}/{journal} seed {seed} cut {cut} choice {choice}");
                 let recovered = assert_legal(image.clone(), &history, mark, &what).await;
                 // Cut again while that was recovering.
+                // Most is undecided just before a flush.
                 let again = recovered.steps();
-                let stride = 1 + again.len() / 4;
-                for second in (1..=again.len()).step_by(stride) {
-                    for image in leftovers(&image, &again, second, 1) {
+                let flushes = again.iter().enumerate().filter(|(_, s)| matches!(s, Step::Flush));
+                for second in flushes.map(|(at, _)| at).chain([again.len()]) {
+                    for image in leftovers(&image, &again, second, 3) {
                         let what = format!("{what}, recovery cut {second}");
                         assert_legal(image, &history, mark, &what).await;
                     }
