@@ -182,28 +182,26 @@ impl<'a> Explorer<'a> {
             Profile::Within => 1 + rng.index(self.scenario.redundancy),
             _ => 1 + rng.index(self.scenario.members),
         };
-        damage(rng, self.scenario, victims, &mut first);
+        damage(rng, self.scenario, victims, self.honest, &mut first);
         if self.honest {
             return self.cuts(rng, first, &places);
         }
         self.within(rng, first, &places)
     }
 
-    /// Damage within redundancy: all is right at once, and after healing also without the victims'
-    /// peers.
+    /// Damage within redundancy: all is right at once, and after healing also without others.
     fn within(&mut self, rng: &mut Rng, first: Life, places: &Places) -> Result<(), Box<Failure>> {
         let mut lives = vec![first];
         let away = !lives[0].missing.is_empty()
             || lives[0].steps.iter().any(|step| matches!(step, Step::Gone { .. }));
         lives[0].steps.push(Step::Settle);
         lives[0].steps.extend(places.reads());
-        if !away && self.scenario.made().blocks > 0 && rng.percent(50) {
+        if away || rng.percent(50) {
+            // Who was away comes back, and must not be believed; who was not is healed, and then
+            // everybody is good enough to stand in for the others.
             lives[0].steps.push(Step::Scrub);
             let mut second = afterlife(rng, self.scenario, places);
-            let mut members: Vec<usize> = (0..self.scenario.members).collect();
-            rng.shuffle(&mut members);
-            members.truncate(rng.index(self.scenario.redundancy + 1));
-            second.missing = members;
+            second.missing = if away { Vec::new() } else { self.missing(rng) };
             lives.push(second);
         }
         let mut start = fresh(self.scenario, self.seed);
@@ -238,10 +236,22 @@ impl<'a> Explorer<'a> {
         path: &mut Vec<Life>,
         places: &Places,
     ) -> Result<(), Box<Failure>> {
-        path.push(afterlife(rng, self.scenario, places));
+        let mut after = afterlife(rng, self.scenario, places);
+        if self.honest {
+            // Who was away is stale, but if all others are damaged beyond opening, nobody is left
+            // to say so (see docs/faults.md): it stays away.
+            for life in path.iter() {
+                after.missing.extend(&life.missing);
+                after.missing.extend(life.steps.iter().filter_map(|step| match *step {
+                    Step::Gone { disk } => Some(disk),
+                    _ => None,
+                }));
+            }
+        }
+        path.push(after);
         let deeper = path.len() == 2 && rng.percent(30);
         let watch = if deeper { Watch::Sample(3, rng.next_u64()) } else { Watch::Nothing };
-        let outcome = self.live(start, path, watch)?;
+        let outcome = self.live(start.clone(), path, watch)?;
         for point in &outcome.points {
             for survival in survivals(&point.disks, 3, rng) {
                 let last = path.len() - 1;
@@ -250,8 +260,38 @@ impl<'a> Explorer<'a> {
                 self.recovery(rng, cut(point, survival), path, places)?;
             }
         }
+        if !self.honest && self.scenario.redundancy > 0 && rng.percent(20) {
+            self.degraded(rng, start, path, places)?;
+        }
         path.pop();
         Ok(())
+    }
+
+    /// The last life again, but with time to make redundancy true; then without some members.
+    fn degraded(
+        &mut self,
+        rng: &mut Rng,
+        start: Start,
+        path: &mut Vec<Life>,
+        places: &Places,
+    ) -> Result<(), Box<Failure>> {
+        let at = path.len() - 1;
+        path[at].end = End::Close;
+        path[at].steps.extend([Step::Wait(RESYNC_MICROS), Step::Settle]);
+        let outcome = self.live(start, path, Watch::Nothing)?;
+        let mut look = afterlife(rng, self.scenario, places);
+        look.missing = self.missing(rng);
+        path.push(look);
+        self.live(closed(&outcome.end), path, Watch::Nothing)?;
+        path.pop();
+        Ok(())
+    }
+
+    fn missing(&self, rng: &mut Rng) -> Vec<usize> {
+        let mut members: Vec<usize> = (0..self.scenario.members).collect();
+        rng.shuffle(&mut members);
+        members.truncate(1 + rng.index(self.scenario.redundancy));
+        members
     }
 
     fn live(&mut self, start: Start, path: &[Life], watch: Watch) -> Result<Outcome, Box<Failure>> {
@@ -273,3 +313,5 @@ impl<'a> Explorer<'a> {
 /// Places for a power cut in the first life of a seed, and the ways each is cut.
 const POINTS: usize = 8;
 const SURVIVALS: u64 = 4;
+/// Longer than any resync of these tiny arrays takes, in simulated time.
+const RESYNC_MICROS: u64 = 120_000_000;

@@ -136,17 +136,17 @@ pub fn afterlife(rng: &mut Rng, scenario: &Scenario, places: &Places) -> Life {
 }
 
 /// Damages members: at most `victims` of them, each in runs of neighbouring sectors, since that is
-/// how damage comes.
-pub fn damage(rng: &mut Rng, scenario: &Scenario, victims: usize, life: &mut Life) {
+/// how damage comes. With `anywhere`, also where it costs the member.
+pub fn damage(rng: &mut Rng, scenario: &Scenario, victims: usize, anywhere: bool, life: &mut Life) {
     let mut members: Vec<usize> = (0..scenario.members).collect();
     rng.shuffle(&mut members);
     members.truncate(victims);
-    let range = &scenario.damageable;
+    let range = if anywhere { 0..scenario.member_sectors } else { scenario.damageable.clone() };
     for disk in members {
         match rng.below(10) {
             0 => life.missing.push(disk),
             1 => insert(rng, life, Step::Gone { disk }),
-            2 if scenario.verified && range.start == 0 => {
+            2 if scenario.verified && anywhere => {
                 // The fields of a superblock lie in its first bytes.
                 let mask = 1 << rng.below(8);
                 let byte = rng.index(64);

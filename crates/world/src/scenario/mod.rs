@@ -1,0 +1,132 @@
+//! The volumes under test: how their members are made, and how they are opened.
+
+mod bare;
+mod tagged;
+
+pub use bare::disk;
+
+use crate::disk::SimDisk;
+use crate::image::Image;
+use crate::power::Power;
+use crate::schedule::SimDriver;
+use bio::{Device, Events, IoResult, LocalFuture, Scrub};
+use runtime::Executor;
+use std::cell::OnceCell;
+use std::ops::Range;
+use std::rc::Rc;
+use units::BlockSize;
+
+/// A volume that is open.
+pub struct Volume {
+    /// Where requests go.
+    pub device: Device,
+    /// How it is read whole, if it can be.
+    pub scrub: Option<Rc<dyn Scrub>>,
+    /// Closes it cleanly: afterwards everything that was written is durable.
+    pub close: Box<dyn FnOnce() -> LocalFuture<'static, IoResult>>,
+}
+
+impl Volume {
+    /// A volume that has nothing to do at its end but to flush.
+    #[must_use]
+    pub fn flushed(device: Device) -> Self {
+        let last = device.clone();
+        let close = Box::new(move || -> LocalFuture<'static, IoResult> {
+            Box::pin(async move { last.flush().await })
+        });
+        Self { device, scrub: None, close }
+    }
+}
+
+/// A missing member is `None`. The error is for people.
+pub type Open = dyn Fn(Vec<Option<Device>>, Events) -> LocalFuture<'static, Result<Volume, String>>;
+
+/// Writes whatever makes blank disks members.
+pub type Format = dyn Fn(Vec<Device>) -> LocalFuture<'static, Result<(), String>>;
+
+/// A kind of volume.
+pub struct Scenario {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// How many members.
+    pub members: usize,
+    /// Sectors of each.
+    pub member_sectors: u64,
+    /// Their logical block.
+    pub member_block: BlockSize,
+    /// Power cuts tear the members' logical blocks too.
+    pub tearing: bool,
+    /// How many members may be damaged at the same place.
+    pub redundancy: usize,
+    /// Wrong bytes are noticed: bits may be flipped, and the answer must be right or an error.
+    pub verified: bool,
+    /// A power cut is survived with nothing but the members' honesty (no write hole, or a resync).
+    pub survives_cuts: bool,
+    /// The sectors of each member in which damage is healed; elsewhere it costs at least the member.
+    pub damageable: Range<u64>,
+    /// Makes the members.
+    pub format: Box<Format>,
+    /// Opens the volume.
+    pub open: Box<Open>,
+    /// The members as made, and the volume's blocks and block size.
+    pub made: OnceCell<Made>,
+}
+
+/// Freshly made members.
+#[derive(Clone)]
+pub struct Made {
+    /// Their content.
+    pub images: Vec<Image>,
+    /// Size of the volume in blocks.
+    pub blocks: u64,
+    /// Its logical block.
+    pub block: BlockSize,
+}
+
+impl Scenario {
+    /// The members, made once and shared from then on.
+    ///
+    /// # Panics
+    /// If they cannot be made or do not open: nothing can be tested then.
+    pub fn made(&self) -> &Made {
+        self.made.get_or_init(|| self.make())
+    }
+
+    fn make(&self) -> Made {
+        let driver = SimDriver::new(0);
+        let power = Power::new(&driver);
+        let blank = vec![Image::new(self.member_sectors); self.members];
+        let disks = self.disks(&power, blank);
+        let devices: Vec<Device> = disks.iter().map(SimDisk::device).collect();
+        let members = devices.iter().cloned().map(Some).collect();
+        let formatted = (self.format)(devices);
+        let executor = Executor::new(driver);
+        let name = self.name;
+        let made = executor.run(formatted).expect("formatting ends");
+        made.unwrap_or_else(|error| panic!("{name} cannot be made: {error}"));
+        let images = disks.iter().map(|disk| disk.image()).collect();
+        let opened = executor.run((self.open)(members, Events::none())).expect("opening ends");
+        let volume = opened.unwrap_or_else(|error| panic!("{name} does not open: {error}"));
+        let limits = volume.device.limits();
+        let block = limits.logical_block;
+        Made { images, blocks: limits.sectors / block.sectors(), block }
+    }
+
+    /// Disks that hold `images`.
+    #[must_use]
+    pub fn disks(&self, power: &Rc<Power>, images: Vec<Image>) -> Vec<Rc<SimDisk>> {
+        let disk = |(index, image)| {
+            let disk = SimDisk::new(power, index, image, self.member_block);
+            if self.tearing { disk.tearing_blocks() } else { disk }
+        };
+        images.into_iter().enumerate().map(disk).collect()
+    }
+}
+
+/// Every kind of volume.
+#[must_use]
+pub fn all() -> Vec<Scenario> {
+    let mut all = bare::all();
+    all.extend(tagged::all());
+    all
+}

@@ -1,0 +1,99 @@
+//! Volumes over dm-integrity alone, and the tagged members that arrays are made of.
+
+use super::bare::{disk, only};
+use super::{Scenario, Volume};
+use ::integrity::FormatOptions;
+use bio::{Device, Events, IoResult, LocalFuture, Scrub};
+use checksum::Algorithm;
+use layers::integrity::{self, Integrity};
+use std::rc::Rc;
+use units::BlockSize;
+
+pub(super) fn all() -> Vec<Scenario> {
+    let (small, large) = (BlockSize::B512, BlockSize::B4096);
+    let roomy = Tagged { memory_bytes: 1 << 20, ..TAGGED_512 };
+    vec![
+        tagged("integrity-512", TAGGED_512, 1100, small),
+        tagged("integrity-512-roomy", roomy, 1100, small),
+        tagged("integrity-4096", TAGGED_4096, 1800, small),
+        Scenario { tearing: true, ..tagged("integrity-4096-torn", TAGGED_4096, 1800, large) },
+    ]
+}
+
+/// What a tagged member is made of: a journal of a few sections and short metadata runs, so that
+/// both wrap and straddle often.
+#[derive(Clone, Copy)]
+pub(super) struct Tagged {
+    pub block: BlockSize,
+    journal_sectors: u64,
+    interleave_sectors: u64,
+    /// Journal in memory; the smallest makes writers wait for each other.
+    memory_bytes: usize,
+}
+
+pub(super) const TAGGED_512: Tagged = Tagged {
+    block: BlockSize::B512,
+    journal_sectors: 700,
+    interleave_sectors: 64,
+    memory_bytes: 1,
+};
+pub(super) const TAGGED_4096: Tagged =
+    Tagged { block: BlockSize::B4096, journal_sectors: 1200, memory_bytes: 1 << 20, ..TAGGED_512 };
+
+impl Tagged {
+    fn format(&self) -> FormatOptions {
+        FormatOptions {
+            block: self.block,
+            tag_size: 4,
+            journal_sectors: Some(self.journal_sectors),
+            interleave_sectors: Some(self.interleave_sectors),
+            fix_padding: true,
+            fix_hmac: true,
+            journal_mac: false,
+            salt: *b"the salt of sims",
+        }
+    }
+
+    pub(super) async fn make(self, device: Device) -> Result<(), String> {
+        let options = self.format();
+        let made = integrity::create(&device, &options, integrity::Wipe::TagsOnly, |_, _| {});
+        made.await.map(drop).map_err(|error| error.to_string())
+    }
+
+    pub(super) async fn open(
+        self,
+        device: Device,
+        events: Events,
+    ) -> Result<Rc<Integrity>, String> {
+        let mut options = integrity::Options::new(Algorithm::Crc32c, events);
+        options.memory_bytes = self.memory_bytes;
+        options.tag_cache_bytes = 8192;
+        Integrity::open(device, options).await.map_err(|error| error.to_string())
+    }
+}
+
+/// One tagged volume: whatever is damaged is an error, and a power cut costs nothing flushed.
+fn tagged(name: &'static str, kind: Tagged, sectors: u64, member_block: BlockSize) -> Scenario {
+    let format = move |members: Vec<Device>| -> LocalFuture<'static, Result<(), String>> {
+        Box::pin(async move { kind.make(only(members.into_iter().map(Some).collect())?).await })
+    };
+    let open = move |members, events| -> LocalFuture<'static, Result<Volume, String>> {
+        Box::pin(async move {
+            let layer = kind.open(only(members)?, events).await?;
+            let device = layer.device();
+            let scrub: Rc<dyn Scrub> = layer.clone();
+            let close = Box::new(move || -> LocalFuture<'static, IoResult> {
+                Box::pin(async move { layer.close().await })
+            });
+            Ok(Volume { device, scrub: Some(scrub), close })
+        })
+    };
+    Scenario {
+        member_sectors: sectors,
+        verified: true,
+        damageable: 0..sectors,
+        format: Box::new(format),
+        open: Box::new(open),
+        ..disk(name, member_block)
+    }
+}
