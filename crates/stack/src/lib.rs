@@ -5,19 +5,41 @@
 mod content;
 pub mod copy;
 pub mod create;
+mod events;
+mod explain;
+mod fault;
+mod inspect;
+mod leaf;
 mod mapfile;
 mod member;
+mod open;
+mod patched;
+mod probe;
+mod recover;
 mod signature;
 mod size;
 mod spec;
 #[cfg(test)]
 mod test_device;
+mod top;
 mod trial;
 mod verdict;
+mod volume;
 
+pub use events::{Counters, EventLog};
+pub use explain::{ExplainError, Explanation, JournalPlace, Part, Place, TagPlace, explain};
+pub use fault::{RuleError, parse_rule};
+pub use inspect::{
+    Field, Group, Inspection, IntegrityInspection, MdInspection, MemberInspection, inspect,
+};
+pub use leaf::{LeafKind, MemberError};
 pub use mapfile::{Block, Map, Status};
 pub use member::Member;
+pub use open::{OpenError, OpenOptions, WhyLeftOut, open, open_stack};
+pub use probe::{IntegrityChoice, IntegrityProblem, MdProblem};
 pub use signature::Signature;
 pub use size::{SizeError, format_size, parse_size};
 pub use spec::{ArrayLevel, Node, SpecError};
+pub use trial::{Belief, Trial};
 pub use verdict::{Fault, Verdict};
+pub use volume::{MemberState, MemberStatus, Volume, VolumeStatus};

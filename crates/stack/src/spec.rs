@@ -3,16 +3,17 @@
 //! ```text
 //!   node    = leaf | name "(" node { "," node } ")"
 //!   leaf    = "file:" PATH | "nbd://..." | "nbd+unix://..." | "memory:" SIZE | "missing"
-//!   name    = "integrity" | "raid1" | "raid5" | "raid6" | "fault"
+//!   name    = "integrity" | "raid1" | "raid4" | "raid5" | "raid6" | "fault"
 //! ```
 //!
 //! A leaf is one word. What a word cannot hold as it is (blanks, commas, parentheses, quotes) is
 //! put in double quotes, where `\"` and `\\` stand for themselves: `file:"a, b.img"`. `fault` takes
-//! one node and then its rules, as words.
+//! a leaf and then its rules, as words ([`crate::fault`]).
 //!
 //! The text is what a volume prints of itself, what `--stack` takes, and what tests and bug reports
 //! use. Here it is only read and printed; building is [`crate::open`]'s work.
 
+use crate::fault::parse_rule;
 use crate::member::Member;
 use crate::size::{format_size, parse_size};
 use std::fmt::{self, Write};
@@ -28,6 +29,8 @@ const NODES_MAX: usize = 1024;
 pub enum ArrayLevel {
     /// Mirrors.
     Raid1,
+    /// One strip of parity, always on the last member.
+    Raid4,
     /// One strip of parity.
     Raid5,
     /// Two strips of parity.
@@ -40,6 +43,7 @@ impl ArrayLevel {
     pub const fn number(self) -> i32 {
         match self {
             Self::Raid1 => 1,
+            Self::Raid4 => 4,
             Self::Raid5 => 5,
             Self::Raid6 => 6,
         }
@@ -50,6 +54,7 @@ impl ArrayLevel {
     pub const fn from_number(level: i32) -> Option<Self> {
         match level {
             1 => Some(Self::Raid1),
+            4 => Some(Self::Raid4),
             5 => Some(Self::Raid5),
             6 => Some(Self::Raid6),
             _ => None,
@@ -59,6 +64,7 @@ impl ArrayLevel {
     const fn name(self) -> &'static str {
         match self {
             Self::Raid1 => "raid1",
+            Self::Raid4 => "raid4",
             Self::Raid5 => "raid5",
             Self::Raid6 => "raid6",
         }
@@ -80,6 +86,56 @@ pub enum Node {
     Array(ArrayLevel, Vec<Node>),
     /// Faults, injected above what is below; the rules are the fault layer's words.
     Fault(Box<Node>, Vec<String>),
+}
+
+impl Node {
+    /// What the leaves below are, `missing` ones included, in the order of the text: each with the
+    /// faults directly above it, if there are any.
+    pub fn leaves(&self) -> Box<dyn Iterator<Item = &Self> + '_> {
+        match self {
+            Self::Member(_) | Self::Memory(_) | Self::Missing => Box::new(std::iter::once(self)),
+            Self::Fault(lower, _) if lower.is_leaf() => Box::new(std::iter::once(self)),
+            Self::Integrity(lower) | Self::Fault(lower, _) => lower.leaves(),
+            Self::Array(_, members) => Box::new(members.iter().flat_map(Self::leaves)),
+        }
+    }
+
+    /// Whether nothing is below it.
+    #[must_use]
+    pub const fn is_leaf(&self) -> bool {
+        matches!(self, Self::Member(_) | Self::Memory(_) | Self::Missing)
+    }
+
+    /// The member, if it is a leaf with a name, perhaps with faults above it.
+    #[must_use]
+    pub fn member(&self) -> Option<&Member> {
+        match self {
+            Self::Member(member) => Some(member),
+            Self::Fault(lower, _) => lower.member(),
+            _ => None,
+        }
+    }
+
+    /// Whether `found` is what this claims: the same levels over the same members. Members of an
+    /// array may be in any order, and injected faults change nothing about the shape.
+    #[must_use]
+    pub fn same_shape(&self, found: &Self) -> bool {
+        match (self, found) {
+            (Self::Fault(lower, _), _) => lower.same_shape(found),
+            (_, Self::Fault(lower, _)) => self.same_shape(lower),
+            (Self::Integrity(a), Self::Integrity(b)) => a.same_shape(b),
+            (Self::Array(level, claimed), Self::Array(other, members)) => {
+                let holds = |a: &[Self], b: &[Self]| {
+                    a.iter().all(|one| b.iter().any(|other| one.same_shape(other)))
+                };
+                level == other
+                    && claimed.len() == members.len()
+                    && holds(claimed, members)
+                    && holds(members, claimed)
+            }
+            _ => self == found,
+        }
+    }
 }
 
 /// Why a text is no stack.
@@ -128,18 +184,29 @@ impl Parser<'_> {
             "integrity" => Node::Integrity(Box::new(self.node(depth + 1)?)),
             "fault" => {
                 let lower = self.node(depth + 1)?;
+                if !lower.is_leaf() {
+                    let expected = "a leaf: faults are injected where the members are".to_owned();
+                    return Err(SpecError { at: start, found: "'fault'".to_owned(), expected });
+                }
                 let mut rules = Vec::new();
                 while self.eat(',') {
                     self.skip_blanks();
-                    rules.push(self.word()?);
+                    let at = self.at;
+                    let word = self.word()?;
+                    if let Err(error) = parse_rule(&word) {
+                        let (found, expected) = (format!("'{}'", error.found), error.expected);
+                        return Err(SpecError { at, found, expected: expected.to_owned() });
+                    }
+                    rules.push(word);
                 }
                 Node::Fault(Box::new(lower), rules)
             }
             "raid1" => Node::Array(ArrayLevel::Raid1, self.members(depth)?),
+            "raid4" => Node::Array(ArrayLevel::Raid4, self.members(depth)?),
             "raid5" => Node::Array(ArrayLevel::Raid5, self.members(depth)?),
             "raid6" => Node::Array(ArrayLevel::Raid6, self.members(depth)?),
             _ => {
-                let expected = "integrity, raid1, raid5, raid6 or fault".to_owned();
+                let expected = "integrity, raid1, raid4, raid5, raid6 or fault".to_owned();
                 return Err(SpecError { at: start, found: format!("'{word}'"), expected });
             }
         };
@@ -302,6 +369,24 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_is_compared_without_regard_to_order() {
+        let node = |text: &str| text.parse::<Node>().unwrap();
+        let found = node("raid5(integrity(file:a), integrity(file:b), missing)");
+        assert!(node("raid5(integrity(file:b), missing, integrity(file:a))").same_shape(&found));
+        assert!(
+            node("raid5(integrity(fault(file:b)), missing, integrity(file:a))").same_shape(&found)
+        );
+        for wrong in [
+            "raid6(integrity(file:a), integrity(file:b), missing)",
+            "raid5(integrity(file:a), file:b, missing)",
+            "raid5(integrity(file:a), integrity(file:b), integrity(file:c))",
+            "raid5(integrity(file:a), integrity(file:b))",
+        ] {
+            assert!(!node(wrong).same_shape(&found), "{wrong}");
+        }
+    }
+
+    #[test]
     fn blanks_do_not_matter() {
         let node: Node = " raid1 ( file:a ,\n file:b ) ".parse().unwrap();
         assert_eq!(node.to_string(), "raid1(file:a, file:b)");
@@ -313,7 +398,7 @@ mod tests {
             ("", 0, "a name"),
             ("raid5(file:a", 12, "')'"),
             ("raid5(file:a))", 13, "the end"),
-            ("raid7(file:a)", 0, "integrity, raid1, raid5, raid6 or fault"),
+            ("raid7(file:a)", 0, "integrity, raid1, raid4, raid5, raid6 or fault"),
             ("a.img", 0, "file:PATH, nbd://..., nbd+unix://..., memory:SIZE or missing"),
             ("file:\"a", 7, "'\"'"),
             ("file:", 0, "a path behind 'file:'"),
@@ -338,15 +423,19 @@ mod tests {
             Just("nbd://[::1]:99/ex%20port").prop_map(|uri| uri.parse().unwrap()),
             Just("nbd+unix:///?socket=/run/a%2cb.sock").prop_map(|uri| uri.parse().unwrap()),
         ];
+        let rule = prop_oneof![Just("read:8-16:medium"), Just("any:all:corrupt=1/2:7")];
+        let rules = prop::collection::vec(rule.prop_map(str::to_owned), 0..3);
+        let leaf = prop_oneof![
+            3 => leaf.clone(),
+            1 => (leaf, rules).prop_map(|(lower, rules)| Node::Fault(Box::new(lower), rules)),
+        ];
         let level =
             prop_oneof![Just(ArrayLevel::Raid1), Just(ArrayLevel::Raid5), Just(ArrayLevel::Raid6)];
         leaf.prop_recursive(3, 24, 4, move |inner| {
             prop_oneof![
                 inner.clone().prop_map(|lower| Node::Integrity(Box::new(lower))),
-                (level.clone(), prop::collection::vec(inner.clone(), 1..5))
+                (level.clone(), prop::collection::vec(inner, 1..5))
                     .prop_map(|(level, members)| Node::Array(level, members)),
-                (inner, prop::collection::vec("[ -~]{0,8}", 0..3))
-                    .prop_map(|(lower, rules)| Node::Fault(Box::new(lower), rules)),
             ]
         })
     }

@@ -75,10 +75,33 @@ pub async fn trial(
     tagger: &BlockTagger,
     hints: &[Sector],
 ) -> Result<Trial, IoError> {
+    // A second, wider look only if the first found nothing to go by.
+    sample(lower, layout, tagger, hints, &[SAMPLES, WIDER_SAMPLES]).await
+}
+
+/// The same with a handful of blocks: enough to drop a wrong guess, not to believe a right one.
+///
+/// # Errors
+/// As [`trial`].
+pub async fn trial_quick(
+    lower: &Device,
+    layout: &Layout,
+    tagger: &BlockTagger,
+    hints: &[Sector],
+) -> Result<Trial, IoError> {
+    sample(lower, layout, tagger, hints, &[QUICK_SAMPLES]).await
+}
+
+async fn sample(
+    lower: &Device,
+    layout: &Layout,
+    tagger: &BlockTagger,
+    hints: &[Sector],
+    counts: &[u64],
+) -> Result<Trial, IoError> {
     let digest_bits = 8 * u32::try_from(layout.tag_bytes.min(4)).expect("at most four");
     let mut sum = Trial { tag_bits: digest_bits, ..Trial::default() };
-    // A second, wider look only if the first found nothing to go by.
-    for count in [SAMPLES, WIDER_SAMPLES] {
+    for &count in counts {
         let blocks: Vec<u64> = sample_blocks(layout, hints, count).into_iter().collect();
         for batch in blocks.chunks(usize_of(BATCH)) {
             let looks = batch.iter().map(|&block| look(lower, layout, tagger, block));
@@ -103,6 +126,14 @@ enum Seen {
 }
 
 impl Trial {
+    /// Whether more than every fifth block does not verify: worse than ordinary damage. A volume
+    /// that was never wiped looks like this, and so does a wrong interleave, whose first run is
+    /// where it should be.
+    #[must_use]
+    pub const fn is_suspicious(&self) -> bool {
+        (self.refuted as u64 + self.unwritten as u64) * 4 > self.verified as u64
+    }
+
     const fn count(&mut self, seen: Seen) {
         match seen {
             Seen::Verified => self.verified += 1,
@@ -162,6 +193,8 @@ pub async fn read_bytes(
     }
 }
 
+/// Blocks looked at to drop a guess.
+const QUICK_SAMPLES: u64 = 4;
 /// Blocks looked at first.
 const SAMPLES: u64 = 64;
 /// Blocks looked at if those said nothing.

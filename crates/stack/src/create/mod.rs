@@ -5,11 +5,14 @@
 //! refused is refused before the first write.
 
 mod plan;
+mod run;
 mod write;
 
 pub use plan::{Identity, Plan, PlannedWrite, WriteKind, plan};
+pub use run::{Created, Phase, create, dry_run};
 pub use write::CreateProgress;
 
+use crate::leaf::MemberError;
 use crate::member::Member;
 use crate::signature::Signature;
 use crate::verdict::{Fault, Verdict};
@@ -142,6 +145,9 @@ const CHUNK_MAX: u64 = 1 << 20;
 /// Why a volume was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
+    /// One of the members cannot be opened or made.
+    #[error(transparent)]
+    Member(#[from] MemberError),
     /// Several members without an array.
     #[error("{found} members were given, but without --level there is only one")]
     OneMember {
@@ -261,12 +267,14 @@ impl Fault for CreateError {
             | Self::Journal { .. }
             | Self::Interleave { .. } => Verdict::Usage,
             Self::Io { .. } => Verdict::Failed,
+            Self::Member(error) => error.verdict(),
             _ => Verdict::Refused,
         }
     }
 
     fn advice(&self) -> Option<String> {
         let text = match self {
+            Self::Member(error) => return error.advice(),
             Self::OneMember { .. } => "choose --level 1, 5 or 6",
             Self::Nothing => "choose a level, or leave --integrity at crc32c",
             Self::NoWipeWithParity => "leave it out: on files and most devices wiping is fast",
@@ -282,6 +290,7 @@ impl Fault for CreateError {
 
     fn member(&self) -> Option<&str> {
         match self {
+            Self::Member(error) => error.member(),
             Self::Size { member, .. }
             | Self::Integrity { member, .. }
             | Self::Signature { member, .. }

@@ -1,0 +1,194 @@
+//! From options to a made volume: names, files, content, plan, writes.
+
+use super::plan::{Identity, Plan, PlannedWrite, plan};
+use super::write::{CreateProgress, Target, write};
+use super::{CreateError, CreateOptions};
+use crate::content::{Thoroughness, look};
+use crate::leaf::{self, Leaf, LeafKind, system_error};
+use crate::member::Member;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use units::SECTOR;
+
+/// What creation is doing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Phase {
+    /// Looking whether anything lies on the members.
+    Looking,
+    /// Writing.
+    Writing,
+}
+
+/// A volume that was made, or would be.
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// Sectors of the volume.
+    pub sectors: u64,
+    /// The array's UUID as md prints it; none without an array.
+    pub uuid: Option<String>,
+    /// Redundancy still has to be made true (`--no-wipe`), in the background of the first opening.
+    pub dirty: bool,
+    /// Every write, member by member, in order.
+    pub writes: Vec<PlannedWrite>,
+}
+
+impl From<Plan> for Created {
+    fn from(plan: Plan) -> Self {
+        let writes = plan.writes().cloned().collect();
+        Self { sectors: plan.sectors, uuid: plan.uuid, dirty: plan.dirty, writes }
+    }
+}
+
+/// Makes the members into a volume.
+///
+/// # Errors
+/// [`CreateError`]. Before the first write nothing is changed; after a failed write nothing opens
+/// that is not whole. Member files that were made for this are removed again.
+pub async fn create(
+    options: &CreateOptions,
+    on_progress: &mut dyn FnMut(Phase, &CreateProgress),
+) -> Result<Created, CreateError> {
+    options.check()?;
+    leaf::refuse_twice(&options.members)?;
+    let mut made = MadeFiles::default();
+    for member in &options.members {
+        made.make(member, options)?;
+    }
+    let mut targets = Vec::new();
+    let mut sizes = Vec::new();
+    for member in &options.members {
+        let opened = leaf::open(member, true).await?;
+        sizes.push(opened.device.limits().sectors);
+        let fresh = made.contains(member);
+        let blank = fresh || is_blank(member, &opened, options, on_progress).await?;
+        targets.push(Target { device: opened.device, blank });
+    }
+    let plan = plan(options, &sizes, &Identity::random(options.members.len()))?;
+    let mut writing = |progress: &CreateProgress| on_progress(Phase::Writing, progress);
+    let written = write(&plan, &targets, &mut writing).await;
+    written.map_err(|failure| CreateError::Io {
+        member: options.members[failure.member].to_string(),
+        error: failure.error,
+    })?;
+    made.keep()?;
+    Ok(plan.into())
+}
+
+/// What [`create`] would do; nothing is changed, and no file is made.
+///
+/// # Errors
+/// As [`create`], as far as can be seen without writing.
+pub async fn dry_run(
+    options: &CreateOptions,
+    on_progress: &mut dyn FnMut(Phase, &CreateProgress),
+) -> Result<Created, CreateError> {
+    options.check()?;
+    leaf::refuse_twice(&options.members)?;
+    let mut sizes = Vec::new();
+    for member in &options.members {
+        let to_make = options.member_bytes.filter(|_| member.path().is_some_and(is_absent));
+        let sectors = if let Some(bytes) = to_make {
+            bytes / SECTOR
+        } else {
+            if let (Some(path), Some(expected)) = (member.path(), options.member_bytes) {
+                refuse_other_size(path, expected)?;
+            }
+            let opened = leaf::open(member, false).await?;
+            is_blank(member, &opened, options, on_progress).await?;
+            opened.device.limits().sectors
+        };
+        sizes.push(sectors);
+    }
+    Ok(plan(options, &sizes, &Identity::random(options.members.len()))?.into())
+}
+
+/// Whether the member is known to be zero; refuses one that is not, unless it may be overwritten.
+async fn is_blank(
+    member: &Member,
+    opened: &Leaf,
+    options: &CreateOptions,
+    on_progress: &mut dyn FnMut(Phase, &CreateProgress),
+) -> Result<bool, CreateError> {
+    if options.yes {
+        return Ok(false);
+    }
+    let thoroughness = match opened.kind {
+        LeafKind::File | LeafKind::Memory => Thoroughness::Full,
+        LeafKind::BlockDevice | LeafKind::Nbd => Thoroughness::Sampled,
+    };
+    let name = member.to_string();
+    let mut tell = |done, total| on_progress(Phase::Looking, &CreateProgress { done, total });
+    let content = look(&opened.device, thoroughness, &mut tell).await;
+    let content = content.map_err(|error| CreateError::Io { member: name.clone(), error })?;
+    if let Some(&signature) = content.signatures.first() {
+        return Err(CreateError::Signature { member: name, signature });
+    }
+    if let Some(sector) = content.not_zero {
+        return Err(CreateError::NotZero { member: name, sector });
+    }
+    Ok(content.blank)
+}
+
+fn is_absent(path: &Path) -> bool {
+    std::fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+fn refuse_other_size(path: &Path, expected: u64) -> Result<(), CreateError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() != expected => {
+            let member = path.display().to_string();
+            Err(CreateError::Size { member, found: metadata.len(), expected })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Member files made here; removed again unless they are kept.
+#[derive(Default)]
+struct MadeFiles(Vec<PathBuf>);
+
+impl MadeFiles {
+    fn make(&mut self, member: &Member, options: &CreateOptions) -> Result<(), CreateError> {
+        let (Some(bytes), Some(path)) = (options.member_bytes, member.path()) else {
+            return Ok(());
+        };
+        if !is_absent(path) {
+            return refuse_other_size(path, bytes);
+        }
+        let failed =
+            |error| CreateError::Member(system_error(path.display().to_string(), true, error));
+        let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
+        self.0.push(path.to_owned());
+        file.set_len(bytes).map_err(failed)
+    }
+
+    fn contains(&self, member: &Member) -> bool {
+        member.path().is_some_and(|path| self.0.iter().any(|made| made == path))
+    }
+
+    /// Keeps them, and makes their names durable.
+    fn keep(mut self) -> Result<(), CreateError> {
+        let made = std::mem::take(&mut self.0);
+        for path in &made {
+            let folder = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            let synced = File::open(folder).and_then(|folder| folder.sync_all());
+            synced.map_err(|error| {
+                CreateError::Member(system_error(path.display().to_string(), true, error))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for MadeFiles {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // Already failing: that a useless file stays is the lesser evil.
+            let _left = std::fs::remove_file(path);
+        }
+    }
+}

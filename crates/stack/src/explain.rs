@@ -1,0 +1,238 @@
+//! Where one sector of a volume lies: member, bytes, tag, stripe, parity, journal.
+
+use crate::trial::read_bytes;
+use crate::verdict::{Fault, Verdict};
+use crate::volume::{IntegrityPart, MemberPart, Volume};
+use bio::IoError;
+use integrity::explain::tag_text;
+use integrity::{CommitIds, EntrySector};
+use md::geometry::Strip;
+use serde::Serialize;
+use units::{SECTOR, Sector, usize_of};
+
+/// What a piece of a member is to the sector that was asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// The data itself.
+    Data,
+    /// One of the copies.
+    Copy,
+    /// The XOR of its stripe.
+    P,
+    /// The syndrome of its stripe.
+    Q,
+}
+
+/// An entry of a journal that holds a block.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct JournalPlace {
+    /// The section.
+    pub section: u32,
+    /// The entry within it.
+    pub entry: u32,
+    /// The lap that its section was written in, modulo four; none: torn or damaged.
+    pub sequence: Option<u8>,
+}
+
+/// Where a block with its tag lies.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct TagPlace {
+    /// First sector of the block, as users of the dm-integrity volume count.
+    pub block_sector: u64,
+    /// Bytes of the block.
+    pub block_bytes: usize,
+    /// First byte of the tag on the member.
+    pub tag_byte: u64,
+    /// The tag as stored, in hexadecimal; none: it cannot be read.
+    pub stored: Option<String>,
+    /// The tag of the data as it lies there; none: it cannot be read.
+    pub computed: Option<String>,
+    /// Entries of the journal that hold this block, committed or not.
+    pub journal: Vec<JournalPlace>,
+}
+
+/// One piece of a member that the sector depends on.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Place {
+    /// What it is.
+    pub part: Part,
+    /// The slot; none without an array.
+    pub slot: Option<usize>,
+    /// The member; none: missing.
+    pub member: Option<String>,
+    /// The sector on what the array sees of the member (inside dm-integrity, where there is one).
+    pub member_sector: u64,
+    /// First byte of the sector on the member; none: missing.
+    pub data_byte: Option<u64>,
+    /// Its block and tag, if it has one.
+    pub tag: Option<TagPlace>,
+}
+
+/// Where a sector lies.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Explanation {
+    /// The sector that was asked for.
+    pub sector: u64,
+    /// Its stripe; none without stripes.
+    pub stripe: Option<u64>,
+    /// Which data strip of the stripe.
+    pub data_index: Option<usize>,
+    /// The data first, then parity or the other copies.
+    pub places: Vec<Place>,
+}
+
+/// Why nothing can be said.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ExplainError {
+    /// Not a sector of the volume.
+    #[error("sector {sector} was asked for, the volume has {sectors}")]
+    Outside {
+        /// Asked for.
+        sector: u64,
+        /// Sectors of the volume.
+        sectors: u64,
+    },
+    /// A member failed.
+    #[error(transparent)]
+    Io(#[from] IoError),
+}
+
+impl Fault for ExplainError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Outside { .. } => Verdict::Refused,
+            Self::Io(_) => Verdict::Failed,
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Says where `sector` lies. Reads tags, data and journals as they lie on the members, past every
+/// layer; writes nothing.
+///
+/// # Errors
+/// A sector outside; a member that fails as a whole.
+pub async fn explain(volume: &Volume, sector: Sector) -> Result<Explanation, ExplainError> {
+    let sectors = volume.device().limits().sectors;
+    if sector.0 >= sectors {
+        return Err(ExplainError::Outside { sector: sector.0, sectors });
+    }
+    let mut explanation =
+        Explanation { sector: sector.0, stripe: None, data_index: None, places: Vec::new() };
+    let Some(md) = &volume.freshest else {
+        let place = place(Part::Data, None, volume.members.first(), sector, Sector::ZERO).await?;
+        explanation.places.push(place);
+        return Ok(explanation);
+    };
+    let holder = |slot: usize| volume.members.iter().find(|part| part.slot == Some(slot));
+    let offset = |slot: usize| {
+        let own = holder(slot).and_then(|part| part.md.as_ref()).unwrap_or(md);
+        own.data_offset()
+    };
+    let mut wanted = Vec::new();
+    let geometry = md.geometry().and_then(Result::ok);
+    if let Some(geometry) = geometry {
+        let found = geometry.locate(sector);
+        explanation.stripe = Some(found.stripe);
+        explanation.data_index = Some(found.data_index);
+        wanted.push((Part::Data, found.slot, found.member_sector));
+        for slot in 0..geometry.raid_disks() {
+            let part = match geometry.strip(found.stripe, slot) {
+                Strip::Data(_) => continue,
+                Strip::P => Part::P,
+                Strip::Q => Part::Q,
+            };
+            wanted.push((part, slot, found.member_sector));
+        }
+    } else {
+        for slot in 0..usize_of(md.raid_disks().into()) {
+            wanted.push((Part::Copy, slot, sector));
+        }
+    }
+    for (part, slot, member_sector) in wanted {
+        let start = offset(slot);
+        let found = place(part, Some(slot), holder(slot), member_sector, start).await?;
+        explanation.places.push(found);
+    }
+    Ok(explanation)
+}
+
+async fn place(
+    part: Part,
+    slot: Option<usize>,
+    member: Option<&MemberPart>,
+    data_sector: Sector,
+    data_offset: Sector,
+) -> Result<Place, IoError> {
+    let inner = data_offset + data_sector.0;
+    let mut place =
+        Place { part, slot, member: None, member_sector: inner.0, data_byte: None, tag: None };
+    let Some(member) = member else { return Ok(place) };
+    place.member = Some(member.name.to_string());
+    let Some(integrity) = &member.integrity else {
+        place.data_byte = Some(inner.bytes());
+        return Ok(place);
+    };
+    let run = integrity.volume.layout().run(inner, 1);
+    place.data_byte = Some(run.data.bytes());
+    place.tag = Some(tag_place(member, integrity, inner).await?);
+    Ok(place)
+}
+
+async fn tag_place(
+    member: &MemberPart,
+    integrity: &IntegrityPart,
+    sector: Sector,
+) -> Result<TagPlace, IoError> {
+    let layout = integrity.volume.layout();
+    let spb = layout.block.sectors();
+    let block = Sector(sector.0 / spb * spb);
+    let run = layout.run(block, spb);
+    let stored = read_bytes(&member.leaf, run.tag_byte, layout.tag_bytes).await?;
+    let data = read_bytes(&member.leaf, run.data.bytes(), layout.block.bytes()).await?;
+    let computed = data.map(|data| {
+        let mut tag = vec![0; layout.tag_bytes];
+        integrity.tagger.tags(block.0, &data, &mut tag);
+        tag_text(&tag)
+    });
+    Ok(TagPlace {
+        block_sector: block.0,
+        block_bytes: layout.block.bytes(),
+        tag_byte: run.tag_byte,
+        stored: stored.map(|tag| tag_text(&tag)),
+        computed,
+        journal: journal_places(member, integrity, block).await?,
+    })
+}
+
+/// Every entry of the journal that names `block`.
+async fn journal_places(
+    member: &MemberPart,
+    integrity: &IntegrityPart,
+    block: Sector,
+) -> Result<Vec<JournalPlace>, IoError> {
+    let journal = integrity.volume.layout().journal;
+    let mut found = Vec::new();
+    let metadata_sectors = integrity::layout::SECTION_METADATA_SECTORS;
+    for section in 0..journal.sections {
+        let start = journal.section_start(section).bytes();
+        let metadata = usize_of(metadata_sectors * SECTOR);
+        let Some(metadata) = read_bytes(&member.leaf, start, metadata).await? else { continue };
+        for entry in 0..journal.entries_per_section {
+            if journal.entry_sector(&metadata, entry) == EntrySector::Used(block.0) {
+                // The lap of its metadata sector; replay also looks at the data's.
+                let within = u64::from(entry % 8);
+                let at = usize_of(within * SECTOR) + 504;
+                let mut id = [0; 8];
+                id.copy_from_slice(&metadata[at..at + 8]);
+                let lap = CommitIds::PLAIN.sequence(section, within, u64::from_le_bytes(id));
+                found.push(JournalPlace { section, entry, sequence: lap.map(|lap| lap.index()) });
+            }
+        }
+    }
+    Ok(found)
+}

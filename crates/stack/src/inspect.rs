@@ -1,0 +1,334 @@
+//! What lies on paths, field by field, and what it would assemble to. Never writes.
+
+use crate::leaf;
+use crate::member::Member;
+use crate::open::decide::{Decision, Rules, decide, describe_problem};
+use crate::open::{kind_word, look};
+use crate::probe::repair::repair;
+use crate::probe::{IntegrityChoice, IntegrityFound, MdFound, Probed};
+use crate::signature::Signature;
+use crate::verdict::Fault;
+use crate::volume::stack_text;
+use bio::{Events, IoError};
+use layers::integrity::JournalState;
+use md::superblock::{ResyncOffset, Superblock};
+use serde::Serialize;
+use units::Sector;
+
+/// A field of a superblock: its usual name, and its value as text.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Field {
+    /// As the format's own tools call it.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+}
+
+/// The dm-integrity part of a member.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct IntegrityInspection {
+    /// The superblock; empty if it cannot be made sense of.
+    pub fields: Vec<Field>,
+    /// What follows from it.
+    pub geometry: Vec<Field>,
+    /// What the tags are made with, and how that is known.
+    pub algorithm: Option<String>,
+    /// What the journal holds.
+    pub journal: Option<String>,
+    /// Why it can only be opened read-only.
+    pub restrictions: Vec<String>,
+    /// Its bytes on the member are damaged; the fields are what they must have been.
+    pub repaired: bool,
+}
+
+/// The md part of a member.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct MdInspection {
+    /// The superblock; empty if it cannot be made sense of.
+    pub fields: Vec<Field>,
+    /// Whether its checksum holds.
+    pub checksum_ok: bool,
+    /// Why md would not take it, if so.
+    pub refused: Option<String>,
+    /// Its bytes on the member are damaged; the fields are what they must have been.
+    pub repaired: bool,
+}
+
+/// A member.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MemberInspection {
+    /// As it was named.
+    pub name: String,
+    /// What it is.
+    pub kind: Option<&'static str>,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// dm-integrity, if anything like it is there.
+    pub integrity: Option<IntegrityInspection>,
+    /// md, if anything like it is there.
+    pub md: Option<MdInspection>,
+    /// Other formats, by name and byte offset.
+    pub signatures: Vec<(String, u64)>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
+/// Members that belong together, and what they make.
+#[derive(Clone, Debug, Serialize)]
+pub struct Group {
+    /// The array's UUID; none: a volume of its own.
+    pub uuid: Option<String>,
+    /// Indexes of its members.
+    pub members: Vec<usize>,
+    /// The stack that they make, as text; none: they make nothing.
+    pub stack: Option<String>,
+    /// Why not, or what is missing.
+    pub problem: Option<String>,
+    /// What to try then.
+    pub advice: Option<String>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// Each member, as named.
+    pub members: Vec<MemberInspection>,
+    /// What they make.
+    pub groups: Vec<Group>,
+}
+
+/// Looks at members, each for itself and all together. A member that cannot be opened is reported,
+/// not an error.
+pub async fn inspect(members: &[Member], choice: IntegrityChoice) -> Inspection {
+    let mut reports: Vec<MemberInspection> = Vec::new();
+    let mut probed: Vec<(usize, Probed, Option<&'static str>)> = Vec::new();
+    for (index, member) in members.iter().enumerate() {
+        let mut report = MemberInspection { name: member.to_string(), ..Default::default() };
+        match look_at(member, choice).await {
+            Ok((found, signatures)) => {
+                report.kind = Some(kind_word(found.leaf.kind));
+                report.bytes = Sector(found.leaf.device.limits().sectors).bytes();
+                let named = signatures.iter().map(|found| (found.name.to_owned(), found.offset));
+                report.signatures = named.collect();
+                probed.push((index, found, foreign(&signatures)));
+            }
+            Err(problem) => report.problem = Some(problem),
+        }
+        reports.push(report);
+    }
+    let (mut indexes, mut found, mut signatures) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, member, foreign) in probed {
+        indexes.push(index);
+        found.push(member);
+        signatures.push(foreign);
+    }
+    if let Err(error) = repair(&mut found, choice, &Events::none()).await {
+        for &index in &indexes {
+            reports[index].problem.get_or_insert_with(|| error.to_string());
+        }
+    }
+    for (&index, member) in indexes.iter().zip(&found) {
+        let report = &mut reports[index];
+        report.integrity = inspect_integrity(member);
+        report.md = inspect_md(member);
+        report.problem = report.problem.take().or_else(|| describe_problem(member));
+    }
+    let groups = group(indexes, found, signatures);
+    Inspection { members: reports, groups }
+}
+
+async fn look_at(
+    member: &Member,
+    choice: IntegrityChoice,
+) -> Result<(Probed, Vec<Signature>), String> {
+    let leaf = leaf::open(member, false).await.map_err(|error| error.to_string())?;
+    let device = leaf.device.clone();
+    let named = vec![(member.to_string().into(), Some(member.clone()), leaf)];
+    let mut found = look(named, choice, &Events::none()).await.map_err(|e| e.to_string())?;
+    let failed = |error: IoError| error.to_string();
+    let signatures = crate::content::signatures(&device).await.map_err(failed)?;
+    Ok((found.remove(0), signatures))
+}
+
+fn foreign(signatures: &[Signature]) -> Option<&'static str> {
+    let ours = ["dm-integrity", "Linux md RAID"];
+    signatures.iter().map(|found| found.name).find(|name| !ours.contains(name))
+}
+
+fn inspect_integrity(member: &Probed) -> Option<IntegrityInspection> {
+    let owned = |fields: Vec<(&'static str, String)>| {
+        fields.into_iter().map(|(name, value)| Field { name, value }).collect()
+    };
+    match &member.integrity {
+        IntegrityFound::None => None,
+        IntegrityFound::Problem(_) => Some(IntegrityInspection::default()),
+        IntegrityFound::Open(open) => {
+            let trial = &open.trial;
+            let algorithm = format!(
+                "{} ({} of {} sampled blocks verify, {} were never written)",
+                open.algorithm,
+                trial.verified,
+                trial.verified + trial.refuted,
+                trial.unwritten
+            );
+            let restrictions = open.volume.restrictions().iter();
+            let restrictions = restrictions
+                .filter(|restriction| {
+                    **restriction != layers::integrity::Restriction::ReadOnlyDevice
+                })
+                .map(ToString::to_string);
+            Some(IntegrityInspection {
+                fields: owned(integrity::explain::fields(open.volume.superblock())),
+                geometry: owned(integrity::explain::geometry(&open.layout)),
+                algorithm: Some(algorithm),
+                journal: Some(journal_text(open.volume.journal_state())),
+                restrictions: restrictions.collect(),
+                repaired: open.repaired.is_some(),
+            })
+        }
+    }
+}
+
+fn journal_text(state: &JournalState) -> String {
+    match state {
+        JournalState::Clean => "clean".to_owned(),
+        JournalState::Replayed { entries } => format!("{entries} entries were replayed"),
+        JournalState::Overlaid { entries } => format!("{entries} entries not yet replayed"),
+        JournalState::Damaged(error) => format!("damaged: {error}"),
+        JournalState::Bitmap => "holds the dirty bitmap".to_owned(),
+    }
+}
+
+fn inspect_md(member: &Probed) -> Option<MdInspection> {
+    match &member.md {
+        MdFound::None => None,
+        MdFound::Problem(_) => Some(MdInspection::default()),
+        MdFound::Sound { superblock, repaired } => {
+            let sectors = member.inner().map_or(0, |inner| inner.limits().sectors);
+            Some(MdInspection {
+                fields: md_fields(superblock),
+                checksum_ok: !repaired,
+                refused: superblock.validate(sectors).err().map(|error| error.to_string()),
+                repaired: *repaired,
+            })
+        }
+    }
+}
+
+/// The fields of an md superblock (the md specification, section 2), in the order of their bytes.
+fn md_fields(superblock: &Superblock) -> Vec<Field> {
+    let features = superblock.features();
+    let names: Vec<&str> = features.names().collect();
+    let roles = superblock.roles().zip(0..).filter(|(role, number): &(_, u32)| {
+        *number < superblock.raid_disks() || *role != md::superblock::Role::Spare
+    });
+    let roles: Vec<String> = roles.map(|(role, number)| format!("{number}: {role}")).collect();
+    let resync = match superblock.resync() {
+        ResyncOffset::Clean => "clean".to_owned(),
+        ResyncOffset::Below(sector) => format!("{sector} (not in sync from there on)"),
+    };
+    let role = superblock.role().map_or_else(|| "outside".to_owned(), |role| role.to_string());
+    let time = |time: md::superblock::Time| {
+        format!("{}.{:06} (seconds since 1970)", time.seconds(), time.microseconds())
+    };
+    let mut fields = Vec::new();
+    let mut push = |name, value: String| fields.push(Field { name, value });
+    push("version", superblock.minor().to_string());
+    push("feature_map", format!("{:#x} {}", features.0, names.join(" ")).trim_end().to_owned());
+    push("set_uuid", superblock.set_uuid().to_string());
+    push("set_name", superblock.name());
+    push("ctime", time(superblock.ctime()));
+    push("level", superblock.level().to_string());
+    push("layout", superblock.layout().to_string());
+    push("size", superblock.size().to_string());
+    push("chunksize", superblock.chunk_sectors().to_string());
+    push("raid_disks", superblock.raid_disks().to_string());
+    if let Some(sector) = superblock.bitmap_sector() {
+        push("bitmap_sector", sector.to_string());
+    }
+    push("data_offset", superblock.data_offset().to_string());
+    push("data_size", superblock.data_size().to_string());
+    push("super_offset", superblock.super_offset().to_string());
+    if let Some(sector) = superblock.recovery_offset() {
+        push("recovery_offset", sector.to_string());
+    }
+    push("dev_number", superblock.dev_number().to_string());
+    push("role", role);
+    push("cnt_corrected_read", superblock.corrected_reads().to_string());
+    push("device_uuid", superblock.device_uuid().to_string());
+    push("devflags", format!("{:#x}", superblock.device_flags().0));
+    push("utime", time(superblock.utime()));
+    push("events", superblock.events().to_string());
+    push("resync_offset", resync);
+    push("sb_csum", format!("{:#010x}", superblock.stored_checksum()));
+    push("dev_roles", roles.join(", "));
+    fields
+}
+
+/// Puts members together: those of one array, and each other volume for itself. Members without a
+/// superblock go with the only array there is, as what is left of them may be its own.
+fn group(
+    indexes: Vec<usize>,
+    found: Vec<Probed>,
+    signatures: Vec<Option<&'static str>>,
+) -> Vec<Group> {
+    type Sorted = (Option<String>, Vec<usize>, Vec<Probed>, Vec<Option<&'static str>>);
+    let mut groups: Vec<Sorted> = Vec::new();
+    let mut rest: Vec<(usize, Probed, Option<&'static str>)> = Vec::new();
+    for ((index, member), signature) in indexes.into_iter().zip(found).zip(signatures) {
+        let uuid = member.md().map(|superblock| superblock.set_uuid().to_string());
+        if uuid.is_none() {
+            rest.push((index, member, signature));
+            continue;
+        }
+        match groups.iter_mut().find(|group| group.0 == uuid) {
+            Some(group) => {
+                group.1.push(index);
+                group.2.push(member);
+                group.3.push(signature);
+            }
+            None => groups.push((uuid, vec![index], vec![member], vec![signature])),
+        }
+    }
+    let only_array = groups.len() == 1;
+    for (index, member, signature) in rest {
+        if only_array && member.open_integrity().is_none() && signature.is_none() {
+            groups[0].1.push(index);
+            groups[0].2.push(member);
+            groups[0].3.push(signature);
+        } else {
+            groups.push((None, vec![index], vec![member], vec![signature]));
+        }
+    }
+    let judge = |(uuid, members, mut probed, foreign): Sorted| {
+        let rules = Rules { read_only: true, force: false };
+        match decide(&mut probed, &foreign, rules) {
+            Ok(decision) => {
+                let problem = degraded_text(&probed, &decision);
+                let stack = Some(stack_text(&probed, &decision));
+                Group { uuid, members, stack, problem, advice: None }
+            }
+            Err(error) => {
+                let (problem, advice) = (Some(error.to_string()), error.advice());
+                Group { uuid, members, stack: None, problem, advice }
+            }
+        }
+    };
+    groups.into_iter().map(judge).collect()
+}
+
+fn degraded_text(members: &[Probed], decision: &Decision) -> Option<String> {
+    let Decision::Array(array) = decision else { return None };
+    let missing = array.assembly.missing_count();
+    let mut lines: Vec<String> = Vec::new();
+    if missing > 0 {
+        lines.push(format!("degraded, {missing} of {} slots empty", array.assembly.slots.len()));
+    }
+    if array.assembly.resync != ResyncOffset::Clean {
+        lines.push("was not closed cleanly".to_owned());
+    }
+    for (index, why) in &array.left_out {
+        lines.push(format!("{} is left out: {why}", members[*index].name));
+    }
+    (!lines.is_empty()).then(|| lines.join("; "))
+}

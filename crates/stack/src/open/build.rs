@@ -1,0 +1,194 @@
+//! Puts the layers on top of each other, as decided.
+
+use super::decide::{ArrayDecision, Decision, Rules};
+use super::error::OpenError;
+use crate::events::EventLog;
+use crate::probe::{IntegrityFound, MdFound, Probed};
+use crate::top::Top;
+use crate::volume::{MemberPart, Parts, Volume};
+use bio::{Bio, Buf, Device, EventKind, Events, IoError};
+use integrity::superblock::{AREA_SECTORS, SUPERBLOCK_BYTES};
+use layers::array::{Array, Found, Options as ArrayOptions, wall_clock};
+use layers::integrity::{Integrity, Options as IntegrityOptions};
+use layers::linear::Linear;
+use std::rc::Rc;
+use units::{Sector, usize_of};
+
+/// Builds the volume; on failure everything that was opened is closed again.
+pub(super) async fn build(
+    mut members: Vec<Probed>,
+    decision: Decision,
+    rules: Rules,
+    log: EventLog,
+    events: Events,
+) -> Result<Volume, OpenError> {
+    let taking_part: Vec<usize> = match &decision {
+        Decision::Single => vec![0],
+        Decision::Array(array) => array.in_sync.iter().map(|&(_, index)| index).collect(),
+    };
+    if !rules.read_only {
+        for &index in &taking_part {
+            if let Err(error) = make_writable(&mut members[index], &events).await {
+                close_all(&members).await;
+                return Err(error);
+            }
+        }
+    }
+    let parts: Vec<MemberPart> = members.iter().map(MemberPart::of).collect();
+    let (top, array) = match &decision {
+        Decision::Single => {
+            let open = members[0].open_integrity().expect("that is what a single volume is");
+            (Top::integrity(&open.volume), None)
+        }
+        Decision::Array(array) => {
+            let built = build_array(&members, array, rules, &events);
+            let (top, running) = match built {
+                Ok(built) => built,
+                Err(error) => {
+                    close_all(&members).await;
+                    return Err(error);
+                }
+            };
+            tell(&members, array, &events);
+            (top, Some((running, array)))
+        }
+    };
+    let freshest = array.as_ref().and_then(|(_, array)| members[array.newest].md().cloned());
+    let (array, decision) = array.unzip();
+    Ok(Volume::new(Parts {
+        top,
+        array,
+        freshest,
+        assembly: decision.map(|decision| decision.as_ref()),
+        members: parts,
+        read_only: rules.read_only,
+        log,
+    }))
+}
+
+async fn close_all(members: &[Probed]) {
+    for member in members {
+        if let Some(open) = member.open_integrity() {
+            // The reason why opening failed is told already; what could not be closed is as after
+            // a crash, which every opening deals with.
+            let _told = open.volume.close().await;
+        }
+    }
+}
+
+/// Step 4 of the opening, for one member.
+async fn make_writable(member: &mut Probed, events: &Events) -> Result<(), OpenError> {
+    let events = events.for_member(&member.name);
+    let name = member.name.to_string();
+    let failed = |error: IoError| OpenError::Io { member: name.clone(), error };
+    if let IntegrityFound::Open(open) =
+        std::mem::replace(&mut member.integrity, IntegrityFound::None)
+    {
+        let device = member.leaf.device.clone();
+        let mut open = *open;
+        if let Some(superblock) = open.repaired.take() {
+            write_integrity_superblock(&device, &superblock).await.map_err(failed)?;
+            heal_told(&events, Sector::ZERO, AREA_SECTORS, "dm-integrity superblock");
+        }
+        let options = IntegrityOptions {
+            sample: false,
+            ..IntegrityOptions::new(open.algorithm, events.clone())
+        };
+        let volume = Integrity::open(device, options).await;
+        let member_name = name.clone();
+        open.volume = volume.map_err(|error| OpenError::Integrity {
+            member: member_name,
+            problem: crate::probe::IntegrityProblem::Open(error),
+        })?;
+        member.integrity = IntegrityFound::Open(Box::new(open));
+    }
+    let inner = member.inner().expect("it takes part, so it can be read");
+    if let MdFound::Sound { superblock, repaired } = &mut member.md
+        && std::mem::take(repaired)
+    {
+        let bytes = Buf::copy_of(&superblock.encode());
+        let place = superblock.super_offset();
+        inner.submit(&mut Bio::write_fua(place, bytes)).await.map_err(failed)?;
+        heal_told(&events, place, md::superblock::SUPERBLOCK_SECTORS, "md superblock");
+    }
+    Ok(())
+}
+
+fn heal_told(events: &Events, sector: Sector, sectors: u64, what: &str) {
+    let kind = EventKind::Healed { source: "superblock evidence", vouched: true };
+    events.emit_detail(kind, sector, sectors, format!("{what} written back"));
+}
+
+/// Writes the 64 bytes of the superblock; the rest of its area stays as it is.
+async fn write_integrity_superblock(
+    device: &Device,
+    superblock: &integrity::Superblock,
+) -> Result<(), IoError> {
+    let area = device.read(Sector::ZERO, AREA_SECTORS).await?;
+    let mut bytes = Buf::copy_of(area.as_slice());
+    bytes.as_mut_slice()[..SUPERBLOCK_BYTES].copy_from_slice(&superblock.encode());
+    device.submit(&mut Bio::write_fua(Sector::ZERO, bytes)).await?;
+    device.flush().await
+}
+
+fn build_array(
+    members: &[Probed],
+    decision: &ArrayDecision,
+    rules: Rules,
+    events: &Events,
+) -> Result<(Top, Rc<Array>), OpenError> {
+    let freshest = members[decision.newest].md().expect("the newest has a superblock");
+    let found = decision.in_sync.iter().map(|&(slot, index)| found(&members[index], slot));
+    let found = found.collect::<Result<Vec<Found>, OpenError>>()?;
+    let slots = usize_of(freshest.raid_disks().into());
+    let missing_max = freshest.level().missing_max(freshest.raid_disks()).unwrap_or(0);
+    let options = ArrayOptions {
+        read_only: rules.read_only,
+        missing_max: usize_of(missing_max.into()),
+        synced: decision.assembly.resync,
+        events: events.clone(),
+        clock: Rc::new(wall_clock),
+    };
+    let array = Array::new(slots, found, Some(freshest), options);
+    let top = Top::over(&array, freshest, rules.force)?;
+    Ok((top, array))
+}
+
+fn found(member: &Probed, slot: usize) -> Result<Found, OpenError> {
+    let superblock = member.md().expect("it takes part").clone();
+    let device = member.inner().expect("it takes part, so it can be read");
+    let (start, sectors) = (superblock.data_offset(), superblock.size());
+    let data = Linear::new(device.clone(), start, sectors)
+        .map_err(|error| OpenError::Array { why: format!("{}: {error}", member.name) })?;
+    let name = Rc::clone(&member.name);
+    Ok(Found { slot, name, device, data: Device::new(data), superblock: Some(superblock) })
+}
+
+/// What a person should know about who is not there.
+fn tell(members: &[Probed], decision: &ArrayDecision, events: &Events) {
+    for (index, why) in &decision.left_out {
+        let kind = if is_stale(why) { EventKind::MemberStale } else { EventKind::MemberMissing };
+        let events = events.for_member(&members[*index].name);
+        events.emit_detail(kind, Sector::ZERO, 0, format!("left out: {why}"));
+    }
+    let empty = decision
+        .assembly
+        .slots
+        .iter()
+        .enumerate()
+        .filter(|(slot, _)| !decision.in_sync.iter().any(|(held, _)| held == slot));
+    for (slot, _) in empty {
+        let detail = format!("slot {slot} has no member, the array is degraded");
+        events.emit_detail(EventKind::MemberMissing, Sector::ZERO, 0, detail);
+    }
+    if decision.assembly.resync != md::superblock::ResyncOffset::Clean {
+        let detail = "redundancy is made true again in the background".to_owned();
+        events.emit_detail(EventKind::Dirty, Sector::ZERO, 0, detail);
+    }
+}
+
+fn is_stale(why: &super::error::WhyLeftOut) -> bool {
+    use super::error::WhyLeftOut;
+    use md::assemble::LeftOut;
+    matches!(why, WhyLeftOut::Array(LeftOut::Stale { .. } | LeftOut::Dropped(_)))
+}

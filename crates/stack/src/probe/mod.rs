@@ -1,0 +1,279 @@
+//! What lies on one member: dm-integrity, md (inside it, or bare), or neither.
+//!
+//! ```text
+//!   member --> dm-integrity superblock? --yes--> layout --> do tags fit? --> its inside --+
+//!                  | no                                                                   v
+//!                  +------------------------------------------------------> md superblock 1.2, 1.1, 1.0?
+//! ```
+//!
+//! Nothing here writes. A superblock that is damaged is looked at again once the other members are
+//! known ([`repair`]), because they may say what it was.
+
+pub(crate) mod repair;
+
+use crate::leaf::Leaf;
+use crate::member::Member;
+use crate::trial::{Belief, Trial, trial};
+use bio::{Device, Events, IoError};
+use checksum::{Algorithm, BlockTagger};
+use integrity::layout::DeviceSectors;
+use integrity::{Layout, LayoutError, SuperblockError};
+use layers::integrity::{Integrity, Options};
+use md::superblock::{Minor, SUPERBLOCK_SECTORS, Superblock};
+use std::rc::Rc;
+use units::Sector;
+
+/// What tags are made with, as far as the user says.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum IntegrityChoice {
+    /// Every algorithm that fits is tried.
+    #[default]
+    Find,
+    /// This one.
+    Algorithm(Algorithm),
+    /// There is no dm-integrity here, whatever the first sectors look like.
+    None,
+}
+
+/// Why a dm-integrity volume cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IntegrityProblem {
+    /// Its superblock makes no sense.
+    #[error("{0}")]
+    Superblock(SuperblockError),
+    /// It does not fit the member: truncated, or a damaged superblock.
+    #[error("{0}")]
+    Layout(LayoutError),
+    /// Something was written, and no tag fits.
+    #[error(
+        "none of {} written blocks that were sampled verifies with {algorithm}: another \
+         algorithm, or a damaged superblock (it has no checksum)", .trial.refuted
+    )]
+    Refuted {
+        /// The samples.
+        trial: Trial,
+        /// What was tried.
+        algorithm: Algorithm,
+    },
+    /// The layer refuses it.
+    #[error("{0}")]
+    Open(layers::integrity::OpenError),
+}
+
+/// A dm-integrity volume, open for reading.
+pub(crate) struct ReadIntegrity {
+    pub layout: Layout,
+    pub tagger: BlockTagger,
+    pub algorithm: Algorithm,
+    pub trial: Trial,
+    pub volume: Rc<Integrity>,
+    /// The superblock was damaged, and rebuilt in memory; this is what belongs on the member.
+    pub repaired: Option<integrity::Superblock>,
+}
+
+/// The dm-integrity part of a member.
+pub(crate) enum IntegrityFound {
+    /// None is there, or it was not asked for.
+    None,
+    /// There is one that cannot be used.
+    Problem(IntegrityProblem),
+    /// There is one.
+    Open(Box<ReadIntegrity>),
+}
+
+/// Why an md superblock cannot be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum MdProblem {
+    /// Its bytes are wrong.
+    #[error("md superblock {minor}: {error}")]
+    Superblock {
+        /// Where it lies.
+        minor: Minor,
+        /// What is wrong.
+        error: md::superblock::SuperblockError,
+    },
+    /// It cannot be read.
+    #[error("md superblock {minor}: {error}")]
+    Unreadable {
+        /// Where it lies.
+        minor: Minor,
+        /// What the device said.
+        error: IoError,
+    },
+}
+
+/// The md part of a member.
+pub(crate) enum MdFound {
+    /// None is there.
+    None,
+    /// One is there, or was, and cannot be used.
+    Problem(MdProblem),
+    /// One is there.
+    Sound {
+        superblock: Box<Superblock>,
+        /// It was damaged, and rebuilt in memory.
+        repaired: bool,
+    },
+}
+
+/// A member that was looked at.
+pub(crate) struct Probed {
+    pub name: Rc<str>,
+    pub member: Option<Member>,
+    pub leaf: Leaf,
+    pub integrity: IntegrityFound,
+    pub md: MdFound,
+}
+
+impl Probed {
+    /// What holds the md superblock and the data, for reading: the inside of the dm-integrity
+    /// volume, or the member itself. None if the one is damaged.
+    pub fn inner(&self) -> Option<Device> {
+        match &self.integrity {
+            IntegrityFound::None => Some(self.leaf.device.clone()),
+            IntegrityFound::Open(open) => Some(open.volume.device()),
+            IntegrityFound::Problem(_) => None,
+        }
+    }
+
+    /// The dm-integrity volume, if there is one that can be used.
+    pub fn open_integrity(&self) -> Option<&ReadIntegrity> {
+        match &self.integrity {
+            IntegrityFound::Open(open) => Some(open),
+            IntegrityFound::None | IntegrityFound::Problem(_) => None,
+        }
+    }
+
+    /// The md superblock, if there is one that can be used.
+    pub fn md(&self) -> Option<&Superblock> {
+        match &self.md {
+            MdFound::Sound { superblock, .. } => Some(superblock),
+            MdFound::None | MdFound::Problem(_) => None,
+        }
+    }
+}
+
+/// Looks at `leaf`. Findings go to `events`, labelled with the member's name.
+///
+/// # Errors
+/// A device that fails as a whole.
+pub(crate) async fn probe(
+    name: Rc<str>,
+    member: Option<Member>,
+    leaf: Leaf,
+    choice: IntegrityChoice,
+    events: &Events,
+) -> Result<Probed, IoError> {
+    let events = events.for_member(&name);
+    let integrity = match choice {
+        IntegrityChoice::None => IntegrityFound::None,
+        IntegrityChoice::Find => find_integrity(&leaf.device, None, &events).await?,
+        IntegrityChoice::Algorithm(algorithm) => {
+            find_integrity(&leaf.device, Some(algorithm), &events).await?
+        }
+    };
+    let mut probed = Probed { name, member, leaf, integrity, md: MdFound::None };
+    if let Some(inner) = probed.inner() {
+        probed.md = find_md(&inner).await?;
+    }
+    Ok(probed)
+}
+
+async fn find_integrity(
+    device: &Device,
+    algorithm: Option<Algorithm>,
+    events: &Events,
+) -> Result<IntegrityFound, IoError> {
+    if device.limits().sectors < integrity::superblock::AREA_SECTORS {
+        return Ok(IntegrityFound::None);
+    }
+    let area = match device.read(Sector::ZERO, integrity::superblock::AREA_SECTORS).await {
+        Ok(area) => area,
+        Err(error) if error.kind.is_damage() => return Ok(IntegrityFound::None),
+        Err(error) => return Err(error),
+    };
+    let superblock = match integrity::Superblock::decode(area.as_slice()) {
+        Ok(superblock) => superblock,
+        Err(SuperblockError::Magic { .. } | SuperblockError::Blank) => {
+            return Ok(IntegrityFound::None);
+        }
+        Err(error) => return Ok(IntegrityFound::Problem(IntegrityProblem::Superblock(error))),
+    };
+    let sectors = DeviceSectors::Interleaved(device.limits().sectors);
+    let layout = match Layout::of(&superblock, sectors) {
+        Ok(layout) => layout,
+        Err(error) => return Ok(IntegrityFound::Problem(IntegrityProblem::Layout(error))),
+    };
+    open_read_only(device, &superblock, layout, algorithm, events).await
+}
+
+/// Tries the algorithms on the volume, and opens it for reading with the one that fits.
+pub(super) async fn open_read_only(
+    device: &Device,
+    superblock: &integrity::Superblock,
+    layout: Layout,
+    algorithm: Option<Algorithm>,
+    events: &Events,
+) -> Result<IntegrityFound, IoError> {
+    let mut refuted = None;
+    let candidates = algorithm.map_or(Algorithm::ALL.to_vec(), |algorithm| vec![algorithm]);
+    for algorithm in candidates {
+        let Algorithm::Crc32c = algorithm;
+        let tagger = BlockTagger::new(superblock.hashed_salt(), layout.block)
+            .with_tag_bytes(layout.tag_bytes);
+        // In inline mode there are no tags to look at; the layer refuses it by name.
+        let trial = if layout.inline {
+            Trial::default()
+        } else {
+            trial(device, &layout, &tagger, &HINTS).await?
+        };
+        if trial.belief() == Belief::Refuted {
+            refuted.get_or_insert(IntegrityProblem::Refuted { trial, algorithm });
+            continue;
+        }
+        let options = Options { sample: false, ..Options::new(algorithm, events.clone()) };
+        return match Integrity::open(device.clone(), options.read_only()).await {
+            Ok(volume) => {
+                let repaired = None;
+                let open = ReadIntegrity { layout, tagger, algorithm, trial, volume, repaired };
+                Ok(IntegrityFound::Open(Box::new(open)))
+            }
+            Err(layers::integrity::OpenError::Io(error)) if !error.kind.is_damage() => Err(error),
+            Err(error) => Ok(IntegrityFound::Problem(IntegrityProblem::Open(error))),
+        };
+    }
+    let problem = refuted.expect("there is at least one algorithm");
+    Ok(IntegrityFound::Problem(problem))
+}
+
+/// Looks for an md superblock at each of its places.
+pub(super) async fn find_md(inner: &Device) -> Result<MdFound, IoError> {
+    let sectors = inner.limits().sectors;
+    let mut problem = None;
+    for minor in Minor::PROBE_ORDER {
+        let Some(place) = minor.super_offset(sectors) else { continue };
+        let bytes = match inner.read(place, SUPERBLOCK_SECTORS).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind.is_damage() => {
+                problem.get_or_insert(MdProblem::Unreadable { minor, error });
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        match Superblock::decode(bytes.as_slice(), minor, sectors) {
+            Ok(superblock) => {
+                let superblock = Box::new(superblock);
+                return Ok(MdFound::Sound { superblock, repaired: false });
+            }
+            Err(md::superblock::SuperblockError::Magic { .. }) => {}
+            Err(error) => {
+                // A superblock that makes no sense is worth more than a place that cannot be read.
+                problem = Some(MdProblem::Superblock { minor, error });
+            }
+        }
+    }
+    Ok(problem.map_or(MdFound::None, MdFound::Problem))
+}
+
+/// Where something was written if the volume holds an md member: its superblock, 1.2 or 1.1.
+const HINTS: [Sector; 2] = [Sector(8), Sector(0)];

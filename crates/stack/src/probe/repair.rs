@@ -1,0 +1,185 @@
+//! A second look at members whose superblocks are damaged, with what the others know.
+//!
+//! What may be believed, and why, is in [`crate::recover`]; here its candidates are tried on the
+//! members. Still nothing is written.
+
+use super::{
+    HINTS, IntegrityChoice, IntegrityFound, MdFound, MdProblem, Probed, ReadIntegrity, find_md,
+    open_read_only,
+};
+use crate::patched::Patched;
+use crate::recover::{integrity_candidates, is_as_made, md_by_peer, md_by_tag};
+use crate::trial::{Belief, read_bytes, trial, trial_quick};
+use bio::{Device, EventKind, Events, IoError};
+use checksum::{Algorithm, BlockTagger};
+use integrity::Layout;
+use integrity::superblock::AREA_BYTES;
+use layers::integrity::JournalState;
+use md::superblock::{Minor, SUPERBLOCK_BYTES, SUPERBLOCK_SECTORS, Superblock};
+use units::Sector;
+
+/// Repairs in memory what can be.
+///
+/// # Errors
+/// A device that fails as a whole.
+pub(crate) async fn repair(
+    members: &mut [Probed],
+    choice: IntegrityChoice,
+    events: &Events,
+) -> Result<(), IoError> {
+    if choice != IntegrityChoice::None {
+        repair_integrity(members, choice, events).await?;
+    }
+    let peers: Vec<(Superblock, Minor)> = members
+        .iter()
+        .filter_map(|member| member.md())
+        .map(|superblock| (superblock.clone(), superblock.minor()))
+        .collect();
+    for member in members {
+        let minor = match (&member.md, peers.first()) {
+            (MdFound::Problem(MdProblem::Superblock { minor, .. }), _)
+            | (MdFound::Problem(MdProblem::Unreadable { minor, .. }), _) => *minor,
+            // Perhaps its magic is damaged: only peers can say that there was one.
+            (MdFound::None, Some((_, minor))) => *minor,
+            _ => continue,
+        };
+        repair_md(member, minor, &peers, events).await?;
+    }
+    Ok(())
+}
+
+async fn repair_integrity(
+    members: &mut [Probed],
+    choice: IntegrityChoice,
+    events: &Events,
+) -> Result<(), IoError> {
+    let peers: Vec<integrity::Superblock> = members
+        .iter()
+        .filter_map(|member| member.open_integrity())
+        .map(|open| open.volume.superblock().clone())
+        .collect();
+    for member in members {
+        // A bare md member is no damaged dm-integrity one.
+        let bare = matches!(member.integrity, IntegrityFound::None);
+        let sound = member.open_integrity().is_some_and(|open| {
+            let sectors = member.leaf.device.limits().sectors;
+            !open.trial.is_suspicious() && is_as_made(open.volume.superblock(), sectors)
+        });
+        if sound || (bare && member.md().is_some()) {
+            continue;
+        }
+        let device = member.leaf.device.clone();
+        if u64::try_from(AREA_BYTES)
+            .is_ok_and(|bytes| Sector(device.limits().sectors).bytes() < bytes)
+        {
+            continue;
+        }
+        let Some(area) = read_bytes(&device, 0, AREA_BYTES).await? else { continue };
+        let Some((superblock, layout)) = only_candidate(&device, &area, &peers).await? else {
+            continue;
+        };
+        let mut head = area;
+        let fields = superblock.encode();
+        head[..fields.len()].copy_from_slice(&fields);
+        let patched = Device::new(Patched::new(device, head));
+        let algorithm = match choice {
+            IntegrityChoice::Algorithm(algorithm) => Some(algorithm),
+            IntegrityChoice::Find | IntegrityChoice::None => None,
+        };
+        let own_events = events.for_member(&member.name);
+        let found = open_read_only(&patched, &superblock, layout, algorithm, &own_events).await?;
+        if let IntegrityFound::Open(open) = found {
+            let detail = "dm-integrity superblock rebuilt: written blocks vouch for it".to_owned();
+            own_events.emit_detail(EventKind::Note, Sector::ZERO, 0, detail);
+            let open = ReadIntegrity { repaired: Some(superblock), ..*open };
+            member.md = find_md(&open.volume.device()).await?;
+            member.integrity = IntegrityFound::Open(Box::new(open));
+        }
+    }
+    Ok(())
+}
+
+/// The one candidate for which written blocks vouch; none if there is none, or more than one.
+async fn only_candidate(
+    device: &Device,
+    area: &[u8],
+    peers: &[integrity::Superblock],
+) -> Result<Option<(integrity::Superblock, Layout)>, IoError> {
+    if area.iter().all(|&byte| byte == 0) {
+        return Ok(None);
+    }
+    let mut proven = None;
+    for (superblock, layout) in integrity_candidates(area, peers, device.limits().sectors) {
+        let Algorithm::Crc32c = Algorithm::Crc32c;
+        let tagger = BlockTagger::new(superblock.hashed_salt(), layout.block)
+            .with_tag_bytes(layout.tag_bytes);
+        if trial_quick(device, &layout, &tagger, &HINTS).await?.verified == 0 {
+            continue;
+        }
+        let trial = trial(device, &layout, &tagger, &HINTS).await?;
+        if trial.belief() != Belief::Proven || trial.is_suspicious() {
+            continue;
+        }
+        if proven.replace((superblock, layout)).is_some() {
+            return Ok(None);
+        }
+    }
+    Ok(proven)
+}
+
+async fn repair_md(
+    member: &mut Probed,
+    minor: Minor,
+    peers: &[(Superblock, Minor)],
+    events: &Events,
+) -> Result<(), IoError> {
+    let Some(inner) = member.inner() else { return Ok(()) };
+    if member
+        .open_integrity()
+        .is_some_and(|open| *open.volume.journal_state() != JournalState::Clean)
+    {
+        // The newest copy may be in the journal: what lies at home must not be taken for it.
+        return Ok(());
+    }
+    let sectors = inner.limits().sectors;
+    let Some(place) = minor.super_offset(sectors) else { return Ok(()) };
+    let open = member.open_integrity();
+    // The bytes as they lie there, past their tags.
+    let (device, byte) = match open {
+        Some(open) => {
+            let run = open.layout.run(place, SUPERBLOCK_SECTORS);
+            if run.sectors < SUPERBLOCK_SECTORS {
+                return Ok(());
+            }
+            (open.volume.lower().clone(), run.data.bytes())
+        }
+        None => (inner.clone(), place.bytes()),
+    };
+    let Some(raw) = read_bytes(&device, byte, SUPERBLOCK_BYTES).await? else { return Ok(()) };
+    let mut found = Superblock::decode(&raw, minor, sectors).ok();
+    if found.is_none()
+        && let Some(open) = open
+    {
+        let run = open.layout.run(place, SUPERBLOCK_SECTORS);
+        let blocks = SUPERBLOCK_BYTES / open.layout.block.bytes();
+        let tags = read_bytes(&device, run.tag_byte, blocks * open.layout.tag_bytes).await?;
+        let fits = |bytes: &[u8], tags: &[u8]| open.tagger.verify(place.0, bytes, tags).is_none();
+        found = tags.and_then(|tags| md_by_tag(&raw, minor, sectors, |bytes| fits(bytes, &tags)));
+    }
+    let by_peers = || {
+        let fitting = peers.iter().filter(|(_, other)| *other == minor);
+        fitting.filter_map(|(peer, _)| md_by_peer(&raw, peer, minor, sectors)).next()
+    };
+    if let Some(superblock) = found.or_else(by_peers) {
+        let detail = "md superblock rebuilt: its checksum vouches for it".to_owned();
+        let own_events = events.for_member(&member.name);
+        own_events.emit_detail(EventKind::Note, place, 0, detail);
+        member.md = MdFound::Sound { superblock: Box::new(superblock), repaired: true };
+    } else if let MdFound::Problem(MdProblem::Unreadable { .. }) = member.md
+        && peers.is_empty()
+    {
+        // A block of data that is damaged, and nothing that says it ever was a superblock.
+        member.md = MdFound::None;
+    }
+    Ok(())
+}

