@@ -1,0 +1,202 @@
+//! `steadfast create`: makes members ready.
+
+use super::Context;
+use super::open::{human_sectors, parse_members, size};
+use crate::error::Failure;
+use crate::exit::Outcome;
+use crate::report::Progress;
+use serde_json::json;
+use stack::create::{CreateLevel, CreateOptions, CreateProgress, Created, Phase};
+use std::rc::Rc;
+
+/// What to make.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Files, block devices, nbd:// or nbd+unix:// URIs, in the order of their slots
+    #[arg(value_name = "MEMBER", required = true)]
+    members: Vec<String>,
+
+    /// Bytes of each member file to make (K, M, G, T)
+    #[arg(long, value_name = "SIZE")]
+    size: Option<String>,
+
+    /// The array over the members
+    #[arg(long, default_value = "none", value_name = "none|1|5|6")]
+    level: String,
+
+    /// Layout of the parity
+    #[arg(long, value_name = "LAYOUT", default_value = "left-symmetric")]
+    layout: String,
+
+    /// Bytes of a chunk, 4K to 1M
+    #[arg(long, value_name = "SIZE", default_value = "64K")]
+    chunk: String,
+
+    /// What the tags are made with: crc32c, or none for a plain md array
+    #[arg(long, value_name = "ALG", default_value = "crc32c")]
+    integrity: String,
+
+    /// Bytes of each tag, if not the whole checksum
+    #[arg(long, value_name = "N")]
+    tag_size: Option<u16>,
+
+    /// Bytes of the block that each tag covers: 512 or 4096
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    sector_size: u64,
+
+    /// How the integrity layer writes
+    #[arg(long, value_name = "MODE", default_value = "journal")]
+    mode: String,
+
+    /// Bytes of each member's journal
+    #[arg(long, value_name = "SIZE")]
+    journal_size: Option<String>,
+
+    /// Data sectors between two runs of tags
+    #[arg(long, value_name = "N")]
+    interleave_sectors: Option<u64>,
+
+    /// Version of the md superblock
+    #[arg(long, value_name = "VERSION", default_value = "1.2")]
+    metadata: String,
+
+    /// Write-intent bitmap
+    #[arg(long, value_name = "none", default_value = "none")]
+    bitmap: String,
+
+    /// The array's name
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Write only superblocks and journals: what was never written stays unreadable
+    #[arg(long)]
+    no_wipe: bool,
+
+    /// Overwrite what lies on the members
+    #[arg(long)]
+    yes: bool,
+
+    /// Print the list of writes and do none of them
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Arguments {
+    fn options(&self) -> Result<CreateOptions, Failure> {
+        let level = match self.level.as_str() {
+            "none" => CreateLevel::None,
+            "1" | "raid1" => CreateLevel::Raid1,
+            "5" | "raid5" => CreateLevel::Raid5,
+            "6" | "raid6" => CreateLevel::Raid6,
+            other => return Err(not_made("--level", other, "none, 1, 5, 6")),
+        };
+        only("--layout", &self.layout, "left-symmetric")?;
+        only("--mode", &self.mode, "journal")?;
+        only("--metadata", &self.metadata, "1.2")?;
+        only("--bitmap", &self.bitmap, "none")?;
+        if !matches!(self.sector_size, 512 | 4096) {
+            return Err(not_made("--sector-size", &self.sector_size.to_string(), "512, 4096"));
+        }
+        let mut options = CreateOptions::new(parse_members(&self.members)?, level);
+        options.member_bytes = self.size.as_deref().map(|s| size("--size", s)).transpose()?;
+        options.chunk_bytes = size("--chunk", &self.chunk)?;
+        options.integrity = match self.integrity.as_str() {
+            "none" => None,
+            name => {
+                let algorithm = name.parse();
+                Some(algorithm.map_err(|e| Failure::usage(format!("--integrity: {e}, none")))?)
+            }
+        };
+        options.tag_size = self.tag_size;
+        options.sector_size = self.sector_size;
+        options.journal_bytes =
+            self.journal_size.as_deref().map(|s| size("--journal-size", s)).transpose()?;
+        options.interleave_sectors = self.interleave_sectors;
+        options.name.clone_from(&self.name);
+        options.no_wipe = self.no_wipe;
+        options.yes = self.yes;
+        Ok(options)
+    }
+}
+
+fn not_made(option: &str, found: &str, known: &str) -> Failure {
+    Failure::usage(format!("{option} {found} is not among what can be made: {known}"))
+}
+
+fn only(option: &str, found: &str, known: &str) -> Result<(), Failure> {
+    if found == known { Ok(()) } else { Err(not_made(option, found, known)) }
+}
+
+/// Makes it.
+pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failure> {
+    let options = arguments.options()?;
+    let dry_run = arguments.dry_run;
+    let told = Rc::clone(context);
+    let created = context.block_on(async move {
+        let mut bar: Option<(Phase, Progress)> = None;
+        let mut on_progress = |phase: Phase, progress: &CreateProgress| {
+            let total = progress.total;
+            match &bar {
+                Some((current, bar)) if *current == phase => bar.set(progress.done),
+                _ => {
+                    // The old bar is cleared before the new one is drawn.
+                    bar = None;
+                    let label = match phase {
+                        Phase::Looking => "looking at the members",
+                        Phase::Writing => "writing",
+                    };
+                    bar = Some((phase, told.report.progress(label, total)));
+                }
+            }
+        };
+        let made = if dry_run {
+            stack::create::dry_run(&options, &mut on_progress).await
+        } else {
+            stack::create::create(&options, &mut on_progress).await
+        };
+        Ok(made?)
+    })?;
+    tell(context, &arguments, &created);
+    Ok(Outcome::Fine)
+}
+
+fn tell(context: &Context, arguments: &Arguments, created: &Created) {
+    let report = &context.report;
+    if arguments.dry_run {
+        for write in &created.writes {
+            report.line(format!(
+                "{}: byte {}, {} bytes within {}: {}",
+                write.member, write.byte, write.bytes, write.span_bytes, write.kind
+            ));
+        }
+    }
+    let verb = if arguments.dry_run { "would make" } else { "made" };
+    let size = human_sectors(created.sectors);
+    let uuid = created.uuid.as_deref().map_or_else(String::new, |uuid| format!(", UUID {uuid}"));
+    report.line(format!("{verb} a volume of {size} ({} sectors){uuid}", created.sectors));
+    if created.dirty {
+        report.line("its copies will be made equal in the background when it is first opened");
+    }
+    let members = arguments.members.join(" ");
+    if !arguments.dry_run {
+        report.line(format!("serve it:  steadfast serve {members} --nbd unix:PATH"));
+    }
+    let writes: Vec<_> = created
+        .writes
+        .iter()
+        .map(|write| {
+            json!({"member": write.member, "what": write.kind.to_string(), "byte": write.byte,
+                "span_bytes": write.span_bytes, "bytes": write.bytes})
+        })
+        .collect();
+    report.object(json!({
+        "created": !arguments.dry_run,
+        "dry_run": arguments.dry_run,
+        "sectors": created.sectors,
+        "bytes": created.sectors.saturating_mul(units::SECTOR),
+        "uuid": created.uuid,
+        "dirty": created.dirty,
+        "members": arguments.members,
+        "writes": writes,
+    }));
+}

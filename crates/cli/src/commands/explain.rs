@@ -1,0 +1,83 @@
+//! `steadfast explain`: where a sector of the volume lives.
+
+use super::Context;
+use super::open::{self, close};
+use crate::error::Failure;
+use crate::exit::Outcome;
+use serde_json::json;
+use stack::{Explanation, Place};
+use std::rc::Rc;
+use units::Sector;
+
+/// Which sector.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    volume: open::Arguments,
+
+    /// The sector of the volume (512 bytes)
+    #[arg(long, value_name = "N")]
+    sector: u64,
+}
+
+/// Shows it.
+pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failure> {
+    let told = Rc::clone(context);
+    context.block_on(async move {
+        let volume = arguments.volume.open(&told, true).await?;
+        let explained = stack::explain(&volume, Sector(arguments.sector)).await;
+        let explained = close(volume, explained.map_err(Failure::from)).await?;
+        for line in lines(&explained) {
+            told.report.line(line);
+        }
+        let damaged = explained.places.iter().any(is_damaged);
+        told.report.object(json!(explained));
+        Ok(if damaged { Outcome::Warned } else { Outcome::Fine })
+    })
+}
+
+/// Whether the block's tag and data disagree where they lie. A block that the journal still holds
+/// is not expected to agree there yet.
+fn is_damaged(place: &Place) -> bool {
+    place.tag.as_ref().is_some_and(|tag| tag.stored != tag.computed && tag.journal.is_empty())
+}
+
+fn lines(explanation: &Explanation) -> Vec<String> {
+    let stripe = match (explanation.stripe, explanation.data_index) {
+        (Some(stripe), Some(index)) => format!(": stripe {stripe}, data strip {index}"),
+        _ => String::new(),
+    };
+    let mut lines = vec![format!("sector {}{stripe}", explanation.sector)];
+    for place in &explanation.places {
+        let part = format!("{:?}", place.part).to_lowercase();
+        let slot = place.slot.map_or_else(String::new, |slot| format!("slot {slot} "));
+        let Some(member) = &place.member else {
+            lines
+                .push(format!("  {part:<5} {slot}missing (member sector {})", place.member_sector));
+            continue;
+        };
+        let byte = place.data_byte.map_or_else(|| "?".to_owned(), |byte| byte.to_string());
+        lines.push(format!(
+            "  {part:<5} {slot}{member}: byte {byte} (member sector {})",
+            place.member_sector
+        ));
+        let Some(tag) = &place.tag else { continue };
+        let (stored, computed) = (
+            tag.stored.as_deref().unwrap_or("unreadable"),
+            tag.computed.as_deref().unwrap_or("unreadable"),
+        );
+        let verdict = if stored == computed { "agree" } else { "DISAGREE" };
+        lines.push(format!(
+            "        tag at byte {}: stored {stored}, the data says {computed}: {verdict}",
+            tag.tag_byte
+        ));
+        for entry in &tag.journal {
+            let lap = entry.sequence.map_or_else(|| "torn".to_owned(), |lap| format!("lap {lap}"));
+            lines.push(format!(
+                "        journal: section {}, entry {} ({lap})",
+                entry.section, entry.entry
+            ));
+        }
+    }
+    lines
+}

@@ -1,0 +1,161 @@
+//! `steadfast export`: copies the volume, or a part, out.
+
+use super::Context;
+use super::open::{self, close, size};
+use crate::error::Failure;
+use crate::exit::Outcome;
+use serde_json::{Value, json};
+use stack::copy::{CopyProgress, ExportOptions, Exported, FileSink, Sink, StreamSink, export};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::rc::Rc;
+use units::Sector;
+
+/// What to copy out.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    volume: open::Arguments,
+
+    /// The file to write; - is standard output
+    #[arg(long, value_name = "FILE")]
+    to: String,
+
+    /// The first byte of the volume
+    #[arg(long, value_name = "BYTES", default_value = "0")]
+    offset: String,
+
+    /// How many bytes, if not all
+    #[arg(long, value_name = "BYTES")]
+    length: Option<String>,
+
+    /// Where to write the list of what could be read, as a ddrescue mapfile
+    #[arg(long, value_name = "FILE")]
+    map: Option<String>,
+
+    /// Write healed blocks back to the members
+    #[arg(long)]
+    heal: bool,
+
+    /// Overwrite existing files
+    #[arg(long)]
+    yes: bool,
+
+    /// Say what would be written, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Unreadable ranges that are listed one by one.
+const LISTED_MAX: usize = 100;
+
+/// Copies it out.
+pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failure> {
+    let options = ExportOptions {
+        offset: size("--offset", &arguments.offset)?,
+        length: arguments.length.as_deref().map(|text| size("--length", text)).transpose()?,
+    };
+    if arguments.to == "-" {
+        context.report.leave_stdout();
+    }
+    let told = Rc::clone(context);
+    context.block_on(async move {
+        let read_only = !arguments.heal || arguments.dry_run;
+        let volume = arguments.volume.open(&told, read_only).await?;
+        if arguments.dry_run {
+            let text = format!("would write {} and nothing else", arguments.to);
+            told.report.line(text);
+            told.report.object(json!({"dry_run": true, "writes": [{"file": arguments.to}]}));
+            let health = super::status::health(&volume.status());
+            return close(volume, Ok(health)).await;
+        }
+        let result = copy(&told, &volume, &arguments, &options).await;
+        let health = super::status::health(&volume.status());
+        let exported = close(volume, result).await?;
+        tell(&told, &arguments, &exported, health)
+    })
+}
+
+async fn copy(
+    context: &Rc<Context>,
+    volume: &stack::Volume,
+    arguments: &Arguments,
+    options: &ExportOptions,
+) -> Result<Exported, Failure> {
+    if let Some(map) = &arguments.map {
+        refuse_existing(map, arguments.yes)?;
+    }
+    let mut sink: Box<dyn Sink> = if arguments.to == "-" {
+        Box::new(StreamSink::new(std::io::stdout().lock(), "standard output"))
+    } else {
+        Box::new(FileSink::create(Path::new(&arguments.to), arguments.yes, &volume.files())?)
+    };
+    let size = Sector(volume.device().limits().sectors).bytes();
+    let total = options.length.unwrap_or_else(|| size.saturating_sub(options.offset));
+    let bar = context.report.progress("exporting", total);
+    let on_progress = |progress: &CopyProgress| {
+        bar.set(progress.done);
+        context.go_on()
+    };
+    let exported = export(&volume.device(), &mut *sink, options, on_progress).await?;
+    Ok(exported)
+}
+
+fn refuse_existing(path: &str, yes: bool) -> Result<(), Failure> {
+    if yes || !Path::new(path).exists() {
+        return Ok(());
+    }
+    Err(Failure::new(Outcome::Refused, format!("{path}: exists already"))
+        .advise("choose another name, or overwrite it with --yes"))
+}
+
+fn tell(
+    context: &Context,
+    arguments: &Arguments,
+    exported: &Exported,
+    health: Outcome,
+) -> Result<Outcome, Failure> {
+    let report = &context.report;
+    if let Some(path) = &arguments.map {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true).create_new(!arguments.yes);
+        let written = options
+            .open(path)
+            .and_then(|mut file| file.write_all(exported.map.to_string().as_bytes()));
+        written.map_err(|error| Failure::io(path, &error))?;
+    }
+    let bad: Vec<Value> = exported
+        .map
+        .bad()
+        .map(|block| json!({"byte": block.position, "bytes": block.bytes}))
+        .collect();
+    for block in exported.map.bad().take(LISTED_MAX) {
+        let (sector, sectors) = (block.position / units::SECTOR, block.bytes / units::SECTOR);
+        report.warn(format!(
+            "unreadable: sector {sector}, {sectors} sectors (byte {}, {} bytes), left as a hole",
+            block.position, block.bytes
+        ));
+    }
+    if bad.len() > LISTED_MAX {
+        report.warn(format!("and {} more unreadable ranges; see --map", bad.len() - LISTED_MAX));
+    }
+    let unreadable = exported.map.bytes(stack::Status::Bad);
+    let readable = exported.map.bytes(stack::Status::Finished);
+    report.object(json!({"to": arguments.to, "readable_bytes": readable,
+        "unreadable_bytes": unreadable, "unreadable": bad, "complete": !exported.stopped}));
+    if exported.stopped {
+        report.warn(format!(
+            "interrupted at byte {}; resume with --offset {}",
+            exported.map.end(),
+            exported.map.end()
+        ));
+        return Ok(Outcome::Interrupted);
+    }
+    report.line(format!("exported {readable} bytes to {}", arguments.to));
+    if unreadable > 0 {
+        report.line(format!("{unreadable} bytes could not be read"));
+        return Ok(Outcome::DataLost);
+    }
+    Ok(health)
+}

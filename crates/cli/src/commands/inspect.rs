@@ -1,0 +1,101 @@
+//! `steadfast inspect`: what lies on the paths, field by field.
+
+use super::Context;
+use super::open::parse_members;
+use crate::error::Failure;
+use crate::exit::Outcome;
+use serde_json::json;
+use stack::{Field, Inspection, IntegrityChoice, MemberInspection};
+use std::rc::Rc;
+
+/// What to look at.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Files, block devices, nbd:// or nbd+unix:// URIs
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<String>,
+}
+
+/// Shows it.
+pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failure> {
+    let members = parse_members(&arguments.paths)?;
+    let told = Rc::clone(context);
+    let inspection = context
+        .block_on(async move { Ok(stack::inspect(&members, IntegrityChoice::Find).await) })?;
+    for member in &inspection.members {
+        member_lines(member).iter().for_each(|line| told.report.line(line));
+    }
+    group_lines(&inspection).iter().for_each(|line| told.report.line(line));
+    let outcome = outcome(&inspection);
+    told.report.object(json!(inspection));
+    if let (Outcome::Failed | Outcome::Refused, Some(problem)) =
+        (outcome, inspection.members.iter().find_map(|member| member.problem.as_ref()))
+    {
+        told.report.warn(problem);
+    }
+    Ok(outcome)
+}
+
+/// 0: a volume, all of it. 1: a volume with something wrong. 3: nothing that makes a volume; 4: a
+/// member could not be read.
+fn outcome(inspection: &Inspection) -> Outcome {
+    let found = |member: &MemberInspection| member.integrity.is_some() || member.md.is_some();
+    let problem = inspection.members.iter().any(|member| member.problem.is_some())
+        || inspection.groups.iter().any(|group| group.problem.is_some());
+    if !inspection.members.iter().any(found) {
+        let unread = inspection.members.iter().any(|member| member.kind.is_none());
+        return if unread { Outcome::Failed } else { Outcome::Refused };
+    }
+    if problem { Outcome::Warned } else { Outcome::Fine }
+}
+
+fn member_lines(member: &MemberInspection) -> Vec<String> {
+    let kind = member.kind.unwrap_or("not readable");
+    let mut lines = vec![format!("{}: {kind}, {} bytes", member.name, member.bytes)];
+    let fields = |lines: &mut Vec<String>, fields: &[Field]| {
+        lines.extend(fields.iter().map(|field| format!("    {:<26} {}", field.name, field.value)));
+    };
+    if let Some(integrity) = &member.integrity {
+        let note =
+            if integrity.repaired { " (damaged on the member; as it must have been)" } else { "" };
+        lines.push(format!("  dm-integrity superblock{note}"));
+        fields(&mut lines, &integrity.fields);
+        fields(&mut lines, &integrity.geometry);
+        for (name, text) in [("tags", &integrity.algorithm), ("journal", &integrity.journal)] {
+            lines.extend(text.as_ref().map(|text| format!("    {name:<26} {text}")));
+        }
+        for restriction in &integrity.restrictions {
+            lines.push(format!("    {:<26} {restriction}", "read-only because"));
+        }
+    }
+    if let Some(md) = &member.md {
+        let note = if md.repaired { " (damaged on the member; as it must have been)" } else { "" };
+        lines.push(format!("  md superblock{note}"));
+        fields(&mut lines, &md.fields);
+        let checksum = if md.checksum_ok { "correct" } else { "WRONG" };
+        lines.push(format!("    {:<26} {checksum}", "checksum"));
+        lines.extend(md.refused.as_ref().map(|why| format!("    {:<26} {why}", "refused because")));
+    }
+    for (name, offset) in &member.signatures {
+        lines.push(format!("  signature: {name} at byte {offset}"));
+    }
+    lines.extend(member.problem.as_ref().map(|problem| format!("  problem: {problem}")));
+    lines
+}
+
+fn group_lines(inspection: &Inspection) -> Vec<String> {
+    let mut lines = Vec::new();
+    for group in &inspection.groups {
+        let names: Vec<&str> = group
+            .members
+            .iter()
+            .filter_map(|&index| inspection.members.get(index).map(|member| member.name.as_str()))
+            .collect();
+        let uuid = group.uuid.as_deref().unwrap_or("no array");
+        lines.push(format!("volume ({uuid}): {}", names.join(", ")));
+        lines.extend(group.stack.as_ref().map(|stack| format!("  stack    {stack}")));
+        lines.extend(group.problem.as_ref().map(|problem| format!("  problem  {problem}")));
+        lines.extend(group.advice.as_ref().map(|advice| format!("  try      {advice}")));
+    }
+    lines
+}

@@ -1,0 +1,125 @@
+//! The verbs, a file each.
+
+mod create;
+mod demo;
+mod explain;
+mod export;
+mod import;
+mod inspect;
+mod open;
+mod scrub;
+mod serve;
+mod status;
+
+use crate::error::Failure;
+use crate::exit::Outcome;
+use crate::report::Report;
+use runtime::{Backend, Notify, Runtime, Signals};
+use std::cell::Cell;
+use std::future::Future;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Make members ready, as any user, on files or devices
+    Create(create::Arguments),
+    /// Show every superblock and journal that lies on the paths; writes nothing
+    Inspect(inspect::Arguments),
+    /// Show the volume on one screen: state, why, what to do next; writes nothing
+    Status(open::Arguments),
+    /// Serve the volume over NBD until SIGINT or SIGTERM
+    Serve(serve::Arguments),
+    /// Copy a file into the volume
+    Import(import::Arguments),
+    /// Copy the volume, or a part, into a file; writes nothing to the members
+    Export(export::Arguments),
+    /// Read every sector of every member; heal what a checksum decides
+    Scrub(scrub::Arguments),
+    /// Show where a sector of the volume lives: members, tags, stripe, journal; writes nothing
+    Explain(explain::Arguments),
+    /// The whole story in a scratch folder: made, served, damaged, healed
+    Demo(demo::Arguments),
+}
+
+impl Verb {
+    /// Does it.
+    pub fn run(self, context: &Rc<Context>) -> Result<Outcome, Failure> {
+        match self {
+            Self::Create(arguments) => create::run(context, arguments),
+            Self::Inspect(arguments) => inspect::run(context, arguments),
+            Self::Status(arguments) => status::run(context, arguments),
+            Self::Serve(arguments) => serve::run(context, arguments),
+            Self::Import(arguments) => import::run(context, arguments),
+            Self::Export(arguments) => export::run(context, arguments),
+            Self::Scrub(arguments) => scrub::run(context, arguments),
+            Self::Explain(arguments) => explain::run(context, arguments),
+            Self::Demo(arguments) => demo::run(context, arguments),
+        }
+    }
+}
+
+/// What every verb has at hand.
+pub struct Context {
+    /// What the program says.
+    pub report: Report,
+    runtime: Runtime,
+    interrupted: Rc<Interrupted>,
+}
+
+/// SIGINT or SIGTERM came.
+#[derive(Default)]
+struct Interrupted {
+    came: Cell<bool>,
+    changed: Notify,
+}
+
+impl Context {
+    /// Starts the runtime, and says so if it is not the fast one.
+    pub fn new(report: Report) -> Result<Rc<Self>, (Report, Failure)> {
+        let runtime = match Runtime::new() {
+            Ok(runtime) => runtime,
+            Err(error) => return Err((report, Failure::io("cannot start the runtime", &error))),
+        };
+        if let Backend::Threads { why } = runtime.backend() {
+            report.warn(format!("no io_uring ({why}): using threads, which is slower"));
+        }
+        Ok(Rc::new(Self { report, runtime, interrupted: Rc::default() }))
+    }
+
+    /// Runs `future` to its end. SIGINT and SIGTERM only raise a flag meanwhile: see
+    /// [`Self::go_on`].
+    pub fn block_on<T: 'static>(
+        &self,
+        future: impl Future<Output = Result<T, Failure>> + 'static,
+    ) -> Result<T, Failure> {
+        let signals = Signals::new().map_err(|e| Failure::io("cannot watch signals", &e))?;
+        let interrupted = Rc::clone(&self.interrupted);
+        self.runtime.block_on(async move {
+            let _watch = runtime::spawn(async move {
+                while signals.next().await.is_ok() {
+                    interrupted.came.set(true);
+                    interrupted.changed.notify_all();
+                }
+            });
+            future.await
+        })
+    }
+
+    /// Whether a long piece of work goes on: it stops cleanly after SIGINT or SIGTERM.
+    pub fn go_on(&self) -> ControlFlow<()> {
+        if self.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Whether SIGINT or SIGTERM came.
+    pub fn interrupted(&self) -> bool {
+        self.interrupted.came.get()
+    }
+
+    /// Ends when SIGINT or SIGTERM comes.
+    pub fn until_interrupted(&self) -> impl Future<Output = ()> + 'static {
+        let interrupted = Rc::clone(&self.interrupted);
+        async move { interrupted.changed.until(|| interrupted.came.get()).await }
+    }
+}

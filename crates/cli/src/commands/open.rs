@@ -1,0 +1,129 @@
+//! The arguments that name a volume, and how it is opened.
+
+use super::Context;
+use crate::error::Failure;
+use crate::report::human;
+use bio::Event;
+use stack::{IntegrityChoice, Member, Node, OpenOptions, Volume};
+use std::path::Path;
+use std::rc::Rc;
+use units::Sector;
+
+/// Which volume.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// Files, block devices, nbd:// or nbd+unix:// URIs, in any order
+    #[arg(value_name = "MEMBER", required_unless_present = "stack")]
+    pub members: Vec<String>,
+
+    /// What the tags are made with, if it shall not be found by trial
+    #[arg(long, value_name = "ALG")]
+    integrity: Option<String>,
+
+    /// Start what is refused as it is; lists the consequences first
+    #[arg(long)]
+    force: bool,
+
+    /// The volume spelled out: 'raid1(integrity(file:a), integrity(file:b))'
+    #[arg(long, value_name = "TEXT", conflicts_with = "members")]
+    stack: Option<String>,
+}
+
+impl Arguments {
+    /// The members as they were named, also those within a stack.
+    pub fn names(&self) -> Result<Vec<String>, Failure> {
+        let Some(node) = self.node()? else { return Ok(self.members.clone()) };
+        Ok(node.leaves().filter_map(Node::member).map(ToString::to_string).collect())
+    }
+
+    /// The members on a command line, for what to try next.
+    pub fn spelled(&self) -> String {
+        match &self.stack {
+            Some(text) => format!("--stack '{text}'"),
+            None => self.members.join(" "),
+        }
+    }
+
+    fn node(&self) -> Result<Option<Node>, Failure> {
+        let parsed = self.stack.as_deref().map(str::parse::<Node>).transpose();
+        parsed.map_err(|error| Failure::usage(format!("--stack: {error}")))
+    }
+
+    fn options(&self, context: &Rc<Context>, read_only: bool) -> Result<OpenOptions, Failure> {
+        let mut options = OpenOptions::read_only(Vec::new());
+        options.read_only = read_only;
+        options.force = self.force;
+        if let Some(name) = &self.integrity {
+            options.integrity = match name.as_str() {
+                "none" => IntegrityChoice::None,
+                name => IntegrityChoice::Algorithm(
+                    name.parse().map_err(|e| Failure::usage(format!("--integrity: {e}")))?,
+                ),
+            };
+        }
+        let told = Rc::clone(context);
+        options.on_event = Rc::new(move |event: &Event| told.report.event(event));
+        Ok(options)
+    }
+
+    /// Opens the volume. A named file that does not exist is a missing member if there are others.
+    pub async fn open(&self, context: &Rc<Context>, read_only: bool) -> Result<Volume, Failure> {
+        let mut options = self.options(context, read_only)?;
+        if self.force {
+            context.report.warn(
+                "--force: blocks of missing members may come back as they were before the last \
+                 unfinished writes; stale members may bring back old data",
+            );
+        }
+        if let Some(node) = self.node()? {
+            return Ok(stack::open_stack(&node, &options).await?);
+        }
+        let named = parse_members(&self.members)?;
+        let there = |member: &Member| member.path().is_none_or(Path::exists);
+        options.members = named.clone();
+        if named.iter().any(there) {
+            options.members.retain(there);
+            for gone in named.iter().filter(|member| !there(member)) {
+                context.report.warn(format!("{gone}: no such file or device, counted as missing"));
+            }
+        }
+        Ok(stack::open(&options).await?)
+    }
+}
+
+/// Members from what a person typed.
+pub fn parse_members(names: &[String]) -> Result<Vec<Member>, Failure> {
+    let parse = |name: &String| {
+        Member::parse(name).map_err(|error| Failure::usage(format!("{name}: {error}")))
+    };
+    names.iter().map(parse).collect()
+}
+
+/// Closes `volume`, after whatever happened before.
+pub async fn close<T>(volume: Volume, result: Result<T, Failure>) -> Result<T, Failure> {
+    let closed = volume.close().await;
+    let value = result?;
+    match closed {
+        Ok(()) => Ok(value),
+        Err(error) => Err(Failure::new(
+            crate::exit::Outcome::Failed,
+            format!("the volume could not be closed cleanly: {error}"),
+        )
+        .advise("nothing that was flushed is lost; see 'steadfast status'")),
+    }
+}
+
+/// Bytes in `text`, given for `option`.
+pub fn size(option: &str, text: &str) -> Result<u64, Failure> {
+    stack::parse_size(text).map_err(|error| Failure::usage(format!("{option}: {error}")))
+}
+
+/// A volume's size for a person.
+pub fn human_sectors(sectors: u64) -> String {
+    human(Sector(sectors).bytes())
+}
+
+/// Whether an error says that somebody else holds the members.
+pub fn is_locked(failure: &Failure) -> bool {
+    failure.outcome == crate::exit::Outcome::Refused && failure.message.contains("in use by")
+}

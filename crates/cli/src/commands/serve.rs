@@ -1,0 +1,151 @@
+//! `steadfast serve`: the volume for any NBD client.
+
+use super::open::{self, close};
+use super::{Context, scrub, status};
+use crate::control::{Control, Teller};
+use crate::error::Failure;
+use crate::exit::Outcome;
+use bio::ScrubMode;
+use front::nbd::{Address, Export, Server};
+use serde_json::{Value, json};
+use stack::Volume;
+use std::cell::Cell;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What to serve, and where.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    volume: open::Arguments,
+
+    /// Where to listen: unix:PATH, or tcp:HOST:PORT on this machine
+    #[arg(long, value_name = "ADDRESS")]
+    nbd: String,
+
+    /// Refuse writes, and write nothing to the members
+    #[arg(long)]
+    read_only: bool,
+
+    /// The export's name; clients that name none get it too
+    #[arg(long, value_name = "NAME", default_value = "")]
+    export: String,
+}
+
+/// Serves it.
+pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failure> {
+    let address = Address::parse(&arguments.nbd)
+        .map_err(|error| Failure::usage(format!("--nbd: {error}")))?;
+    if arguments.export.len() > 4096 || arguments.export.contains('\0') {
+        return Err(Failure::usage("--export: at most 4096 bytes, without NUL"));
+    }
+    let told = Rc::clone(context);
+    context.block_on(async move {
+        let volume = arguments.volume.open(&told, arguments.read_only).await?;
+        // Whoever listens there already is found before anything is written by a client.
+        let server = match Server::bind(&address) {
+            Ok(server) => server,
+            Err(error) => {
+                let failure = Failure::new(Outcome::Failed, error.to_string())
+                    .advise("choose another address, or stop what listens there");
+                return close(volume, Err(failure)).await;
+            }
+        };
+        let volume = Rc::new(volume);
+        control(&told, &volume, &arguments);
+        let uri = server.uri(&arguments.export);
+        told.report.line(format!("ready {uri}"));
+        told.report.object(json!({"ready": true, "uri": uri.to_string(),
+            "bytes": volume.device().limits().sectors.saturating_mul(units::SECTOR)}));
+        let export = Export {
+            name: arguments.export.clone(),
+            description: volume.stack().to_string(),
+            read_only: arguments.read_only,
+        };
+        let served = server.run(volume.device(), export, told.until_interrupted()).await;
+        status::farewell(&told.report, &volume);
+        let outcome = status::health_of(&volume);
+        let volume = alone(volume).await;
+        let served = served.map(|()| outcome).map_err(|error| {
+            Failure::new(Outcome::Failed, format!("the last flush failed: {error}"))
+        });
+        close(volume, served).await
+    })
+}
+
+/// The volume, once nobody else answers questions about it: a scrub stops at its next step.
+async fn alone(mut volume: Rc<Volume>) -> Volume {
+    loop {
+        match Rc::try_unwrap(volume) {
+            Ok(volume) => return volume,
+            Err(shared) => volume = shared,
+        }
+        runtime::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Answers `status` and `scrub` for the volume as long as it is served. The tasks hold it only
+/// while they answer.
+fn control(context: &Rc<Context>, volume: &Rc<Volume>, arguments: &Arguments) {
+    let bound = arguments.volume.names().and_then(|names| {
+        Control::bind(&names).map_err(|error| Failure::io("control socket", &error))
+    });
+    let control = match bound {
+        Ok(control) => control,
+        // Serving matters more.
+        Err(failure) => {
+            context.report.warn(format!("'status' and 'scrub' cannot ask this server: {failure}"));
+            return;
+        }
+    };
+    let (context, volume) = (Rc::clone(context), Rc::downgrade(volume));
+    let spelled = arguments.volume.spelled();
+    drop(runtime::spawn(control.run(move |request, teller| {
+        let (context, volume, spelled) = (Rc::clone(&context), volume.clone(), spelled.clone());
+        async move {
+            match volume.upgrade() {
+                Some(volume) => answer(&context, &volume, &spelled, &request, &teller).await,
+                None => json!({"error": "the server is stopping", "exit_code": 4}),
+            }
+        }
+    })));
+}
+
+async fn answer(
+    context: &Context,
+    volume: &Volume,
+    spelled: &str,
+    request: &Value,
+    teller: &Teller,
+) -> Value {
+    match request["verb"].as_str() {
+        Some("status") => {
+            let outcome = status::health_of(volume);
+            json!({"result": status::object(volume, spelled), "exit_code": outcome.code()})
+        }
+        Some("scrub") => scrub_here(context, volume, request, teller).await,
+        _ => json!({"error": "no such request", "exit_code": 64}),
+    }
+}
+
+async fn scrub_here(context: &Context, volume: &Volume, request: &Value, teller: &Teller) -> Value {
+    let walk = scrub::options(request);
+    if walk.mode == ScrubMode::Repair && volume.is_read_only() {
+        let text = "the volume is served read-only: only --check is possible";
+        return json!({"error": text, "exit_code": 3});
+    }
+    let told = Rc::new(Cell::new(0));
+    let summary = volume
+        .scrub(&walk, |progress, _| {
+            // A hundred messages at most, each sent on its own: the walk does not wait for them.
+            let percent = progress.done * 100 / progress.total.max(1);
+            if percent > told.replace(percent) {
+                let (teller, done, total) = (teller.clone(), progress.done, progress.total);
+                drop(runtime::spawn(async move { teller.progress(done, total).await }));
+            }
+            if context.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .await;
+    json!({"result": scrub::object(&summary), "exit_code": scrub::outcome(&summary).code()})
+}

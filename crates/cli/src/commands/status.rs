@@ -1,0 +1,213 @@
+//! `steadfast status`: the volume on one screen.
+//!
+//! What is shown is made as one JSON object first: `--json` prints it, people get lines made of it,
+//! and a running server sends it over its control socket.
+
+use super::Context;
+use super::open::{self, close, human_sectors, is_locked};
+use crate::control;
+use crate::error::Failure;
+use crate::exit::Outcome;
+use crate::report::Report;
+use serde_json::{Value, json};
+use stack::{MemberState, Volume, VolumeStatus};
+use std::rc::Rc;
+
+/// How a volume is, as an exit code: lost data, or something wrong, or nothing.
+pub fn health(status: &VolumeStatus) -> Outcome {
+    if status.members.iter().any(|member| member.counters.lost_sectors > 0) {
+        Outcome::DataLost
+    } else if status.is_healthy() {
+        Outcome::Fine
+    } else {
+        Outcome::Warned
+    }
+}
+
+/// The volume's health with what was lost in the volume as a whole.
+pub fn health_of(volume: &Volume) -> Outcome {
+    let lost = volume.log().volume_counters().lost_sectors > 0;
+    if lost { Outcome::DataLost } else { health(&volume.status()) }
+}
+
+/// Shows it.
+pub fn run(context: &Rc<Context>, arguments: open::Arguments) -> Result<Outcome, Failure> {
+    let (told, asked) = (Rc::clone(context), arguments.clone());
+    let opened = context.block_on(async move {
+        let volume = asked.open(&told, true).await?;
+        let found = (object(&volume, &asked.spelled()), health_of(&volume));
+        close(volume, Ok(found)).await
+    });
+    let (object, outcome) = match opened {
+        Err(failure) if is_locked(&failure) => {
+            match control::ask(&arguments.names()?, &json!({"verb": "status"}), |_, _| ())? {
+                Some(answer) => served_answer(&answer)?,
+                None => return Err(failure),
+            }
+        }
+        opened => opened?,
+    };
+    for line in lines(&object) {
+        context.report.line(line);
+    }
+    context.report.object(object);
+    Ok(outcome)
+}
+
+/// What a server answered: the result and its exit code.
+pub fn served_answer(answer: &Value) -> Result<(Value, Outcome), Failure> {
+    let outcome = match answer["exit_code"].as_u64() {
+        Some(0) => Outcome::Fine,
+        Some(1) => Outcome::Warned,
+        Some(2) => Outcome::DataLost,
+        Some(3) => Outcome::Refused,
+        _ => Outcome::Failed,
+    };
+    match answer["error"].as_str() {
+        Some(error) => Err(Failure::new(outcome, error)),
+        None => Ok((answer["result"].clone(), outcome)),
+    }
+}
+
+/// All that is known of `volume`, which was named as `spelled`.
+pub fn object(volume: &Volume, spelled: &str) -> Value {
+    let status = volume.status();
+    let mut object = json!(status);
+    let (state, why) = state(&status);
+    object["state"] = json!(state);
+    object["why"] = json!(why);
+    object["action"] = json!(action(volume, &status, spelled));
+    object["bytes"] = json!(status.sectors.saturating_mul(units::SECTOR));
+    if let Some(Value::Array(members)) = object.get_mut("members") {
+        for (line, member) in members.iter_mut().zip(&status.members) {
+            let counters = &member.counters;
+            line["mismatches"] = json!(counters.mismatches);
+            line["medium_errors"] = json!(counters.medium_errors);
+            line["healed_sectors"] = json!(counters.healed_sectors);
+            line["healable_sectors"] = json!(counters.healable_sectors);
+            line["lost_sectors"] = json!(counters.lost_sectors);
+        }
+    }
+    let lost = volume.log().volume_counters().lost_sectors;
+    object["lost_sectors"] = json!(lost);
+    object["events"] =
+        volume.log().last().iter().map(|event| Value::String(event.to_string())).collect();
+    object
+}
+
+fn state(status: &VolumeStatus) -> (&'static str, Vec<String>) {
+    let mut why = Vec::new();
+    for member in &status.members {
+        if let Some(problem) = &member.problem {
+            why.push(format!("{}: {problem}", member.name));
+        }
+        match member.state {
+            MemberState::Missing => {
+                let slot = member.slot.unwrap_or_default();
+                why.push(format!("slot {slot} has no member"));
+            }
+            MemberState::Failed => why.push(format!("{} stopped answering", member.name)),
+            MemberState::Rebuilding => why.push(format!("{} is only partly filled", member.name)),
+            MemberState::InSync | MemberState::Spare | MemberState::LeftOut => {}
+        }
+        if member.counters.any() {
+            why.push(format!("{} has damaged blocks, see its counters", member.name));
+        }
+    }
+    if let Some(sector) = status.synced_below {
+        why.push(format!(
+            "it was not closed cleanly: redundancy is true below member sector {sector} only"
+        ));
+    }
+    let degraded = status.missing > 0;
+    let state = match (degraded, status.synced_below, why.is_empty()) {
+        (true, Some(_), _) => "degraded, not in sync",
+        (true, None, _) => "degraded",
+        (false, Some(_), _) => "not in sync",
+        (false, None, false) => "healthy, with remarks",
+        (false, None, true) => "healthy",
+    };
+    (state, why)
+}
+
+/// What to do next: a command where there is one.
+fn action(volume: &Volume, status: &VolumeStatus, spelled: &str) -> String {
+    if volume.is_read_only() && status.synced_below.is_some() {
+        return format!("steadfast scrub {spelled}   (makes redundancy true again)");
+    }
+    if status.missing > 0 {
+        let more = status.spare_redundancy;
+        return format!(
+            "bring the missing members back and name them too; {more} more may fail before data \
+             is lost"
+        );
+    }
+    if status.members.iter().any(|member| member.counters.any()) {
+        return format!("steadfast scrub {spelled}");
+    }
+    format!("nothing; read everything now and then: steadfast scrub {spelled}")
+}
+
+/// The object as lines for a person.
+pub fn lines(object: &Value) -> Vec<String> {
+    let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
+    let level = match object["level"].as_str() {
+        Some(level) => {
+            let chunk = object["chunk_sectors"].as_u64().map_or_else(String::new, |sectors| {
+                format!(", chunk {}", stack::format_size(sectors * units::SECTOR))
+            });
+            format!("{level}, {} slots{chunk}", object["slots"])
+        }
+        None => "one member, no array".to_owned(),
+    };
+    let size = human_sectors(object["sectors"].as_u64().unwrap_or_default());
+    let mut lines = vec![
+        format!(
+            "volume   {} {size}, blocks of {} bytes, {level}",
+            text("name"),
+            object["block_bytes"]
+        ),
+        format!("state    {}", text("state")),
+    ];
+    for why in object["why"].as_array().into_iter().flatten() {
+        lines.push(format!("why      {}", why.as_str().unwrap_or_default()));
+    }
+    lines.push(format!("do       {}", text("action")));
+    if let Some(uuid) = object["uuid"].as_str() {
+        lines.push(format!("uuid     {uuid}"));
+    }
+    lines.push(format!("stack    {}", text("stack")));
+    lines.push(format!(
+        "members  {:<4} {:<11} {:>9} {:>7} {:>8} {:>7}  name",
+        "slot", "state", "mismatch", "healed", "healable", "lost"
+    ));
+    for member in object["members"].as_array().into_iter().flatten() {
+        let slot = member["slot"].as_u64().map_or_else(|| "-".to_owned(), |slot| slot.to_string());
+        lines.push(format!(
+            "         {slot:<4} {:<11} {:>9} {:>7} {:>8} {:>7}  {}{}",
+            member["state"].as_str().unwrap_or_default(),
+            member["mismatches"].to_string(),
+            member["healed_sectors"].to_string(),
+            member["healable_sectors"].to_string(),
+            member["lost_sectors"].to_string(),
+            member["name"].as_str().unwrap_or_default(),
+            member["integrity"].as_str().map_or_else(String::new, |name| format!(" ({name})")),
+        ));
+    }
+    let lost = object["lost_sectors"].as_u64().unwrap_or_default();
+    lines.push(match lost {
+        0 => "data     no errors known since it was opened".to_owned(),
+        lost => format!("data     {lost} sectors were asked for and could not be given"),
+    });
+    lines
+}
+
+/// One line for a served volume's end.
+pub fn farewell(report: &Report, volume: &Volume) {
+    let status = volume.status();
+    let healed: u64 = status.members.iter().map(|m| m.counters.healed_sectors).sum();
+    let mismatches: u64 = status.members.iter().map(|m| m.counters.mismatches).sum();
+    if healed + mismatches > 0 {
+        report.line(format!("{mismatches} mismatches seen, {healed} sectors healed"));
+    }
+}

@@ -1,0 +1,186 @@
+//! How a running server is asked: a control socket for each served volume.
+//!
+//! A served volume's members are locked, so `status` and `scrub` ask the server instead. It listens
+//! on a Unix socket (mode 0600, in a directory of the user's own), which is found by any of its
+//! members: a symbolic link named after the member's device and inode number points to it.
+//!
+//! One JSON object per line. The request: `{"verb":"status"}`, `{"verb":"scrub","mode":"check"}`.
+//! The answer: any number of `{"progress":{...}}`, then `{"result":{...},"exit_code":N}` or
+//! `{"error":"...","exit_code":N}`.
+
+use crate::error::Failure;
+use bio::Buf;
+use runtime::{Listener, Stream};
+use serde_json::{Value, json};
+use std::fs;
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// The longest request line that is read.
+const REQUEST_BYTES_MAX: usize = 4096;
+
+/// The directory of this user's control sockets.
+fn directory() -> io::Result<PathBuf> {
+    let uid = rustix::process::geteuid().as_raw();
+    let directory = match std::env::var_os("XDG_RUNTIME_DIR") {
+        _ if uid == 0 => PathBuf::from("/run/steadfast"),
+        Some(runtime) if !runtime.is_empty() => PathBuf::from(runtime).join("steadfast"),
+        _ => std::env::temp_dir().join(format!("steadfast-{uid}")),
+    };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    // Somebody else's directory of that name could hold sockets that lie.
+    if fs::symlink_metadata(&directory)?.uid() != uid {
+        let text = format!("{} belongs to somebody else", directory.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Ok(directory)
+}
+
+/// The name by which a member's server is found.
+fn key(member: &str) -> String {
+    match fs::metadata(member) {
+        Ok(metadata) if metadata.rdev() != 0 => format!("device-{:x}", metadata.rdev()),
+        Ok(metadata) => format!("{:x}-{:x}", metadata.dev(), metadata.ino()),
+        Err(_) => {
+            let mut hasher = DefaultHasher::new();
+            member.hash(&mut hasher);
+            format!("name-{:x}", hasher.finish())
+        }
+    }
+}
+
+/// The server's end. Its files go away with it.
+pub struct Control {
+    listener: Listener,
+    files: Files,
+}
+
+/// The socket first, then the links to it.
+struct Files(Vec<PathBuf>);
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        for file in self.0.iter().rev() {
+            // A link that a later server has replaced is still removed by name at worst: then that
+            // server is found by its other members only.
+            let _gone = fs::remove_file(file);
+        }
+    }
+}
+
+impl Control {
+    /// Listens for the volume that these members make.
+    pub fn bind(members: &[String]) -> io::Result<Self> {
+        let directory = directory()?;
+        let socket = directory.join(format!("{}.sock", std::process::id()));
+        let _stale = fs::remove_file(&socket);
+        let listener = Listener::bind_unix(&socket)?;
+        let mut files = Files(vec![socket.clone()]);
+        for member in members {
+            let link = directory.join(key(member));
+            let _stale = fs::remove_file(&link);
+            symlink(&socket, &link)?;
+            files.0.push(link);
+        }
+        Ok(Self { listener, files })
+    }
+
+    /// Answers requests with `answer`, which is given the request and a way to tell progress. Ends
+    /// never: the task is dropped with the server.
+    pub async fn run<F>(self, answer: impl Fn(Value, Teller) -> F + 'static)
+    where
+        F: Future<Output = Value> + 'static,
+    {
+        let answer = Rc::new(answer);
+        let _files = self.files;
+        loop {
+            let Ok(stream) = self.listener.accept().await else {
+                runtime::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            };
+            let answer = Rc::clone(&answer);
+            drop(runtime::spawn(async move {
+                let stream = Rc::new(stream);
+                if let Some(request) = receive(&stream).await {
+                    let teller = Teller { stream: Rc::clone(&stream) };
+                    let result = answer(request, teller).await;
+                    // Whoever asked and left needs no answer.
+                    let _left = send(&stream, &result).await;
+                }
+            }));
+        }
+    }
+}
+
+/// Tells whoever asked how far it is.
+#[derive(Clone)]
+pub struct Teller {
+    stream: Rc<Stream>,
+}
+
+impl Teller {
+    /// `done` of `total`.
+    pub async fn progress(&self, done: u64, total: u64) {
+        let line = json!({"progress": {"done": done, "total": total}});
+        let _left = send(&self.stream, &line).await;
+    }
+}
+
+async fn send(stream: &Stream, value: &Value) -> io::Result<()> {
+    stream.send_all(Buf::copy_of(format!("{value}\n").as_bytes())).await
+}
+
+async fn receive(stream: &Stream) -> Option<Value> {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") {
+        let (received, buf) = stream.recv(Buf::alloc(REQUEST_BYTES_MAX)).await;
+        let length = received.ok().filter(|&length| length > 0)?;
+        line.extend_from_slice(&buf.as_slice()[..length]);
+        if line.len() > REQUEST_BYTES_MAX {
+            return None;
+        }
+    }
+    serde_json::from_slice(&line).ok()
+}
+
+/// Asks the server of the volume that `members` make. None: there is none.
+pub fn ask(
+    members: &[String],
+    request: &Value,
+    on_progress: impl FnMut(u64, u64),
+) -> Result<Option<Value>, Failure> {
+    let Ok(directory) = directory() else { return Ok(None) };
+    let found = members.iter().find_map(|member| connect(&directory.join(key(member))));
+    let Some(stream) = found else { return Ok(None) };
+    converse(stream, request, on_progress)
+        .map(Some)
+        .map_err(|error| Failure::io("the volume's server does not answer", &error))
+}
+
+fn connect(path: &Path) -> Option<UnixStream> {
+    UnixStream::connect(path).ok()
+}
+
+fn converse(
+    mut stream: UnixStream,
+    request: &Value,
+    mut on_progress: impl FnMut(u64, u64),
+) -> io::Result<Value> {
+    stream.write_all(format!("{request}\n").as_bytes())?;
+    for line in BufReader::new(stream).lines() {
+        let value: Value = serde_json::from_str(&line?)?;
+        match &value["progress"] {
+            Value::Null => return Ok(value),
+            progress => on_progress(
+                progress["done"].as_u64().unwrap_or(0),
+                progress["total"].as_u64().unwrap_or(0),
+            ),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"))
+}
