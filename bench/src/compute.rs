@@ -178,7 +178,7 @@ impl Strip64K {
 }
 
 /// Bytes without pattern, the same each time.
-fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state: u64 = 1;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -44,7 +44,8 @@ fn processor_time() -> Duration {
     Duration::try_from(time).expect("processor time is not negative")
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The middle one.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

@@ -1,5 +1,5 @@
 //! One comparison, and how a set of them is printed.
-#![allow(clippy::print_stdout, reason = "the table is this program's output")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is this program's output")]
 
 use serde::Serialize;
 
@@ -31,6 +31,11 @@ impl Row {
         let ratio = peer.map(|peer| ours / peer);
         Self { name: name.into(), ours, peer_name, peer, ratio, unit }
     }
+}
+
+/// Tells a person who waits; never part of the rows.
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
 }
 
 /// For people: a table under the area's name.

@@ -1,0 +1,84 @@
+//! Area `nbd`: what clients get from a served volume, beside the servers that people use now.
+//!
+//! ```text
+//!   fio, nbdcopy --- unix socket ---> steadfast serve --+
+//!        |                                              +--> files of one size in one folder
+//!        +---------- unix socket ---> the peer ---------+
+//! ```
+//!
+//! Both servers of a comparison run all the time; loads alternate between them, so that what the
+//! machine does meanwhile hits both. The one that is not asked waits and costs nothing.
+
+mod giant;
+mod load;
+mod place;
+mod server;
+
+use crate::measure::median;
+use crate::row::{Row, note};
+use crate::settings::Settings;
+use load::LOADS;
+use place::Place;
+use server::{Kind, Server};
+
+/// All rows of the area.
+pub(crate) fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
+    let place = Place::new(settings)?;
+    note(&place.conditions());
+    let mut rows = Vec::new();
+    for comparison in COMPARISONS {
+        rows.extend(comparison.rows(settings, &place)?);
+    }
+    if settings.wants(giant::NAME) {
+        rows.extend(giant::rows(settings, &place)?);
+    }
+    Ok(rows)
+}
+
+/// Ours beside a peer, under every load.
+struct Comparison {
+    name: &'static str,
+    ours: Kind,
+    peer: Kind,
+}
+
+impl Comparison {
+    fn rows(&self, settings: &Settings, place: &Place) -> anyhow::Result<Vec<Row>> {
+        let name = |load: &str| format!("{}, {load}, beside {}", self.name, self.peer.name());
+        let wanted: Vec<_> = LOADS.iter().filter(|load| settings.wants(&name(load.name))).collect();
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(peer) = Server::start(self.peer, place)? else {
+            note(&format!("{} is not installed", self.peer.name()));
+            return Ok(Vec::new());
+        };
+        let ours = Server::start(self.ours, place)?.expect("ours was built just now");
+        let mut rows = Vec::new();
+        for load in wanted {
+            let (mut our_rates, mut peer_rates) = (Vec::new(), Vec::new());
+            for round in 0..settings.rounds {
+                let mut sides = [(&ours, &mut our_rates), (&peer, &mut peer_rates)];
+                // Nobody is always the one who comes second.
+                if round % 2 == 1 {
+                    sides.reverse();
+                }
+                for (server, rates) in sides {
+                    rates.push(load.run(server, place)?);
+                }
+            }
+            let (ours, peer) = (median(our_rates), median(peer_rates));
+            let name = format!("{}, {}", self.name, load.name);
+            rows.push(Row::new(name, ours, (self.peer.name(), Some(peer)), load.unit));
+        }
+        Ok(rows)
+    }
+}
+
+const COMPARISONS: &[Comparison] = &[
+    Comparison { name: "memory", ours: Kind::Memory, peer: Kind::NbdkitMemory },
+    Comparison { name: "raw file", ours: Kind::Raw, peer: Kind::QemuNbd },
+    Comparison { name: "raw file", ours: Kind::Raw, peer: Kind::NbdkitFile },
+    Comparison { name: "integrity", ours: Kind::Integrity, peer: Kind::Raw },
+    Comparison { name: "RAID 6 of 6 integrity", ours: Kind::Raid6, peer: Kind::Raw },
+];

@@ -1,0 +1,159 @@
+//! Where the served files lie, and how programs are run.
+
+use crate::row::note;
+use crate::settings::Settings;
+use anyhow::{Context, bail};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// A folder for the time of the measurement, and what is measured there.
+pub(super) struct Place {
+    folder: TempDir,
+    pub(super) size_mib: u64,
+    pub(super) rounds: u32,
+    pub(super) seconds: u32,
+    steadfast: PathBuf,
+    verbose: bool,
+}
+
+impl Place {
+    pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
+        let folder = TempDir::with_prefix_in("steadfast-bench-", &settings.dir)
+            .with_context(|| format!("no folder can be made in {}", settings.dir.display()))?;
+        let steadfast = match &settings.steadfast {
+            Some(path) => path.clone(),
+            None => build()?,
+        };
+        let place = Self {
+            folder,
+            size_mib: settings.size,
+            rounds: settings.rounds,
+            seconds: settings.seconds,
+            steadfast,
+            verbose: settings.verbose,
+        };
+        place.write_noise(&place.source())?;
+        Ok(place)
+    }
+
+    /// Under which conditions the rows were taken.
+    pub(super) fn conditions(&self) -> String {
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        format!(
+            "nbd: files in {} ({}), {} MiB each; medians of {} runs, fio's {} s long; servers and \
+             clients share {cores} cores",
+            self.folder.path().display(),
+            file_system(self.folder.path()),
+            self.size_mib,
+            self.rounds,
+            self.seconds,
+        )
+    }
+
+    /// Bytes of what is served.
+    pub(super) fn bytes(&self) -> u64 {
+        self.size_mib << 20
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A file of the served size without zeroes.
+    pub(super) fn source(&self) -> PathBuf {
+        self.path("source")
+    }
+
+    /// A new file of the served size, every block of it stored.
+    pub(super) fn raw_file(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let path = self.path(name);
+        self.write_noise(&path)?;
+        Ok(path)
+    }
+
+    /// The program under test.
+    pub(super) fn steadfast(&self) -> Command {
+        Command::new(&self.steadfast)
+    }
+
+    /// Says what is going to be run, if that is wanted.
+    pub(super) fn show(&self, command: &Command) {
+        if self.verbose {
+            let words: Vec<_> = std::iter::once(command.get_program())
+                .chain(command.get_args())
+                .map(OsStr::to_string_lossy)
+                .collect();
+            note(&words.join(" "));
+        }
+    }
+
+    /// Runs `command` to its end; what it printed.
+    pub(super) fn output(&self, command: &mut Command) -> anyhow::Result<String> {
+        self.show(command);
+        let program = command.get_program().to_string_lossy().into_owned();
+        let output = command
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("{program} cannot be run"))?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("{program} ended with {}: {printed}{said}", output.status);
+        }
+        Ok(printed)
+    }
+
+    fn write_noise(&self, path: &Path) -> anyhow::Result<()> {
+        let noise = crate::compute::noise(1 << 20);
+        let mut file = File::create(path)?;
+        for _ in 0..self.size_mib {
+            file.write_all(&noise)?;
+        }
+        Ok(file.sync_all()?)
+    }
+}
+
+/// Builds the program under test; where it is then.
+fn build() -> anyhow::Result<PathBuf> {
+    note("building steadfast");
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--release", "--package", "steadfast", "--message-format=json"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo cannot be run")?;
+    if !output.status.success() {
+        bail!("steadfast does not build");
+    }
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| {
+            let ours = message["target"]["name"] == "steadfast";
+            message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
+        })
+        .context("cargo built no program called steadfast")
+}
+
+/// The name of the file system that `path` lies on.
+fn file_system(path: &Path) -> String {
+    let kind = rustix::fs::statfs(path).map(|found| found.f_type);
+    let known = kind.ok().and_then(|kind| FILE_SYSTEMS.iter().find(|(number, _)| *number == kind));
+    match known {
+        Some((_, name)) => (*name).to_owned(),
+        None => "an unknown file system".to_owned(),
+    }
+}
+
+const FILE_SYSTEMS: &[(rustix::fs::FsWord, &str)] = &[
+    (0xef53, "ext4"),
+    (0x0102_1994, "tmpfs: memory"),
+    (0x5846_5342, "XFS"),
+    (0x9123_683e, "btrfs"),
+    (0x794c_7630, "overlayfs"),
+    (0x2fc1_2fc1, "ZFS"),
+];
