@@ -8,3 +8,4 @@ pub mod limit;
 pub mod linear;
 pub mod memory;
 pub mod nbd;
+pub mod raid1;

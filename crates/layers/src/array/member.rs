@@ -2,7 +2,7 @@
 
 use super::Found;
 use bio::{Device, Events};
-use md::superblock::Superblock;
+use md::superblock::{DeviceFlags, Superblock};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use units::Sector;
@@ -79,6 +79,14 @@ impl Member {
     #[must_use]
     pub fn superblock(&self) -> Option<Superblock> {
         self.superblock.borrow().clone()
+    }
+
+    /// Whether others should be read first, as its superblock asks.
+    #[must_use]
+    pub fn write_mostly(&self) -> bool {
+        let superblock = self.superblock.borrow();
+        let flags = superblock.as_ref().map(Superblock::device_flags);
+        flags.is_some_and(|flags| flags.contains(DeviceFlags::WRITE_MOSTLY))
     }
 
     /// Whether it no longer takes part.

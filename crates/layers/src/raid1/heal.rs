@@ -1,0 +1,183 @@
+//! Rebuilding what one member cannot give, by evidence, and writing it back.
+//!
+//! 1. The range is locked: nobody writes there. Crash: as before.
+//! 2. The damaged member is asked once more: somebody may have healed or rewritten it.
+//! 3. The others are asked. A copy for which the damaged member's own tag vouches is what was
+//!    there; failing that a copy that its own member verified; failing that the first.
+//! 4. It is written back. Crash: the block is as damaged as before, or whole.
+//! 5. It is read again from the medium and compared.
+//!
+//! No write intent is needed: at every step each copy is the right one or says that it is damaged.
+
+use super::Inner;
+use crate::array::Member;
+use bio::{Bio, Buf, EventKind, Extent, IoErrorKind, IoResult};
+use std::rc::Rc;
+use units::{Sector, usize_of};
+
+/// A copy found elsewhere, and how good the evidence for it is.
+pub(super) struct Evidence {
+    pub(super) bytes: Buf,
+    /// The damaged member's own tag agrees with it.
+    pub(super) vouched: bool,
+}
+
+impl Inner {
+    /// The bytes of `extent`, which `member` could not give (and said `kind`): from the others, and
+    /// written back unless nothing may be written.
+    ///
+    /// # Errors
+    /// `kind` at the first block that nobody has.
+    pub(super) async fn heal(
+        &self,
+        member: &Rc<Member>,
+        extent: Extent,
+        kind: IoErrorKind,
+    ) -> IoResult<Buf> {
+        let range = extent.sector.0..extent.sector.0 + extent.sectors;
+        let _lock = self.ranges.lock(range).await;
+        self.heal_locked(member, extent, kind).await
+    }
+
+    /// As [`Self::heal`], for who holds the range.
+    pub(super) async fn heal_locked(
+        &self,
+        member: &Rc<Member>,
+        extent: Extent,
+        kind: IoErrorKind,
+    ) -> IoResult<Buf> {
+        let mut again = Bio::read(extent.sector, extent.sectors).bypassing();
+        if member.data().submit(&mut again).await.is_ok() {
+            return Ok(again.data.into_single());
+        }
+        // A long run goes in one piece if the evidence for all of it is the best there is.
+        let single = self.block().sectors() == extent.sectors;
+        let found = self.find(member, extent).await;
+        if let Some(found) = found
+            && (single || found.vouched || !verified(member))
+        {
+            self.write_back(member, extent, &found).await;
+            return Ok(found.bytes);
+        }
+        if single {
+            self.lost(extent);
+            return Err(kind.at(extent.sector));
+        }
+        self.heal_blocks(member, extent, kind).await
+    }
+
+    async fn heal_blocks(
+        &self,
+        member: &Rc<Member>,
+        extent: Extent,
+        kind: IoErrorKind,
+    ) -> IoResult<Buf> {
+        let block = self.block();
+        let mut bytes = Buf::alloc(usize_of(Sector(extent.sectors).bytes()));
+        let mut outcome = Ok(());
+        for (index, target) in (0..).zip(bytes.as_mut_slice().chunks_exact_mut(block.bytes())) {
+            let sector = extent.sector + index * block.sectors();
+            let one = Extent { sector, sectors: block.sectors() };
+            // One level deep: a single block does not come here again.
+            match Box::pin(self.heal_locked(member, one, kind)).await {
+                Ok(healed) => target.copy_from_slice(healed.as_slice()),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        outcome.map(|()| bytes)
+    }
+
+    /// The best copy of `extent` that the other members have.
+    async fn find(&self, damaged: &Rc<Member>, extent: Extent) -> Option<Evidence> {
+        let mut best: Option<(bool, Buf)> = None;
+        for other in self.members() {
+            if Rc::ptr_eq(&other, damaged) {
+                continue;
+            }
+            let mut bio = Bio::read(extent.sector, extent.sectors);
+            if other.data().submit(&mut bio).await.is_err() {
+                continue;
+            }
+            let bytes = bio.data.into_single();
+            if vouches(damaged, extent.sector, &bytes).await {
+                return Some(Evidence { bytes, vouched: true });
+            }
+            let better = match &best {
+                None => true,
+                Some((checked, _)) => !checked && verified(&other),
+            };
+            if better {
+                best = Some((verified(&other), bytes));
+            }
+        }
+        best.map(|(_, bytes)| Evidence { bytes, vouched: false })
+    }
+
+    /// Steps 4 and 5. What cannot be rewritten stays damaged, which readers notice: the member is
+    /// failed only if it does not answer, or says that it wrote what it did not.
+    pub(super) async fn write_back(&self, member: &Rc<Member>, extent: Extent, found: &Evidence) {
+        let place = member.place(extent.sector);
+        if self.limits.read_only {
+            if self.tell_once(member.slot(), extent.sector) {
+                member.events().emit(EventKind::Healable, place, extent.sectors);
+            }
+            return;
+        }
+        match self.rewrite(member, extent, &found.bytes).await {
+            Ok(()) => {
+                self.array.count_corrected(member.slot(), extent.sectors);
+                let kind = EventKind::Healed { source: "mirror", vouched: found.vouched };
+                member.events().emit(kind, place, extent.sectors);
+            }
+            Err(error) if error.kind == IoErrorKind::Unavailable => {
+                // If it is the last one it stays; the reader has its bytes either way.
+                let _ = self.array.fail(member.slot(), error).await;
+            }
+            Err(error) => {
+                if self.tell_once(member.slot(), extent.sector) {
+                    let detail = format!("damaged and could not be rewritten: {error}");
+                    member.events().emit_detail(EventKind::Note, place, extent.sectors, detail);
+                }
+            }
+        }
+    }
+
+    /// Writes `bytes` to one member and reads them again from the medium.
+    ///
+    /// # Errors
+    /// What the member said; `Unavailable` if it gives back something else: it cannot be relied on.
+    pub(super) async fn rewrite(&self, member: &Member, extent: Extent, bytes: &Buf) -> IoResult {
+        member.data().write(extent.sector, bytes.clone()).await?;
+        let mut again = Bio::read(extent.sector, extent.sectors).bypassing();
+        member.data().submit(&mut again).await?;
+        if again.data.into_single().as_slice() != bytes.as_slice() {
+            return Err(IoErrorKind::Unavailable.at(extent.sector));
+        }
+        Ok(())
+    }
+
+    /// Says once that nobody has it. Counted on the volume.
+    pub(super) fn lost(&self, extent: Extent) {
+        if self.tell_once(usize::MAX, extent.sector) {
+            self.array.events().emit(EventKind::Lost, extent.sector, extent.sectors);
+        }
+    }
+
+    fn tell_once(&self, slot: usize, sector: Sector) -> bool {
+        let mut told = self.told.borrow_mut();
+        told.len() < TOLD_MAX && told.insert((slot, sector.0))
+    }
+}
+
+/// Whether what `member` reads was checked against a tag.
+pub(super) fn verified(member: &Member) -> bool {
+    member.data().limits().verified
+}
+
+/// Whether the tags that `member` has stored agree with `bytes`.
+pub(super) async fn vouches(member: &Member, sector: Sector, bytes: &Buf) -> bool {
+    verified(member) && member.data().submit(&mut Bio::vouch(sector, bytes.clone())).await.is_ok()
+}
+
+/// Places remembered so as not to be told twice.
+const TOLD_MAX: usize = 1 << 16;

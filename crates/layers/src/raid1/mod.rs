@@ -1,0 +1,223 @@
+//! RAID 1: every member holds everything.
+//!
+//! ```text
+//!          read                     write                         resync, scrub
+//!            |                        |                                 |
+//!   one member (read.rs)       range lock, intent                  range lock
+//!            | damaged                |                                 |
+//!   range lock, the others     all members (write.rs)        all members compared
+//!   rewrite, re-read                  | one fails             (resync.rs, scrub.rs)
+//!   (heal.rs)                  recorded before completion
+//! ```
+//! Sector n of the array is sector n of each member's data. This layer knows copies; what the
+//! superblocks must say when is [`crate::array`]'s, and whether a copy is what was written is for
+//! the members to know: a member over dm-integrity answers damage with `Protection`.
+//!
+//! What is believed when:
+//!
+//! - In sync, any copy that its member gives out. Damage on one member is rebuilt from another,
+//!   preferring a copy for which the damaged member's own tag vouches, then one that has a tag of
+//!   its own. No member is failed for damage: its good sectors still help.
+//! - Not in sync (after a crash): always the copy of the first member in slot order that can give
+//!   it, for reading and for resync alike, so that what was read once stays so. A flushed write is
+//!   on every member; only unfinished ones can differ, and either copy of those is right.
+//! - Copies that differ on a clean array: nobody knows which is right. A scrub lists them and
+//!   rewrites nothing.
+//!
+//! Overlapping writes, and everything that writes back what it read, exclude each other by a range
+//! lock; reads do not take it until they find damage.
+
+mod heal;
+mod read;
+mod resync;
+mod scrub;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use crate::array::{Array, Member};
+use bio::{Allocation, Bio, BlockDevice, Device, IoErrorKind, IoResult, Limits, Op};
+use runtime::{Notify, RangeLock};
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::rc::Rc;
+use units::{BlockSize, Sector};
+
+/// A running mirror. Writing ones must be [closed](Self::close): dropped, they leave what a crash
+/// would.
+pub struct Raid1 {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    array: Rc<Array>,
+    limits: Limits,
+    /// Held by writers and by whoever writes back what it read.
+    ranges: RangeLock,
+    heads: Vec<Head>,
+    /// Damage that was told already and cannot be told again: slot and sector.
+    told: RefCell<HashSet<(usize, u64)>>,
+    stop: Cell<bool>,
+    resyncing: Cell<bool>,
+    resync_ended: Notify,
+}
+
+/// What a member is doing for readers.
+#[derive(Default)]
+struct Head {
+    in_flight: Cell<usize>,
+    /// Where its last read ended: the next one there costs it least.
+    next: Cell<u64>,
+    write_mostly: bool,
+}
+
+/// Why members cannot be a mirror.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Raid1Error {
+    /// Nobody holds a slot.
+    #[error("no member")]
+    NoMember,
+    /// The members have no whole block in common.
+    #[error("members of {sectors} sectors hold no block of {block} bytes")]
+    Small {
+        /// Sectors of the smallest.
+        sectors: u64,
+        /// The largest logical block among them, in bytes.
+        block: usize,
+    },
+}
+
+impl Raid1 {
+    /// The mirror of `array`'s members, as large as their data (the smallest of it). Nothing is
+    /// written and no resync started yet.
+    ///
+    /// # Errors
+    /// [`Raid1Error`] if there is nothing to be a mirror of.
+    pub fn new(array: Rc<Array>) -> Result<Rc<Self>, Raid1Error> {
+        let limits = limits_of(&array)?;
+        let heads = (0..array.raid_disks()).map(|slot| Head {
+            write_mostly: array.member(slot).is_some_and(|member| member.write_mostly()),
+            ..Head::default()
+        });
+        let inner = Inner {
+            heads: heads.collect(),
+            limits,
+            ranges: RangeLock::default(),
+            told: RefCell::default(),
+            stop: Cell::new(false),
+            resyncing: Cell::new(false),
+            resync_ended: Notify::default(),
+            array,
+        };
+        Ok(Rc::new(Self { inner: Rc::new(inner) }))
+    }
+
+    /// As a device.
+    #[must_use]
+    pub fn device(self: &Rc<Self>) -> Device {
+        Device::shared(Rc::clone(self))
+    }
+
+    /// The members and their superblocks.
+    #[must_use]
+    pub fn array(&self) -> &Rc<Array> {
+        &self.inner.array
+    }
+
+    /// Starts making copies agree that a crash may have left different, in the background. Does
+    /// nothing if there is nothing to do.
+    pub fn start(&self) {
+        Inner::start_resync(&self.inner);
+    }
+
+    /// Makes copies agree that a crash may have left different; waits for it.
+    ///
+    /// # Errors
+    /// What stopped it. What it had done stays done, and the array stays marked.
+    pub async fn resync(&self) -> IoResult {
+        self.inner.resync().await
+    }
+
+    /// Stops the resync, waits for writes in flight, and leaves the superblocks saying how far the
+    /// copies agree. Writes after this fail with `Unavailable`.
+    ///
+    /// # Errors
+    /// What the members say; the array is then as after a crash, nothing is lost.
+    pub async fn close(&self) -> IoResult {
+        let inner = &self.inner;
+        inner.stop.set(true);
+        inner.resync_ended.until(|| !inner.resyncing.get()).await;
+        inner.array.close().await
+    }
+}
+
+fn limits_of(array: &Array) -> Result<Limits, Raid1Error> {
+    let all: Vec<Limits> = array.members().map(|member| member.data().limits().clone()).collect();
+    let mut limits = all.first().ok_or(Raid1Error::NoMember)?.clone();
+    for other in &all[1..] {
+        limits.sectors = limits.sectors.min(other.sectors);
+        limits.logical_block = limits.logical_block.max(other.logical_block);
+        limits.preferred_bytes = limits.preferred_bytes.max(other.preferred_bytes);
+        limits.max_bytes = limits.max_bytes.min(other.max_bytes);
+        limits.read_only |= other.read_only;
+        limits.verified &= other.verified;
+        limits.discard &= other.discard;
+        limits.fast_zeroes &= other.fast_zeroes;
+        limits.queue_depth += other.queue_depth;
+    }
+    limits.tag_size = 0;
+    limits.read_only |= array.read_only();
+    let block = limits.logical_block;
+    let sectors = limits.sectors;
+    limits.sectors -= sectors % block.sectors();
+    if limits.sectors == 0 {
+        return Err(Raid1Error::Small { sectors, block: block.bytes() });
+    }
+    Ok(limits)
+}
+
+impl Inner {
+    fn block(&self) -> BlockSize {
+        self.limits.logical_block
+    }
+
+    /// The members that take part, in order of slots.
+    fn members(&self) -> Vec<Rc<Member>> {
+        self.array.members().cloned().collect()
+    }
+
+    async fn vouch(&self, bio: &mut Bio) -> IoResult {
+        let mut outcome = Err(IoErrorKind::Unavailable.at(bio.sector));
+        for member in self.members() {
+            outcome = member.data().submit(bio).await;
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+}
+
+impl BlockDevice for Raid1 {
+    fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    async fn submit(&self, bio: &mut Bio) -> IoResult {
+        match bio.op {
+            Op::Read => self.inner.read(bio).await,
+            Op::Write { .. } | Op::Discard { .. } | Op::WriteZeroes { .. } => {
+                self.inner.write(bio).await
+            }
+            Op::Flush if self.inner.limits.read_only => Ok(()),
+            Op::Flush => self.inner.array.flush().await,
+            Op::Vouch => self.inner.vouch(bio).await,
+        }
+    }
+
+    async fn allocation(&self, sector: Sector, sectors: u64) -> IoResult<Vec<Allocation>> {
+        let first = self.inner.array.members().next().cloned();
+        let first = first.ok_or(IoErrorKind::Unavailable.at(sector))?;
+        first.data().allocation(sector, sectors).await
+    }
+}

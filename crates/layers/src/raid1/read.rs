@@ -1,0 +1,151 @@
+//! Reading from one member, and from the others where that one is damaged.
+
+use super::Inner;
+use crate::array::Member;
+use bio::{Bio, Buf, Extent, IoError, IoErrorKind, IoResult};
+use std::rc::Rc;
+use units::{Sector, usize_of};
+
+/// What one member holds of a range.
+pub(super) struct Copy {
+    pub(super) member: Rc<Member>,
+    /// First sector of the range.
+    sector: Sector,
+    /// The range; unspecified where it is damaged.
+    pub(super) bytes: Buf,
+    /// Damaged runs of blocks, in order, and what the member said of the first block of each.
+    pub(super) damaged: Vec<(Extent, IoErrorKind)>,
+}
+
+impl Copy {
+    /// Its bytes of `extent`, which lies within.
+    pub(super) fn piece(&self, extent: Extent) -> &[u8] {
+        let at = usize_of(Sector(extent.sector - self.sector).bytes());
+        &self.bytes.as_slice()[at..at + usize_of(Sector(extent.sectors).bytes())]
+    }
+
+    /// Puts `bytes` at `sector`, which lies within.
+    pub(super) fn put(&mut self, sector: Sector, bytes: &[u8]) {
+        let at = usize_of(Sector(sector - self.sector).bytes());
+        self.bytes.as_mut_slice()[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Whether the block at `sector` is damaged.
+    pub(super) fn damaged_at(&self, sector: Sector) -> bool {
+        let mut runs = self.damaged.iter();
+        runs.any(|(run, _)| run.sector <= sector && sector < run.sector + run.sectors)
+    }
+}
+
+impl Inner {
+    pub(super) async fn read(&self, bio: &mut Bio) -> IoResult {
+        loop {
+            let member = self.pick(bio)?;
+            let head = &self.heads[member.slot()];
+            head.next.set(bio.end().0);
+            head.in_flight.set(head.in_flight.get() + 1);
+            let result = member.data().submit(bio).await;
+            head.in_flight.set(head.in_flight.get() - 1);
+            match result {
+                Err(error) if error.kind.is_damage() => {
+                    if self.read_around(bio, &member).await? {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind == IoErrorKind::Unavailable => {
+                    self.give_up(&member, error).await?;
+                }
+                settled => return settled,
+            }
+        }
+    }
+
+    /// The member to ask: where copies may differ always the first, else the one that continues
+    /// where it stopped unless it is much busier, else the least busy.
+    fn pick(&self, bio: &Bio) -> IoResult<Rc<Member>> {
+        let mut members = self.array.members();
+        let chosen = if self.array.synced_up_to(bio.end()) {
+            members.min_by_key(|member| {
+                let head = &self.heads[member.slot()];
+                let seek = if head.next.get() == bio.sector.0 { 0 } else { SEEK };
+                (head.write_mostly, head.in_flight.get() + seek)
+            })
+        } else {
+            members.next()
+        };
+        chosen.cloned().ok_or(IoErrorKind::Unavailable.at(bio.sector))
+    }
+
+    /// Reads on without a member that no longer answers.
+    ///
+    /// # Errors
+    /// `error` if it is the last.
+    pub(super) async fn give_up(&self, member: &Member, error: IoError) -> IoResult {
+        let recorded = self.array.fail(member.slot(), error).await;
+        // Reading goes on even if it could not be recorded; writing has ended then.
+        if member.failed() { Ok(()) } else { recorded.and(Err(error)) }
+    }
+
+    /// Fills `bio` from `member` and, where it is damaged, from the others; false: the member went
+    /// away meanwhile.
+    async fn read_around(&self, bio: &mut Bio, member: &Rc<Member>) -> IoResult<bool> {
+        let mut copy = match self.copy_of(member, bio.sector, bio.sectors(), bio.bypass).await {
+            Err(error) if error.kind == IoErrorKind::Unavailable => {
+                self.give_up(member, error).await?;
+                return Ok(false);
+            }
+            other => other?,
+        };
+        for (extent, kind) in std::mem::take(&mut copy.damaged) {
+            let healed = self.heal(member, extent, kind).await?;
+            copy.put(extent.sector, healed.as_slice());
+        }
+        bio.data.copy_from(0, copy.bytes.as_slice());
+        Ok(true)
+    }
+
+    /// All that `member` holds of a range: read whole, and where that fails in ever smaller parts.
+    ///
+    /// # Errors
+    /// What the member said, unless it was about the bytes.
+    pub(super) async fn copy_of(
+        &self,
+        member: &Rc<Member>,
+        sector: Sector,
+        sectors: u64,
+        bypass: bool,
+    ) -> IoResult<Copy> {
+        let block = self.block().sectors();
+        let bytes = Buf::alloc(usize_of(Sector(sectors).bytes()));
+        let member = Rc::clone(member);
+        let mut copy = Copy { member, sector, bytes, damaged: Vec::new() };
+        let mut parts = vec![Extent { sector, sectors }];
+        while let Some(part) = parts.pop() {
+            let mut bio = Bio::read(part.sector, part.sectors);
+            bio.bypass = bypass;
+            match copy.member.data().submit(&mut bio).await {
+                Ok(()) => {
+                    copy.put(part.sector, bio.data.into_single().as_slice());
+                }
+                Err(error) if !error.kind.is_damage() => return Err(error),
+                Err(_) if part.sectors > block => {
+                    // Later parts first, so that the earlier is popped next.
+                    let half = (part.sectors / 2).next_multiple_of(block);
+                    let (sector, sectors) = (part.sector + half, part.sectors - half);
+                    parts.push(Extent { sector, sectors });
+                    parts.push(Extent { sector: part.sector, sectors: half });
+                }
+                Err(error) => match copy.damaged.last_mut() {
+                    Some((run, _)) if run.sector + run.sectors == part.sector => {
+                        run.sectors += part.sectors;
+                    }
+                    _ => copy.damaged.push((part, error.kind)),
+                },
+            }
+        }
+        Ok(copy)
+    }
+}
+
+/// What jumping elsewhere costs a member, in requests that it could have served instead.
+const SEEK: usize = 4;

@@ -1,0 +1,219 @@
+//! Making copies agree that a crash may have left different.
+//!
+//! A window at a time, with the range locked:
+//!
+//! 1. The copy of the first member in slot order is read, and healed where it is damaged. It is
+//!    what readers were given before, and are given after.
+//! 2. The others are read and compared; where they differ or are damaged they are rewritten. Crash:
+//!    the window is looked at again.
+//! 3. The array counts as in sync up to here. The superblocks learn it when the array is idle, at
+//!    checkpoints, and at the end, always after a flush of all members. Crash: it starts again at
+//!    the last checkpoint.
+//!
+//! Members with tags vouch for each copy; both copies of an unfinished write are right, and one is
+//! chosen. Members without tags can only be believed, as md does.
+
+use super::Inner;
+use super::heal::{Evidence, vouches};
+use super::read::Copy;
+use crate::array::Member;
+use bio::{Buf, EventKind, Extent, IoErrorKind, IoResult};
+use md::superblock::ResyncOffset;
+use std::rc::Rc;
+use std::time::Duration;
+use units::Sector;
+
+impl Inner {
+    /// Runs [`Self::resync`] as a task, unless one runs or there is nothing to do.
+    pub(super) fn start_resync(inner: &Rc<Self>) {
+        let idle = inner.array.synced() == ResyncOffset::Clean
+            || inner.limits.read_only
+            || inner.resyncing.get()
+            || inner.stop.get();
+        if idle {
+            return;
+        }
+        let inner = Rc::clone(inner);
+        drop(runtime::spawn(async move {
+            if let Err(error) = inner.resync().await {
+                let detail = format!("resync stopped: {error}");
+                inner.array.events().emit_detail(EventKind::Note, error.sector, 0, detail);
+            }
+        }));
+    }
+
+    pub(super) async fn resync(&self) -> IoResult {
+        if self.limits.read_only || self.resyncing.replace(true) {
+            return Ok(());
+        }
+        let result = self.resync_windows().await;
+        self.resyncing.set(false);
+        self.resync_ended.notify_all();
+        result
+    }
+
+    async fn resync_windows(&self) -> IoResult {
+        let ResyncOffset::Below(start) = self.array.synced() else { return Ok(()) };
+        // With one copy there is nothing to compare, and nothing is claimed of absent ones.
+        if self.stop.get() || self.array.members().count() < 2 {
+            return Ok(());
+        }
+        self.tell_start(start);
+        for window in 0u64.. {
+            let ResyncOffset::Below(done) = self.array.synced() else { break };
+            if done.0 >= self.limits.sectors {
+                self.array.set_synced(ResyncOffset::Clean);
+                break;
+            }
+            if self.stop.get() {
+                return Ok(());
+            }
+            let done = Sector(done.0 - done.0 % self.block().sectors());
+            let sectors = WINDOW_SECTORS.min(self.limits.sectors - done.0);
+            self.resync_window(Extent { sector: done, sectors }).await?;
+            if window % WINDOWS_PER_CHECKPOINT == WINDOWS_PER_CHECKPOINT - 1 {
+                self.array.settle().await?;
+            }
+            // Clients first.
+            if self.array.in_flight() > 0 {
+                runtime::sleep(YIELD).await;
+            } else {
+                runtime::yield_now().await;
+            }
+        }
+        self.array.settle().await
+    }
+
+    fn tell_start(&self, start: Sector) {
+        let tagged = self.array.members().all(|member| member.data().limits().verified);
+        let rule = if tagged {
+            "copies that differ are of unfinished writes; the first in slot order is kept"
+        } else {
+            "without tags nobody can tell which copy is newer; the first in slot order is kept"
+        };
+        let sectors = self.limits.sectors - start.0.min(self.limits.sectors);
+        self.array.events().emit_detail(EventKind::Dirty, start, sectors, rule.to_owned());
+    }
+
+    async fn resync_window(&self, window: Extent) -> IoResult {
+        let range = window.sector.0..window.sector.0 + window.sectors;
+        let _lock = self.ranges.lock(range.clone()).await;
+        let (first, lost) = self.reference(window).await?;
+        for member in self.members() {
+            if Rc::ptr_eq(&member, &first.member) {
+                continue;
+            }
+            match self.copy_of(&member, window.sector, window.sectors, false).await {
+                Ok(copy) => self.align(&first, &copy, &lost, window).await?,
+                Err(error) if error.kind == IoErrorKind::Unavailable => {
+                    self.give_up(&member, error).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // A write may have failed meanwhile and taken the mark back: then not beyond that.
+        if self.array.synced().number() >= window.sector.0 {
+            self.array.set_synced(ResyncOffset::Below(Sector(range.end)));
+        }
+        Ok(())
+    }
+
+    /// The copy that all others are to agree with, and the runs that nobody has.
+    async fn reference(&self, window: Extent) -> IoResult<(Copy, Vec<Extent>)> {
+        loop {
+            let first = self.array.members().next().cloned();
+            let first = first.ok_or(IoErrorKind::Unavailable.at(window.sector))?;
+            match self.copy_of(&first, window.sector, window.sectors, false).await {
+                Ok(copy) => return Ok(self.fill(copy).await),
+                Err(error) if error.kind == IoErrorKind::Unavailable => {
+                    self.give_up(&first, error).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Heals what is damaged in `copy`; blocks that nobody has are returned.
+    async fn fill(&self, mut copy: Copy) -> (Copy, Vec<Extent>) {
+        let block = self.block().sectors();
+        let mut lost = Vec::new();
+        for (run, kind) in copy.damaged.clone() {
+            if let Ok(bytes) = self.heal_locked(&copy.member, run, kind).await {
+                copy.put(run.sector, bytes.as_slice());
+                continue;
+            }
+            // Part of it may be there.
+            for one in blocks(run, block) {
+                match self.heal_locked(&copy.member, one, kind).await {
+                    Ok(bytes) => copy.put(one.sector, bytes.as_slice()),
+                    Err(_) => lost.push(one),
+                }
+            }
+        }
+        (copy, lost)
+    }
+
+    /// Makes `copy` agree with `first`, except where that has nothing to give.
+    async fn align(&self, first: &Copy, copy: &Copy, lost: &[Extent], window: Extent) -> IoResult {
+        for (run, damaged) in self.differences(first, copy, lost, window) {
+            let bytes = Buf::copy_of(first.piece(run));
+            if damaged {
+                let vouched = vouches(&copy.member, run.sector, &bytes).await;
+                self.write_back(&copy.member, run, &Evidence { bytes, vouched }).await;
+                continue;
+            }
+            match self.rewrite(&copy.member, run, &bytes).await {
+                Ok(()) => self.tell_resynced(&copy.member, run),
+                // It holds an older copy than the others and cannot take the newer.
+                Err(error) if error.kind != IoErrorKind::NoSpace => {
+                    return self.give_up(&copy.member, error).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn tell_resynced(&self, member: &Member, run: Extent) {
+        let place = member.place(run.sector);
+        member.events().emit(EventKind::Resynced, place, run.sectors);
+    }
+
+    /// Runs of blocks in which `copy` is damaged (true) or differs from `first` (false).
+    fn differences(
+        &self,
+        first: &Copy,
+        copy: &Copy,
+        lost: &[Extent],
+        window: Extent,
+    ) -> Vec<(Extent, bool)> {
+        let block = self.block().sectors();
+        let mut runs: Vec<(Extent, bool)> = Vec::new();
+        for one in blocks(window, block) {
+            let damaged = copy.damaged_at(one.sector);
+            if lost.contains(&one) || (!damaged && first.piece(one) == copy.piece(one)) {
+                continue;
+            }
+            match runs.last_mut() {
+                Some((run, kind)) if *kind == damaged && run.sector + run.sectors == one.sector => {
+                    run.sectors += block;
+                }
+                _ => runs.push((one, damaged)),
+            }
+        }
+        runs
+    }
+}
+
+/// The blocks of a run, one by one.
+pub(super) fn blocks(run: Extent, block: u64) -> impl Iterator<Item = Extent> {
+    (0..run.sectors / block)
+        .map(move |index| Extent { sector: run.sector + index * block, sectors: block })
+}
+
+/// Sectors of each member in a window: 1 MiB.
+pub(super) const WINDOW_SECTORS: u64 = 2048;
+/// Windows between two looks at whether the superblocks can learn how far it is.
+const WINDOWS_PER_CHECKPOINT: u64 = 512;
+/// Pause between windows while clients write.
+const YIELD: Duration = Duration::from_millis(5);

@@ -1,0 +1,185 @@
+//! Reading every copy of everything, past every cache, and comparing.
+
+use super::heal::{Evidence, vouches};
+use super::read::Copy;
+use super::resync::{WINDOW_SECTORS, blocks};
+use super::{Inner, Raid1};
+use crate::array::Member;
+use bio::{Buf, EventKind, Extent, Finding, Findings, IoErrorKind, LocalFuture, Scrub, ScrubMode};
+use std::rc::Rc;
+use units::Sector;
+
+impl Scrub for Raid1 {
+    fn steps(&self) -> u64 {
+        self.inner.limits.sectors.div_ceil(WINDOW_SECTORS)
+    }
+
+    fn step_extent(&self, step: u64) -> Extent {
+        let end = self.inner.limits.sectors;
+        let sector = step.saturating_mul(WINDOW_SECTORS).min(end);
+        Extent { sector: Sector(sector), sectors: WINDOW_SECTORS.min(end - sector) }
+    }
+
+    fn scrub(&self, step: u64, mode: ScrubMode) -> LocalFuture<'_, Findings> {
+        let window = self.step_extent(step);
+        let mode = if self.inner.limits.read_only { ScrubMode::Check } else { mode };
+        Box::pin(self.inner.scrub(window, mode))
+    }
+}
+
+impl Inner {
+    async fn scrub(&self, window: Extent, mode: ScrubMode) -> Findings {
+        let mut findings = Findings::default();
+        if window.sectors == 0 {
+            return findings;
+        }
+        let _lock = self.ranges.lock(window.sector.0..window.sector.0 + window.sectors).await;
+        let copies = self.copies(window, &mut findings).await;
+        // What is damaged everywhere, before anything is rewritten.
+        let lost = self.lost_runs(&copies);
+        for run in &lost {
+            self.lost(*run);
+            findings.found.push((Finding::Unreadable, None, *run));
+        }
+        for index in 0..copies.len() {
+            self.scrub_damage(&copies, index, &lost, mode, &mut findings).await;
+        }
+        self.scrub_differences(&copies, &lost, (window, mode), &mut findings).await;
+        findings
+    }
+
+    /// Every member's copy of the window.
+    async fn copies(&self, window: Extent, findings: &mut Findings) -> Vec<Copy> {
+        let members = self.members().into_iter().map(|member| async move {
+            let copy = self.copy_of(&member, window.sector, window.sectors, true).await;
+            (member, copy)
+        });
+        let mut copies = Vec::new();
+        for (member, copy) in runtime::join_all(members).await {
+            match copy {
+                Ok(copy) => {
+                    findings.checked_sectors += window.sectors;
+                    copies.push(copy);
+                }
+                Err(error) if error.kind == IoErrorKind::Unavailable => {
+                    // The last one stays, and has nothing to say here.
+                    let _ = self.give_up(&member, error).await;
+                }
+                Err(error) => {
+                    let place = member.place(error.sector);
+                    member.events().emit_detail(EventKind::Note, place, 0, error.to_string());
+                }
+            }
+        }
+        copies
+    }
+
+    /// Blocks that every copy has damaged.
+    fn lost_runs(&self, copies: &[Copy]) -> Vec<Extent> {
+        let block = self.block().sectors();
+        let Some((first, others)) = copies.split_first() else { return Vec::new() };
+        let runs = first.damaged.iter().flat_map(|(run, _)| blocks(*run, block));
+        runs.filter(|one| others.iter().all(|copy| copy.damaged_at(one.sector))).collect()
+    }
+
+    /// Heals, or lists, what is damaged in copy `index`.
+    async fn scrub_damage(
+        &self,
+        copies: &[Copy],
+        index: usize,
+        lost: &[Extent],
+        mode: ScrubMode,
+        findings: &mut Findings,
+    ) {
+        let block = self.block().sectors();
+        let copy = &copies[index];
+        let runs = copy.damaged.iter().flat_map(|(run, _)| blocks(*run, block));
+        for one in runs.filter(|one| !lost.contains(one)) {
+            let finding = match mode {
+                ScrubMode::Check => Finding::Healable,
+                ScrubMode::Repair => self.scrub_heal(copies, &copy.member, one).await,
+            };
+            let name = Rc::clone(copy.member.name());
+            findings.found.push((finding, Some(name), place(&copy.member, one)));
+        }
+    }
+
+    /// Rewrites one damaged block with the best copy of the same reading.
+    async fn scrub_heal(&self, copies: &[Copy], member: &Rc<Member>, one: Extent) -> Finding {
+        let mut best: Option<Evidence> = None;
+        for copy in copies.iter().filter(|copy| !copy.damaged_at(one.sector)) {
+            let bytes = Buf::copy_of(copy.piece(one));
+            let vouched = vouches(member, one.sector, &bytes).await;
+            if vouched || best.is_none() {
+                best = Some(Evidence { bytes, vouched });
+            }
+            if vouched {
+                break;
+            }
+        }
+        let Some(best) = best else { return Finding::Unreadable };
+        self.write_back(member, one, &best).await;
+        let again = self.copy_of(member, one.sector, one.sectors, true).await;
+        match again {
+            Ok(copy) if copy.damaged.is_empty() => Finding::Healed,
+            _ => Finding::Healable,
+        }
+    }
+
+    /// Lists copies that are all readable and differ; where the array is not in sync, makes them
+    /// agree.
+    async fn scrub_differences(
+        &self,
+        copies: &[Copy],
+        lost: &[Extent],
+        (window, mode): (Extent, ScrubMode),
+        findings: &mut Findings,
+    ) {
+        let block = self.block().sectors();
+        let mut inconsistent: Vec<Extent> = Vec::new();
+        for one in blocks(window, block).filter(|one| !lost.contains(one)) {
+            let mut whole = copies.iter().filter(|copy| !copy.damaged_at(one.sector));
+            let Some(first) = whole.next() else { continue };
+            let bytes = first.piece(one);
+            let differing: Vec<&Copy> = whole.filter(|copy| copy.piece(one) != bytes).collect();
+            if differing.is_empty() {
+                continue;
+            }
+            if self.array.synced_up_to(one.sector + block) {
+                match inconsistent.last_mut() {
+                    Some(run) if run.sector + run.sectors == one.sector => run.sectors += block,
+                    _ => inconsistent.push(one),
+                }
+                continue;
+            }
+            for copy in differing {
+                let finding = match mode {
+                    ScrubMode::Check => Finding::Healable,
+                    ScrubMode::Repair => self.scrub_align(&copy.member, one, bytes).await,
+                };
+                let name = Rc::clone(copy.member.name());
+                findings.found.push((finding, Some(name), place(&copy.member, one)));
+            }
+        }
+        for run in inconsistent {
+            self.array.events().emit(EventKind::Inconsistent, run.sector, run.sectors);
+            findings.found.push((Finding::Inconsistent, None, run));
+        }
+    }
+
+    /// Gives a member the copy of an unfinished write that the first one has.
+    async fn scrub_align(&self, member: &Member, one: Extent, bytes: &[u8]) -> Finding {
+        match self.rewrite(member, one, &Buf::copy_of(bytes)).await {
+            Ok(()) => {
+                self.tell_resynced(member, one);
+                Finding::Resynced
+            }
+            Err(_) => Finding::Healable,
+        }
+    }
+}
+
+/// An extent in the member's own sectors, as events name it.
+fn place(member: &Member, extent: Extent) -> Extent {
+    Extent { sector: member.place(extent.sector), sectors: extent.sectors }
+}
