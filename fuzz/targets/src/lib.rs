@@ -1,0 +1,38 @@
+//! What must hold whatever the bytes are: the body of every fuzz target, as plain functions.
+//!
+//! A target takes any bytes and panics if a promise is broken: a decoder that panics by itself, an
+//! encoder that does not give back what was decoded, a volume that hands out what nobody wrote.
+//! libFuzzer calls it through a binary in `fuzz/fuzz_targets`; `cargo test -p fuzz-targets` calls
+//! it with everything in `fuzz/corpus`, so that what was found once stays found.
+
+#![forbid(unsafe_code)]
+
+pub mod input;
+pub mod integrity_format;
+pub mod integrity_volume;
+pub mod md_format;
+pub mod nbd_protocol;
+
+/// A fuzz target.
+pub struct Target {
+    /// Its name: of the binary, and of the folder in the corpus.
+    pub name: &'static str,
+    /// What must not panic.
+    pub run: fn(&[u8]),
+}
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    Target { name: "integrity_journal", run: integrity_format::journal },
+    Target { name: "integrity_replay", run: integrity_format::replay },
+    Target { name: "integrity_superblock", run: integrity_format::superblock },
+    Target { name: "integrity_volume", run: integrity_volume::volume },
+    Target { name: "md_assemble", run: md_format::assemble },
+    Target { name: "md_bitmap", run: md_format::bitmap },
+    Target { name: "md_superblock", run: md_format::superblock },
+    Target { name: "nbd_client_handshake", run: nbd_protocol::client_handshake },
+    Target { name: "nbd_replies", run: nbd_protocol::replies },
+    Target { name: "nbd_requests", run: nbd_protocol::requests },
+    Target { name: "nbd_server_handshake", run: nbd_protocol::server_handshake },
+    Target { name: "nbd_uri", run: nbd_protocol::uri },
+];

@@ -1,0 +1,174 @@
+//! md's bytes: superblocks, what several of them amount to, and the bitmap's header.
+
+use crate::input::Input;
+use md::assemble::{Candidate, Slot};
+use md::bitmap::BitmapHeader;
+use md::geometry::{Geometry, Strip};
+use md::superblock::{Minor, SUPERBLOCK_BYTES, Superblock, SuperblockError};
+use units::{Sector, u64_of, usize_of};
+
+/// Any bytes as a superblock, with a checksum and a place that fit: what decodes is encoded to the
+/// same bytes.
+pub fn superblock(bytes: &[u8]) {
+    for minor in Minor::PROBE_ORDER {
+        for device_sectors in [DEVICE_SECTORS, u64::MAX, 16, 0] {
+            if let Ok(superblock) = Superblock::decode(bytes, minor, device_sectors) {
+                check_superblock(&superblock, &bytes[..SUPERBLOCK_BYTES], device_sectors);
+            }
+        }
+        if let Some(sound) = mended(bytes, minor, DEVICE_SECTORS) {
+            let superblock = Superblock::decode(&sound, minor, DEVICE_SECTORS)
+                .expect("mended until nothing was said against it");
+            check_superblock(&superblock, &sound, DEVICE_SECTORS);
+        }
+    }
+}
+
+fn check_superblock(superblock: &Superblock, bytes: &[u8], device_sectors: u64) {
+    assert_eq!(superblock.encode(), bytes, "every bit survives");
+    for sectors in [device_sectors, 0, 2048, u64::MAX] {
+        let _ = superblock.validate(sectors);
+    }
+    assert!(superblock.roles().count() <= SUPERBLOCK_BYTES);
+    let words = format!(
+        "{:?} {} {} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        superblock.features(),
+        superblock.set_uuid(),
+        superblock.name(),
+        superblock.level(),
+        superblock.ctime(),
+        superblock.bitmap_sector(),
+        superblock.ppl(),
+        superblock.reshape(),
+        superblock.recovery_offset(),
+        superblock.bad_block_log(),
+        superblock.role(),
+    );
+    assert!(!words.is_empty());
+    if superblock.validate(device_sectors).is_ok()
+        && let (Ok(sectors), Some(Ok(geometry))) =
+            (superblock.array_sectors(), superblock.geometry())
+    {
+        check_geometry(&geometry, sectors, superblock.size());
+    }
+}
+
+fn check_geometry(geometry: &Geometry, sectors: u64, member_sectors: u64) {
+    for sector in [0, sectors / 2, sectors - 1] {
+        let place = geometry.locate(Sector(sector));
+        assert!(place.slot < geometry.raid_disks());
+        assert!(place.member_sector.0 < member_sectors, "{place:?} of {member_sectors}");
+        assert_eq!(geometry.strip(place.stripe, place.slot), Strip::Data(place.data_index));
+        let offset = place.member_sector.0 % geometry.chunk_sectors();
+        let back = geometry.array_sector(place.stripe, place.data_index, offset);
+        assert_eq!(back, Sector(sector));
+        assert_ne!(geometry.p_slot(place.stripe), place.slot);
+        assert_ne!(geometry.q_slot(place.stripe), Some(place.slot));
+    }
+}
+
+/// `bytes` with what decoding checks put right, so that fields get looked at; none if they are
+/// too few or of another format.
+fn mended(bytes: &[u8], minor: Minor, device_sectors: u64) -> Option<[u8; SUPERBLOCK_BYTES]> {
+    let mut sound = *bytes.first_chunk::<SUPERBLOCK_BYTES>()?;
+    let place = minor.super_offset(device_sectors)?;
+    put(&mut sound, SUPER_OFFSET_AT, &place.0.to_le_bytes());
+    match Superblock::decode(&sound, minor, device_sectors) {
+        Ok(_) => Some(sound),
+        Err(SuperblockError::Checksum { computed, .. }) => {
+            put(&mut sound, CHECKSUM_AT, &computed.to_le_bytes());
+            Some(sound)
+        }
+        Err(_) => None,
+    }
+}
+
+fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+    bytes[at..at + value.len()].copy_from_slice(value);
+}
+
+/// Copies of one superblock, each changed here and there: what they amount to names every member
+/// at most once, and starts only if it has a size.
+///
+/// The input is a superblock, then changes: member, place (two bytes), value.
+pub fn assemble(bytes: &[u8]) {
+    let Some((base, changes)) = bytes.split_first_chunk::<SUPERBLOCK_BYTES>() else { return };
+    let mut copies = [*base; MEMBERS];
+    for (number, copy) in (0_u32..).zip(&mut copies) {
+        put(copy, DEV_NUMBER_AT, &number.to_le_bytes());
+        put(copy, DEVICE_UUID_AT, &number.to_le_bytes());
+    }
+    let mut changes = Input(changes);
+    while !changes.is_empty() {
+        let [member, low, high, value] = changes.array();
+        let place = usize::from(u16::from_le_bytes([low, high])) % SUPERBLOCK_BYTES;
+        copies[usize::from(member) % MEMBERS][place] = value;
+    }
+    let members: Vec<Superblock> = copies
+        .iter()
+        .filter_map(|copy| mended(copy, Minor::V2, DEVICE_SECTORS))
+        .filter_map(|copy| Superblock::decode(&copy, Minor::V2, DEVICE_SECTORS).ok())
+        .collect();
+    for count in 0..=members.len() {
+        let candidates: Vec<_> = members[..count]
+            .iter()
+            .map(|superblock| Candidate { superblock, device_sectors: DEVICE_SECTORS })
+            .collect();
+        check_assembly(&candidates);
+    }
+}
+
+fn check_assembly(candidates: &[Candidate<'_>]) {
+    let assembly = match md::assemble::assemble(candidates) {
+        Ok(assembly) => assembly,
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            return;
+        }
+    };
+    let newest = candidates[assembly.newest].superblock;
+    assert_eq!(u64_of(assembly.slots.len()), u64::from(newest.raid_disks()));
+
+    let held = assembly.slots.iter().filter_map(|slot| match slot {
+        Slot::Missing => None,
+        Slot::InSync(member) | Slot::Rebuilding { member, .. } => Some(*member),
+    });
+    let mut named: Vec<usize> = held
+        .chain(assembly.spares.iter().copied())
+        .chain(assembly.journals.iter().copied())
+        .chain(assembly.replacements.iter().copied())
+        .chain(assembly.left_out.iter().map(|(member, _)| *member))
+        .collect();
+    named.sort_unstable();
+    let all: Vec<usize> = (0..candidates.len()).collect();
+    assert_eq!(named, all, "each member has one part");
+
+    let complete = assembly.in_sync().count();
+    assert_eq!(complete + assembly.missing_count(), assembly.slots.len());
+    if assembly.cannot_start.is_empty() {
+        assert!(newest.array_sectors().is_ok_and(|sectors| sectors > 0), "it has a size");
+        assert!(complete > 0, "somebody holds its data");
+    }
+}
+
+/// Any bytes as a bitmap: the header survives, and no more chunks are dirty than there are.
+pub fn bitmap(bytes: &[u8]) {
+    let Ok(header) = BitmapHeader::decode(bytes) else { return };
+    let encoded = header.encode();
+    assert_eq!(encoded, bytes[..encoded.len()], "every bit survives");
+    let bits = &bytes[encoded.len()..];
+    let (dirty, known) = (header.dirty_count(bits), u64_of(bits.len()) * 8);
+    assert!(dirty <= header.bit_count());
+    assert!(dirty >= header.bit_count().saturating_sub(known), "what is not known is dirty");
+    assert!(usize_of(u64::from(header.chunk_bytes())).is_power_of_two());
+}
+
+const MEMBERS: usize = 4;
+/// Of every member: 8 GiB.
+const DEVICE_SECTORS: u64 = 1 << 24;
+
+// Places in the superblock (the md specification, section 2).
+const SUPER_OFFSET_AT: usize = 144;
+const DEV_NUMBER_AT: usize = 160;
+const DEVICE_UUID_AT: usize = 168;
+const CHECKSUM_AT: usize = 216;
