@@ -173,8 +173,10 @@ fn parse_authority(authority: &str) -> Result<(String, u16), UriError> {
             None => (authority, None),
         }
     };
+    let is_address = host.contains(':');
     let host = decode(host)?;
-    if host.is_empty() {
+    // A name that hides what ends a name, percent-encoded, is none.
+    if host.is_empty() || (!is_address && host.contains(['/', ':'])) {
         return Err(UriError::NoHost(authority.to_owned()));
     }
     let port = match port {
@@ -254,6 +256,13 @@ mod tests {
 
     fn unix(socket: &str, export: &str) -> Uri {
         Uri::Unix { socket: socket.into(), export: export.into() }
+    }
+
+    #[test]
+    fn a_host_does_not_hide_what_ends_a_host() {
+        for text in ["nbd://a%2Fb", "nbd://a%3A1/x"] {
+            assert!(matches!(Uri::parse(text), Err(UriError::NoHost(_))), "{text}");
+        }
     }
 
     #[test]

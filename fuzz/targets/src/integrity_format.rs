@@ -18,7 +18,9 @@ pub fn superblock(bytes: &[u8]) {
     assert!(!explain::fields(&superblock).is_empty());
 
     let mut rest = Input(&bytes[encoded.len()..]);
-    let (metadata, data) = (u64::from_le_bytes(rest.array()), u64::from_le_bytes(rest.array()));
+    // No device has more bytes than 64 bits can count.
+    let mut sectors = || u64::from_le_bytes(rest.array()) / SECTOR;
+    let (metadata, data) = (sectors(), sectors());
     for device in [
         DeviceSectors::Interleaved(32_768),
         DeviceSectors::Interleaved(metadata),
