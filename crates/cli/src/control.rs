@@ -54,14 +54,13 @@ fn key(member: &str) -> String {
     }
 }
 
-/// The server's end. Its files go away with it.
+/// The server's end.
 pub struct Control {
     listener: Listener,
-    files: Files,
 }
 
-/// The socket first, then the links to it.
-struct Files(Vec<PathBuf>);
+/// What makes a server findable: the socket, and the links to it. Gone when dropped.
+pub struct Files(Vec<PathBuf>);
 
 impl Drop for Files {
     fn drop(&mut self) {
@@ -74,8 +73,8 @@ impl Drop for Files {
 }
 
 impl Control {
-    /// Listens for the volume that these members make.
-    pub fn bind(members: &[String]) -> io::Result<Self> {
+    /// Listens for the volume that these members make, as long as the files are there.
+    pub fn bind(members: &[String]) -> io::Result<(Self, Files)> {
         let directory = directory()?;
         let socket = directory.join(format!("{}.sock", std::process::id()));
         let _stale = fs::remove_file(&socket);
@@ -87,7 +86,7 @@ impl Control {
             symlink(&socket, &link)?;
             files.0.push(link);
         }
-        Ok(Self { listener, files })
+        Ok((Self { listener }, files))
     }
 
     /// Answers requests with `answer`, which is given the request and a way to tell progress. Ends
@@ -97,7 +96,6 @@ impl Control {
         F: Future<Output = Value> + 'static,
     {
         let answer = Rc::new(answer);
-        let _files = self.files;
         loop {
             let Ok(stream) = self.listener.accept().await else {
                 runtime::sleep(std::time::Duration::from_millis(100)).await;

@@ -2,11 +2,11 @@
 
 use super::open::{self, close};
 use super::{Context, scrub, status};
-use crate::control::{Control, Teller};
+use crate::control::{Control, Files, Teller};
 use crate::error::Failure;
 use crate::exit::Outcome;
 use bio::ScrubMode;
-use front::nbd::{Address, Export, Server};
+use front::nbd::{Address, BindError, Export, Server};
 use serde_json::{Value, json};
 use stack::Volume;
 use std::cell::Cell;
@@ -47,13 +47,11 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
         let server = match Server::bind(&address) {
             Ok(server) => server,
             Err(error) => {
-                let failure = Failure::new(Outcome::Failed, error.to_string())
-                    .advise("choose another address, or stop what listens there");
-                return close(volume, Err(failure)).await;
+                return close(volume, Err(refused(&error))).await;
             }
         };
         let volume = Rc::new(volume);
-        control(&told, &volume, &arguments);
+        let found = control(&told, &volume, &arguments);
         let uri = server.uri(&arguments.export);
         told.report.line(format!("ready {uri}"));
         told.report.object(json!({"ready": true, "uri": uri.to_string(),
@@ -64,6 +62,7 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
             read_only: arguments.read_only,
         };
         let served = server.run(volume.device(), export, told.until_interrupted()).await;
+        drop(found);
         status::farewell(&told.report, &volume);
         let outcome = status::health_of(&volume);
         let volume = alone(volume).await;
@@ -72,6 +71,14 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
         });
         close(volume, served).await
     })
+}
+
+fn refused(error: &BindError) -> Failure {
+    match error {
+        BindError::NotLoopback(_) => Failure::new(Outcome::Refused, error.to_string()),
+        _ => Failure::new(Outcome::Failed, error.to_string())
+            .advise("choose another address, or stop what listens there"),
+    }
 }
 
 /// The volume, once nobody else answers questions about it: a scrub stops at its next step.
@@ -87,29 +94,32 @@ async fn alone(mut volume: Rc<Volume>) -> Volume {
 
 /// Answers `status` and `scrub` for the volume as long as it is served. The tasks hold it only
 /// while they answer.
-fn control(context: &Rc<Context>, volume: &Rc<Volume>, arguments: &Arguments) {
+fn control(context: &Rc<Context>, volume: &Rc<Volume>, arguments: &Arguments) -> Option<Files> {
     let bound = arguments.volume.names().and_then(|names| {
         Control::bind(&names).map_err(|error| Failure::io("control socket", &error))
     });
-    let control = match bound {
-        Ok(control) => control,
+    let (control, files) = match bound {
+        Ok(bound) => bound,
         // Serving matters more.
         Err(failure) => {
             context.report.warn(format!("'status' and 'scrub' cannot ask this server: {failure}"));
-            return;
+            return None;
         }
     };
-    let (context, volume) = (Rc::clone(context), Rc::downgrade(volume));
+    let (context, volume) = (Rc::downgrade(context), Rc::downgrade(volume));
     let spelled = arguments.volume.spelled();
     drop(runtime::spawn(control.run(move |request, teller| {
-        let (context, volume, spelled) = (Rc::clone(&context), volume.clone(), spelled.clone());
+        let (context, volume, spelled) = (context.clone(), volume.clone(), spelled.clone());
         async move {
-            match volume.upgrade() {
-                Some(volume) => answer(&context, &volume, &spelled, &request, &teller).await,
-                None => json!({"error": "the server is stopping", "exit_code": 4}),
+            match (context.upgrade(), volume.upgrade()) {
+                (Some(context), Some(volume)) => {
+                    answer(&context, &volume, &spelled, &request, &teller).await
+                }
+                _ => json!({"error": "the server is stopping", "exit_code": 4}),
             }
         }
     })));
+    Some(files)
 }
 
 async fn answer(

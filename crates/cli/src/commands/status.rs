@@ -163,8 +163,8 @@ pub fn lines(object: &Value) -> Vec<String> {
     let size = human_sectors(object["sectors"].as_u64().unwrap_or_default());
     let mut lines = vec![
         format!(
-            "volume   {} {size}, blocks of {} bytes, {level}",
-            text("name"),
+            "volume   {}{size}, blocks of {} bytes, {level}",
+            object["name"].as_str().map_or_else(String::new, |name| format!("{name}: ")),
             object["block_bytes"]
         ),
         format!("state    {}", text("state")),
