@@ -314,4 +314,4 @@ impl<'a> Explorer<'a> {
 const POINTS: usize = 8;
 const SURVIVALS: u64 = 4;
 /// Longer than any resync of these tiny arrays takes, in simulated time.
-const RESYNC_MICROS: u64 = 120_000_000;
+pub(crate) const RESYNC_MICROS: u64 = 120_000_000;

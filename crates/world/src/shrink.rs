@@ -4,8 +4,8 @@
 //! life is lived once, and of the boundaries that are remembered and the ways to cut there the first
 //! that still fails is taken. Seed and schedule stay as they are.
 
-use crate::explore::{Failure, closed, cut, fresh, schedule};
-use crate::history::{End, History, Life};
+use crate::explore::{Failure, RESYNC_MICROS, closed, cut, fresh, schedule};
+use crate::history::{End, History, Life, Step};
 use crate::machine::{Start, Watch, live};
 use crate::oracle::Violation;
 use crate::power::survivals;
@@ -42,8 +42,9 @@ fn drop_lives(scenario: &Scenario, best: &mut Failure, budget: &mut u64) {
     let mut index = 0;
     while index < best.history.lives.len() && best.history.lives.len() > 1 {
         let mut lives = best.history.lives.clone();
-        lives.remove(index);
-        if !attempt(scenario, best, lives, budget) {
+        let healed = lives.remove(index).steps.into_iter().any(mends);
+        let relied_on = lives[index..].iter().any(|later| !later.missing.is_empty());
+        if healed && relied_on || !attempt(scenario, best, lives, budget) {
             index += 1;
         }
     }
@@ -57,15 +58,24 @@ fn drop_steps(scenario: &Scenario, best: &mut Failure, budget: &mut u64) {
             let mut at = 0;
             while best.history.lives.get(life).is_some_and(|life| at < life.steps.len()) {
                 let mut lives = best.history.lives.clone();
+                let relied_on = lives[life + 1..].iter().any(|later| !later.missing.is_empty());
                 let steps = &mut lives[life].steps;
-                steps.drain(at..(at + size).min(steps.len()));
-                if !attempt(scenario, best, lives, budget) {
+                let end = (at + size).min(steps.len());
+                let kept = |step: &Step| relied_on && mends(*step);
+                let kept: Vec<Step> = steps[at..end].iter().copied().filter(kept).collect();
+                steps.splice(at..end, kept);
+                if lives == best.history.lives || !attempt(scenario, best, lives, budget) {
                     at += size;
                 }
             }
             size /= 2;
         }
     }
+}
+
+/// What makes redundancy true: members may only be missed after it.
+fn mends(step: Step) -> bool {
+    matches!(step, Step::Scrub | Step::Wait(RESYNC_MICROS))
 }
 
 /// One request at a time, if that fails too, and nobody missing.
@@ -129,5 +139,5 @@ fn descend(
     None
 }
 
-const BUDGET_LIVES: u64 = 60_000;
+const BUDGET_LIVES: u64 = 20_000;
 const WAYS: u64 = 16;

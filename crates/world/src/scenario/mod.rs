@@ -1,5 +1,6 @@
 //! The volumes under test: how their members are made, and how they are opened.
 
+mod array;
 mod bare;
 mod tagged;
 
@@ -128,5 +129,6 @@ impl Scenario {
 pub fn all() -> Vec<Scenario> {
     let mut all = bare::all();
     all.extend(tagged::all());
+    all.extend(array::all());
     all
 }

@@ -3,11 +3,12 @@
 use super::bare::{disk, only};
 use super::{Scenario, Volume};
 use ::integrity::FormatOptions;
+use ::integrity::layout::DeviceSectors;
 use bio::{Device, Events, IoResult, LocalFuture, Scrub};
 use checksum::Algorithm;
 use layers::integrity::{self, Integrity};
 use std::rc::Rc;
-use units::BlockSize;
+use units::{BlockSize, Sector};
 
 pub(super) fn all() -> Vec<Scenario> {
     let (small, large) = (BlockSize::B512, BlockSize::B4096);
@@ -52,6 +53,17 @@ impl Tagged {
             journal_mac: false,
             salt: *b"the salt of sims",
         }
+    }
+
+    /// Where data and tags of everything from `sector` of the volume on lie, rounded up to a whole
+    /// metadata run.
+    pub(super) fn body(&self, member_sectors: u64, sector: Sector) -> std::ops::Range<u64> {
+        let device = DeviceSectors::Interleaved(member_sectors);
+        let made = ::integrity::format(device, &self.format());
+        let (_, layout) = made.unwrap_or_else(|error| panic!("a member of a scenario: {error}"));
+        let next = sector.0.next_multiple_of(self.interleave_sectors);
+        let run = layout.run(Sector(next), 8);
+        Sector::containing(run.tag_byte).0..member_sectors
     }
 
     pub(super) async fn make(self, device: Device) -> Result<(), String> {

@@ -1,0 +1,212 @@
+//! md arrays of plain or tagged members.
+
+use super::bare::disk;
+use super::tagged::{TAGGED_512, TAGGED_4096, Tagged};
+use super::{Scenario, Volume};
+use ::md::assemble::{Candidate, assemble};
+use ::md::create::{LEFT_SYMMETRIC, NewArray, NewMember, create};
+use ::md::superblock::{Level, Minor, ResyncOffset, Superblock, Time, Uuid};
+use bio::{Device, Events, IoResult, LocalFuture, Scrub};
+use layers::array::{Array, Found, Options};
+use layers::integrity::Integrity;
+use layers::linear::Linear;
+use layers::raid1::Raid1;
+use std::rc::Rc;
+use units::{BlockSize, SECTOR, Sector, usize_of};
+
+pub(super) fn all() -> Vec<Scenario> {
+    let mirror = |count| Shape { level: Level::Raid1, count, chunk_sectors: 0, tagged: None };
+    let tagged = |shape| Shape { tagged: Some(TAGGED_512), ..shape };
+    vec![
+        mirror(2).scenario("raid1-2"),
+        mirror(3).scenario("raid1-3"),
+        tagged(mirror(2)).scenario("raid1-2-integrity"),
+        tagged(mirror(3)).scenario("raid1-3-integrity"),
+        Shape { tagged: Some(TAGGED_4096), ..mirror(2) }.scenario("raid1-2-integrity-4096"),
+    ]
+}
+
+/// What kind of array.
+#[derive(Clone, Copy)]
+struct Shape {
+    level: Level,
+    count: u8,
+    chunk_sectors: u32,
+    tagged: Option<Tagged>,
+}
+
+/// Where the data of each member begins: behind superblock and bad block log.
+const DATA_OFFSET: u64 = 16;
+/// Sectors used of each member.
+const DATA_SECTORS: u64 = 256;
+
+impl Shape {
+    fn scenario(self, name: &'static str) -> Scenario {
+        let member_sectors = match self.tagged {
+            None => DATA_OFFSET + DATA_SECTORS,
+            Some(kind) if kind.block == BlockSize::B512 => 1120,
+            Some(_) => 1700,
+        };
+        let damageable = match self.tagged {
+            None => DATA_OFFSET..member_sectors,
+            Some(kind) => kind.body(member_sectors, Sector(DATA_OFFSET)),
+        };
+        let missing_max = self.level.missing_max(self.count.into());
+        Scenario {
+            members: self.count.into(),
+            member_sectors,
+            redundancy: missing_max.map_or(0, |most| usize_of(most.into())),
+            verified: self.tagged.is_some(),
+            damageable,
+            format: Box::new(move |members| Box::pin(self.format(members))),
+            open: Box::new(move |members, events| Box::pin(self.open(members, events))),
+            ..disk(name, BlockSize::B512)
+        }
+    }
+
+    async fn format(self, members: Vec<Device>) -> Result<(), String> {
+        let mut tops = Vec::new();
+        for member in &members {
+            match self.tagged {
+                None => tops.push((member.clone(), None)),
+                Some(kind) => {
+                    kind.make(member.clone()).await?;
+                    let layer = kind.open(member.clone(), Events::none()).await?;
+                    tops.push((layer.device(), Some(layer)));
+                }
+            }
+        }
+        let array = NewArray {
+            level: self.level,
+            layout: if self.level == Level::Raid1 { 0 } else { LEFT_SYMMETRIC },
+            chunk_sectors: self.chunk_sectors,
+            minor: Minor::V2,
+            set_uuid: Uuid([7; 16]),
+            set_name: [0; 32],
+            ctime: Time(0),
+            resync: ResyncOffset::Clean,
+            data_offset: Some(Sector(DATA_OFFSET)),
+            size: Some(DATA_SECTORS),
+        };
+        let member = |(uuid, (top, _)): (u8, &(Device, _))| NewMember {
+            device_sectors: top.limits().sectors,
+            device_uuid: Uuid([uuid; 16]),
+        };
+        let new: Vec<NewMember> = (1..).zip(&tops).map(member).collect();
+        let superblocks = create(&array, &new).map_err(|error| error.to_string())?;
+        for ((top, layer), superblock) in tops.iter().zip(superblocks) {
+            let bytes = bio::Buf::copy_of(&superblock.encode());
+            let at = Minor::V2.super_offset(top.limits().sectors).ok_or("too small")?;
+            top.write(at, bytes).await.map_err(|error| error.to_string())?;
+            if let Some(layer) = layer {
+                layer.close().await.map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn open(self, members: Vec<Option<Device>>, events: Events) -> Result<Volume, String> {
+        let mut present = Vec::new();
+        for (index, member) in members.into_iter().enumerate() {
+            let events = events.for_member(&format!("disk{index}"));
+            if let Some(member) = member
+                && let Ok(member) = self.open_member(index, member, events).await
+            {
+                present.push(member);
+            }
+        }
+        let candidates: Vec<Candidate<'_>> = present
+            .iter()
+            .map(|member| Candidate {
+                superblock: &member.superblock,
+                device_sectors: member.top.limits().sectors,
+            })
+            .collect();
+        let assembly = assemble(&candidates).map_err(|error| error.to_string())?;
+        if let Some(why) = assembly.cannot_start.first() {
+            return Err(why.to_string());
+        }
+        if let Some(why) = assembly.cannot_write.first() {
+            return Err(why.to_string());
+        }
+        let freshest = present[assembly.newest].superblock.clone();
+        let mut found = Vec::new();
+        for (slot, member) in assembly.in_sync() {
+            let member = &present[member];
+            let start = member.superblock.data_offset();
+            let data = Linear::new(member.top.clone(), start, member.superblock.size());
+            found.push(Found {
+                slot,
+                name: format!("disk{}", member.index).into(),
+                device: member.top.clone(),
+                data: Device::new(data.map_err(|error| error.to_string())?),
+                superblock: Some(member.superblock.clone()),
+            });
+        }
+        let options = Options {
+            read_only: false,
+            missing_max: usize_of(self.level.missing_max(self.count.into()).unwrap_or(0).into()),
+            synced: assembly.resync,
+            events,
+            clock: Rc::new(|| Time(0)),
+        };
+        let array = Array::new(assembly.slots.len(), found, Some(&freshest), options);
+        let layers = present.into_iter().filter_map(|member| member.layer).collect();
+        self.start(array, layers)
+    }
+
+    async fn open_member(
+        self,
+        index: usize,
+        device: Device,
+        events: Events,
+    ) -> Result<Present, String> {
+        let (top, layer) = match self.tagged {
+            None => (device, None),
+            Some(kind) => {
+                let layer = kind.open(device, events).await?;
+                (layer.device(), Some(layer))
+            }
+        };
+        let sectors = top.limits().sectors;
+        let at = Minor::V2.super_offset(sectors).ok_or("too small")?;
+        let bytes = top.read(at, 4096 / SECTOR).await.map_err(|error| error.to_string())?;
+        let superblock = Superblock::decode(bytes.as_slice(), Minor::V2, sectors)
+            .map_err(|error| error.to_string())?;
+        Ok(Present { index, top, layer, superblock })
+    }
+
+    fn start(self, array: Rc<Array>, layers: Vec<Rc<Integrity>>) -> Result<Volume, String> {
+        let raid = Raid1::new(array).map_err(|error| error.to_string())?;
+        raid.start();
+        let scrub: Rc<dyn Scrub> = raid.clone();
+        let device = raid.device();
+        let close = Box::new(move || -> LocalFuture<'static, IoResult> {
+            Box::pin(async move {
+                let array = raid.close().await;
+                close_members(layers).await?;
+                array
+            })
+        });
+        Ok(Volume { device, scrub: Some(scrub), close })
+    }
+}
+
+/// A member that could be opened.
+struct Present {
+    index: usize,
+    top: Device,
+    layer: Option<Rc<Integrity>>,
+    superblock: Superblock,
+}
+
+/// Members that are gone cannot be closed: the array has said what that means.
+async fn close_members(layers: Vec<Rc<Integrity>>) -> IoResult {
+    for layer in layers {
+        match layer.close().await {
+            Err(error) if error.kind != bio::IoErrorKind::Unavailable => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
