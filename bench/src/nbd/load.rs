@@ -1,5 +1,6 @@
 //! What clients do.
 
+use super::client;
 use super::place::Place;
 use super::server::Server;
 use anyhow::{Context, bail};
@@ -20,6 +21,8 @@ enum What {
         depth: u32,
         rate: Rate,
     },
+    /// Random reads by a client that is no limit.
+    LeanReads,
     /// All of the export to nowhere.
     CopyOut,
     /// A file without zeroes to the export, flushed at the end.
@@ -43,6 +46,7 @@ impl Load {
                 let side = if pattern.ends_with("read") { "read" } else { "write" };
                 Ok(fio_rate(&place.output(&mut fio)?, side, rate.key)? / rate.per_unit)
             }
+            What::LeanReads => Ok(client::random_reads(server, place.seconds)? / REQUESTS.per_unit),
             What::CopyOut => {
                 let mut copy = Command::new("nbdcopy");
                 copy.arg(server.uri()).arg("null:");
@@ -107,6 +111,7 @@ pub(super) const LOADS: &[Load] = &[
     fio("read 1M QD8", "read", LARGE, BYTES),
     fio("random write 4K QD32", "randwrite", SMALL, REQUESTS),
     fio("random read 4K QD32", "randread", SMALL, REQUESTS),
+    Load { name: "random read 4K QD32, lean client", what: What::LeanReads, unit: REQUESTS.unit },
     Load { name: "nbdcopy in", what: What::CopyIn, unit: "MB/s" },
     Load { name: "nbdcopy out", what: What::CopyOut, unit: "MB/s" },
 ];

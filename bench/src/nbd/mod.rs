@@ -9,6 +9,7 @@
 //! Both servers of a comparison run all the time; loads alternate between them, so that what the
 //! machine does meanwhile hits both. The one that is not asked waits and costs nothing.
 
+mod client;
 mod giant;
 mod load;
 mod place;
