@@ -65,6 +65,23 @@ impl CommitIds {
     }
 }
 
+/// What the commit ids of one section, written in one lap, are made from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stamp {
+    /// The journal's base ids.
+    pub ids: CommitIds,
+    /// The section.
+    pub section: u32,
+    /// The lap.
+    pub sequence: Sequence,
+}
+
+impl Stamp {
+    fn put(&self, sector: &mut [u8], index: u64) {
+        put(sector, BODY_BYTES, self.ids.id(self.section, index, self.sequence));
+    }
+}
+
 /// The lap of the journal, modulo four.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Sequence(u8);
@@ -128,8 +145,7 @@ impl JournalLayout {
     /// it lends its last 8 bytes to the commit id; see [`Self::read_data`].)
     #[must_use]
     pub fn data_offset(&self, entry: u32) -> usize {
-        let sector = SECTION_METADATA_SECTORS + u64::from(entry) * self.block.sectors();
-        usize_of(sector) * SECTOR_BYTES
+        usize_of(self.data_sector(entry)) * SECTOR_BYTES
     }
 
     /// A whole new section: every entry unused, no commit ids yet.
@@ -187,7 +203,7 @@ impl JournalLayout {
         }
     }
 
-    /// Fills entry `entry`.
+    /// Fills entry `entry`, and stamps its data while that is at hand.
     ///
     /// # Panics
     /// If `block` is not one block or `tag` not one tag long, or `sector` is no address.
@@ -198,39 +214,87 @@ impl JournalLayout {
         sector: u64,
         block: &[u8],
         tag: &[u8],
+        stamp: &Stamp,
     ) {
         assert_eq!(block.len(), self.block.bytes(), "the data is one block");
-        let data = self.data_offset(entry);
-        section[data..data + block.len()].copy_from_slice(block);
-        self.write_header(section, entry, sector, tag);
-        let last_bytes = self.entry_offset(entry) + 8;
-        for (index, source) in block.chunks_exact(SECTOR_BYTES).enumerate() {
-            section[last_bytes + 8 * index..][..8].copy_from_slice(&source[BODY_BYTES..]);
+        let (metadata, data) = self.split(section, entry);
+        let last_bytes = self.write_header(metadata, entry, sector, tag);
+        let (saved, _) = last_bytes.as_chunks_mut::<8>();
+        let sectors = data.chunks_exact_mut(SECTOR_BYTES).zip(block.chunks_exact(SECTOR_BYTES));
+        for (((target, source), saved), index) in sectors.zip(saved).zip(self.data_sector(entry)..)
+        {
+            target.copy_from_slice(source);
+            saved.copy_from_slice(&source[BODY_BYTES..]);
+            stamp.put(target, index);
         }
     }
 
-    /// Fills entry `entry` with a block of zeroes.
-    pub fn write_zero_entry(&self, section: &mut [u8], entry: u32, sector: u64, tag: &[u8]) {
-        let data = self.data_offset(entry);
-        section[data..data + self.block.bytes()].fill(0);
-        self.write_header(section, entry, sector, tag);
-        let last_bytes = self.entry_offset(entry) + 8;
-        section[last_bytes..last_bytes + 8 * usize_of(self.block.sectors())].fill(0);
+    /// Fills entry `entry` with a block of zeroes, and stamps it.
+    pub fn write_zero_entry(
+        &self,
+        section: &mut [u8],
+        entry: u32,
+        sector: u64,
+        tag: &[u8],
+        stamp: &Stamp,
+    ) {
+        let (metadata, data) = self.split(section, entry);
+        self.write_header(metadata, entry, sector, tag).fill(0);
+        data.fill(0);
+        for (target, index) in data.chunks_exact_mut(SECTOR_BYTES).zip(self.data_sector(entry)..) {
+            stamp.put(target, index);
+        }
     }
 
-    fn write_header(&self, section: &mut [u8], entry: u32, sector: u64, tag: &[u8]) {
+    /// Completes a section of which the first `used` entries were filled: what is behind them
+    /// becomes zeroes, and every sector that is not stamped yet is.
+    pub fn finish(&self, section: &mut [u8], used: u32, stamp: &Stamp) {
+        self.assert_length(section);
+        let (metadata, data) = section.split_at_mut(self.data_offset(0));
+        for (sector, index) in metadata.chunks_exact_mut(SECTOR_BYTES).zip(0..) {
+            stamp.put(sector, index);
+        }
+        let unused = &mut data[self.data_offset(used) - self.data_offset(0)..];
+        unused.fill(0);
+        for (sector, index) in unused.chunks_exact_mut(SECTOR_BYTES).zip(self.data_sector(used)..) {
+            stamp.put(sector, index);
+        }
+    }
+
+    /// The metadata of a section, and the data of one of its entries.
+    fn split<'a>(&self, section: &'a mut [u8], entry: u32) -> (&'a mut [u8], &'a mut [u8]) {
+        let (metadata, data) = section.split_at_mut(self.data_offset(0));
+        let start = self.data_offset(entry) - self.data_offset(0);
+        (metadata, &mut data[start..start + self.block.bytes()])
+    }
+
+    /// The sector in its section where an entry's data starts.
+    fn data_sector(&self, entry: u32) -> u64 {
+        SECTION_METADATA_SECTORS + u64::from(entry) * self.block.sectors()
+    }
+
+    /// Fills sector and tag, and gives the room for the last bytes.
+    fn write_header<'a>(
+        &self,
+        metadata: &'a mut [u8],
+        entry: u32,
+        sector: u64,
+        tag: &[u8],
+    ) -> &'a mut [u8] {
         assert!(sector >> 32 < UNUSED - 1, "the sector is an address");
         let start = self.entry_offset(entry);
-        put(section, start, sector);
-        let tag_start = start + 8 + 8 * usize_of(self.block.sectors());
-        section[tag_start..tag_start + self.tag_bytes].copy_from_slice(tag);
+        let header = &mut metadata[start..start + self.entry_bytes];
+        put(header, 0, sector);
+        let tag_start = 8 + 8 * usize_of(self.block.sectors());
+        header[tag_start..tag_start + self.tag_bytes].copy_from_slice(tag);
+        &mut header[8..tag_start]
     }
 
-    /// Puts the commit id of `sequence` into every sector of section number `number`.
-    pub fn stamp(&self, section: &mut [u8], number: u32, ids: &CommitIds, sequence: Sequence) {
+    /// Stamps every sector of a section.
+    pub fn stamp(&self, section: &mut [u8], stamp: &Stamp) {
         self.assert_length(section);
-        for (index, sector) in section.chunks_exact_mut(SECTOR_BYTES).enumerate() {
-            put(sector, BODY_BYTES, ids.id(number, u64_of(index), sequence));
+        for (sector, index) in section.chunks_exact_mut(SECTOR_BYTES).zip(0..) {
+            stamp.put(sector, index);
         }
     }
 
@@ -289,6 +353,10 @@ mod tests {
         format(DeviceSectors::Interleaved(131_072), &options).unwrap().1.journal
     }
 
+    fn stamp(section: u32, sequence: u8) -> Stamp {
+        Stamp { ids: CommitIds::PLAIN, section, sequence: Sequence(sequence) }
+    }
+
     #[test]
     fn the_worked_section_has_168_entries_in_176_sectors() {
         let journal = journal(BlockSize::B512, 4);
@@ -327,7 +395,7 @@ mod tests {
         let journal = journal(BlockSize::B4096, 4);
         let mut section = vec![0; journal.section_bytes()];
         journal.initialise(&mut section);
-        journal.stamp(&mut section, 1, &CommitIds::PLAIN, Sequence(1));
+        journal.stamp(&mut section, &stamp(1, 1));
         let sound = journal.summarise(&section, 1, &CommitIds::PLAIN);
         assert_eq!((sound.sequences, sound.bad_sector, sound.used_entries), (2, None, 0));
         section[11 * 512 - 1] ^= 0x80;
@@ -359,19 +427,25 @@ mod tests {
             tag_size in 1u16..64,
             seed in any::<u8>(),
             sequence in 0u8..4,
+            part in 0u32..=100,
         ) {
             let block = BlockSize::from_log2_sectors(log2_block).unwrap();
             let journal = journal(block, tag_size);
             let mut section = vec![seed; journal.section_bytes()];
             journal.clear_entries(&mut section);
-            let blocks: Vec<Vec<u8>> = (0..journal.entries_per_section)
+            let used = journal.entries_per_section * part / 100;
+            let blocks: Vec<Vec<u8>> = (0..used)
                 .map(|k| (0..block.bytes()).map(|i| byte_of(i * 7 + i / 256) ^ low(k) ^ seed).collect())
                 .collect();
             let tag_of = |k: u32| vec![low(k) ^ seed; usize::from(tag_size)];
             for (k, data) in (0..).zip(&blocks) {
-                journal.write_entry(&mut section, k, u64::from(k) * block.sectors(), data, &tag_of(k));
+                let (sector, stamp) = (u64::from(k) * block.sectors(), stamp(2, sequence));
+                journal.write_entry(&mut section, k, sector, data, &tag_of(k), &stamp);
             }
-            journal.stamp(&mut section, 2, &CommitIds::PLAIN, Sequence(sequence));
+            journal.finish(&mut section, used, &stamp(2, sequence));
+            let complete = section.clone();
+            journal.stamp(&mut section, &stamp(2, sequence));
+            prop_assert!(section == complete, "every sector was stamped");
             let summary = journal.summarise(&section, 2, &CommitIds::PLAIN);
             prop_assert!(summary.holds(Sequence(sequence)));
             prop_assert_eq!(summary.used_entries, blocks.len());

@@ -19,7 +19,7 @@ pub mod layout;
 pub mod replay;
 pub mod superblock;
 
-pub use journal::{CommitIds, EntrySector};
+pub use journal::{CommitIds, EntrySector, Sequence, Stamp};
 pub use layout::{FormatError, FormatOptions, Layout, LayoutError, Run, format};
 pub use replay::{Plan, PlanError, SectionSummary};
 pub use superblock::{Flags, Superblock, SuperblockError};

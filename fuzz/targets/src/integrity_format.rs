@@ -4,7 +4,8 @@ use crate::input::{Input, flip};
 use integrity::journal::Sequence;
 use integrity::layout::{DeviceSectors, FormatOptions, JournalLayout};
 use integrity::{
-    CommitIds, EntrySector, Layout, Plan, SectionSummary, Superblock, explain, format, replay,
+    CommitIds, EntrySector, Layout, Plan, SectionSummary, Stamp, Superblock, explain, format,
+    replay,
 };
 use units::{BlockSize, SECTOR, Sector, u64_of, usize_of};
 
@@ -67,7 +68,8 @@ pub fn journal(bytes: &[u8]) {
     let number = u32::from(input.byte());
     let mut section = vec![0; journal.section_bytes()];
     journal.initialise(&mut section);
-    journal.stamp(&mut section, number, &ids, sequence(input.byte()));
+    let stamp = Stamp { ids, section: number, sequence: sequence(input.byte()) };
+    journal.stamp(&mut section, &stamp);
     match input.byte() % 3 {
         // The rest damages single bits ...
         0 => {
@@ -99,7 +101,7 @@ pub fn journal(bytes: &[u8]) {
         let tag = journal.entry_tag(&section, entry).to_vec();
         journal.read_data(&section, entry, &mut block);
         if sector >> 32 < 0xffff_fffe {
-            journal.write_entry(&mut copy, entry, sector, &block, &tag);
+            journal.write_entry(&mut copy, entry, sector, &block, &tag, &stamp);
             let mut again = vec![0; block.len()];
             journal.read_data(&copy, entry, &mut again);
             assert_eq!(again, block);

@@ -9,8 +9,7 @@ use super::tags::{Changing, PAGE, pages_of};
 use bio::{Bio, Buf, EventKind, IoErrorKind, IoResult};
 use runtime::{join_all, sleep};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 use units::{Sector, u64_of, usize_of};
@@ -18,10 +17,10 @@ use units::{Sector, u64_of, usize_of};
 /// One block on its way home.
 #[derive(Clone, Copy)]
 pub(super) struct Homing<'a> {
-    pub sector: u64,
-    pub content: Content,
-    pub section: &'a Rc<Section>,
-    pub entry: u32,
+    sector: u64,
+    content: Content,
+    section: &'a Rc<Section>,
+    entry: u32,
 }
 
 /// Writes home whenever there is a reason, until the volume is closed or dropped.
@@ -40,12 +39,7 @@ pub(super) async fn run(inner: Rc<Inner>) {
             changed.await;
             continue;
         }
-        let mut newest = BTreeMap::new();
-        for section in &batch {
-            collect(section, &mut newest);
-        }
-        let blocks: Vec<Homing<'_>> = newest.into_values().collect();
-        if let Err(kind) = inner.write_home(&blocks).await {
+        if let Err(kind) = inner.write_home(&newest_blocks(&batch)).await {
             // The journal still holds all of it.
             writer.home_failed(kind);
             sleep(RETRY).await;
@@ -60,12 +54,40 @@ pub(super) async fn run(inner: Rc<Inner>) {
     }
 }
 
-/// Adds what `section` holds to `newest`, over what older sections hold.
-pub(super) fn collect<'a>(section: &'a Rc<Section>, newest: &mut BTreeMap<u64, Homing<'a>>) {
-    for entry in section.entries.borrow().iter() {
-        let (sector, content) = (entry.sector, entry.content);
-        newest.insert(sector, Homing { sector, content, section, entry: entry.index });
+/// The newest entry of each block that `sections`, oldest first, hold, in order of the blocks.
+pub(super) fn newest_blocks(sections: &[Rc<Section>]) -> Vec<Homing<'_>> {
+    let mut blocks = Vec::new();
+    for section in sections {
+        blocks.extend(section.entries.borrow().iter().map(|entry| Homing {
+            sector: entry.sector,
+            content: entry.content,
+            section,
+            entry: entry.index,
+        }));
     }
+    // The sort is stable: of equal sectors the newest comes last.
+    blocks.sort_by_key(|block| block.sector);
+    blocks.dedup_by(|later, kept| {
+        let same = later.sector == kept.sector;
+        if same {
+            *kept = *later;
+        }
+        same
+    });
+    blocks
+}
+
+/// Neighbouring tags, and where they belong.
+struct Tags {
+    address: u64,
+    bytes: Vec<u8>,
+}
+
+enum Job<'a, 'b> {
+    /// Blocks side by side, of one kind.
+    Data(&'b [Homing<'a>]),
+    /// Tags whose pages are neighbours.
+    Tags(&'b [Tags]),
 }
 
 impl Inner {
@@ -75,13 +97,13 @@ impl Inner {
         let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return Ok(()) };
         let spb = self.layout.block.sectors();
         let _held = self.home.lock(first.sector..last.sector + spb).await;
-        let (data, tags) = (self.data_runs(blocks), self.tag_groups(blocks));
-        let jobs: RefCell<Vec<Job<'_>>> = RefCell::new(
-            data.into_iter().map(Job::Data).chain(tags.into_iter().map(Job::Tags)).rev().collect(),
-        );
+        let tags = self.gather_tags(blocks);
+        let data = self.data_runs(blocks).into_iter().map(Job::Data);
+        let groups = tags.chunk_by(Tags::share_a_group).map(Job::Tags);
+        let jobs = RefCell::new(data.chain(groups).collect::<VecDeque<_>>());
         let workers = (0..IN_FLIGHT).map(|_| async {
             loop {
-                let job = jobs.borrow_mut().pop();
+                let job = jobs.borrow_mut().pop_front();
                 match job {
                     None => return Ok(()),
                     Some(Job::Data(run)) => self.write_data(run).await?,
@@ -93,19 +115,19 @@ impl Inner {
         results.into_iter().collect::<IoResult>().map_err(|error| error.kind)
     }
 
+    /// Whether two blocks lie side by side, in one run of the layout.
+    fn adjacent(&self, a: &Homing<'_>, b: &Homing<'_>) -> bool {
+        let interleave = self.layout.log2_interleave.unwrap_or(63);
+        a.sector + self.layout.block.sectors() == b.sector
+            && a.sector >> interleave == b.sector >> interleave
+    }
+
     /// Runs of blocks whose data is written with one request each.
     fn data_runs<'a, 'b>(&self, blocks: &'b [Homing<'a>]) -> Vec<&'b [Homing<'a>]> {
-        let spb = self.layout.block.sectors();
-        let interleave = self.layout.log2_interleave.unwrap_or(63);
-        let together = |a: &Homing<'_>, b: &Homing<'_>| {
-            a.content == b.content
-                && a.sector + spb == b.sector
-                && a.sector >> interleave == b.sector >> interleave
-        };
         let bytes_max = usize_of(self.lower.limits().max_bytes).min(RUN_BYTES);
         let blocks_max = (bytes_max / self.block_bytes()).max(1);
         blocks
-            .chunk_by(together)
+            .chunk_by(|a, b| a.content == b.content && self.adjacent(a, b))
             .filter(|run| run[0].content != Content::Tag)
             .flat_map(|run| run.chunks(blocks_max))
             .collect()
@@ -130,38 +152,38 @@ impl Inner {
         self.lower.write(place.data, data).await
     }
 
-    /// Groups of blocks whose tags lie in neighbouring pages.
-    fn tag_groups<'a, 'b>(&self, blocks: &'b [Homing<'a>]) -> Vec<&'b [Homing<'a>]> {
-        let last_page = |block: &Homing<'_>| (self.tag_bytes_of(block).end - 1) / PAGE;
-        let together = |a: &Homing<'_>, b: &Homing<'_>| {
-            let (before, after) = (last_page(a), self.tag_bytes_of(b).start / PAGE);
-            before == after || before + 1 == after
-        };
-        let cut = |group: &'b [Homing<'a>]| {
-            // Cut by page number, so that no two groups share a page.
-            let first = |block: &Homing<'_>| self.tag_bytes_of(block).start / PAGE / GROUP_PAGES;
-            group.chunk_by(move |a, b| first(a) == first(b))
-        };
-        blocks.chunk_by(together).flat_map(cut).collect()
+    /// The tags of `blocks`, in pieces that do not cross from one group of pages to the next.
+    fn gather_tags(&self, blocks: &[Homing<'_>]) -> Vec<Tags> {
+        let journal = &self.layout.journal;
+        let mut pieces = Vec::new();
+        for run in blocks.chunk_by(|a, b| self.adjacent(a, b)) {
+            let place = self.layout.run(Sector(run[0].sector), self.sectors_of(run.len()));
+            let mut bytes = Vec::with_capacity(run.len() * self.layout.tag_bytes);
+            for block in run {
+                let section = block.section.bytes.borrow();
+                bytes.extend_from_slice(journal.entry_tag(section.as_slice(), block.entry));
+            }
+            let mut address = place.tag_byte;
+            while !bytes.is_empty() {
+                let in_group = usize_of(GROUP_BYTES - address % GROUP_BYTES).min(bytes.len());
+                let later = bytes.split_off(in_group);
+                let bytes = std::mem::replace(&mut bytes, later);
+                pieces.push(Tags { address, bytes });
+                address += u64_of(in_group);
+            }
+        }
+        pieces
     }
 
-    fn tag_bytes_of(&self, block: &Homing<'_>) -> Range<u64> {
-        let start = self.layout.run(Sector(block.sector), self.layout.block.sectors()).tag_byte;
-        start..start + u64_of(self.layout.tag_bytes)
-    }
-
-    async fn write_tags(&self, group: &[Homing<'_>]) -> IoResult {
-        let start = self.tag_bytes_of(&group[0]).start;
-        let end = self.tag_bytes_of(&group[group.len() - 1]).end;
-        let pages = pages_of(start, usize_of(end - start));
+    async fn write_tags(&self, group: &[Tags]) -> IoResult {
+        let (first, last) = (&group[0], &group[group.len() - 1]);
+        let pages = pages_of(first.address, usize_of(last.end() - first.address));
         let mut changing = self.tags.change(pages).await?;
         if !changing.lost.is_empty() {
             self.disown_lost_tags(&mut changing, group).await;
         }
-        for block in group {
-            let section = block.section.bytes.borrow();
-            let tag = self.layout.journal.entry_tag(section.as_slice(), block.entry);
-            changing.put(self.tag_bytes_of(block).start, tag);
+        for tags in group {
+            changing.put(tags.address, &tags.bytes);
         }
         self.tags.write(changing).await
     }
@@ -169,7 +191,7 @@ impl Inner {
     /// Writing a tag writes its whole sector, and this one could not be read: the tags of the
     /// neighbours are lost. Their blocks must stay unreadable, so they get a tag that cannot
     /// verify: the complement of what their data says.
-    async fn disown_lost_tags(&self, changing: &mut Changing, written: &[Homing<'_>]) {
+    async fn disown_lost_tags(&self, changing: &mut Changing, written: &[Tags]) {
         let spb = self.layout.block.sectors();
         let mut sectors: Vec<u64> = (changing.lost.iter())
             .flat_map(|&start| start..start + units::SECTOR)
@@ -177,10 +199,11 @@ impl Inner {
             .map(|sector| sector.0)
             .collect();
         sectors.dedup();
-        sectors
-            .retain(|sector| written.binary_search_by_key(sector, |block| block.sector).is_err());
         for sector in sectors {
             let place = self.layout.run(Sector(sector), spb);
+            if written.iter().any(|tags| (tags.address..tags.end()).contains(&place.tag_byte)) {
+                continue;
+            }
             let mut tag = vec![0xff; self.layout.tag_bytes];
             if let Ok(data) = self.lower.read(place.data, spb).await {
                 self.tagger.tags(sector, data.as_slice(), &mut tag);
@@ -197,17 +220,25 @@ impl Inner {
     }
 }
 
-enum Job<'a> {
-    Data(&'a [Homing<'a>]),
-    Tags(&'a [Homing<'a>]),
+impl Tags {
+    fn end(&self) -> u64 {
+        self.address + u64_of(self.bytes.len())
+    }
+
+    /// Whether both are written at once: in one group, with no page between them.
+    fn share_a_group(&self, next: &Self) -> bool {
+        let last_page = (self.end() - 1) / PAGE;
+        self.address / GROUP_BYTES == next.address / GROUP_BYTES
+            && next.address / PAGE <= last_page + 1
+    }
 }
 
 /// Requests below at once.
 const IN_FLIGHT: usize = 16;
 /// Largest write of data.
 const RUN_BYTES: usize = 2 << 20;
-/// Pages of tags in one write.
-const GROUP_PAGES: u64 = 32;
+/// Tags written at once, at most: no two groups share a page.
+const GROUP_BYTES: u64 = 32 * PAGE;
 /// From here on zeroes are a request of their own.
 const ZEROES_BYTES: usize = 64 << 10;
 /// Until writing home is tried again.

@@ -13,9 +13,8 @@
 //!
 //! Knows what to do next and who waits; [`super::commit`] and [`super::home`] do it.
 
-use ::integrity::CommitIds;
-use ::integrity::journal::Sequence;
 use ::integrity::layout::JournalLayout;
+use ::integrity::{CommitIds, Sequence, Stamp};
 use bio::{Buf, IoErrorKind, IoResult};
 use runtime::{Notify, sleep, spawn};
 use std::cell::{Cell, RefCell};
@@ -23,17 +22,17 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
-use units::{Sector, u64_of, usize_of};
+use units::{Sector, usize_of};
 
 /// One journal section in memory.
 pub(super) struct Section {
     /// Its place in the journal.
     pub number: u32,
-    /// The lap it is written in.
-    pub sequence: Sequence,
+    /// What goes into its sectors' ends.
+    pub stamp: Stamp,
     /// Its place in the log.
     pub serial: u64,
-    /// As it lies, or will lie, in the journal. Only [`super::commit`] clones the buffer.
+    /// As it lies, or will lie, in the journal. Not changed any more once it is sealed.
     pub bytes: RefCell<Buf>,
     /// What its entries hold, in order.
     pub entries: RefCell<Vec<Entry>>,
@@ -66,28 +65,35 @@ pub(super) enum Content {
 }
 
 impl Section {
-    /// A section read from the journal.
-    pub fn found(number: u32, sequence: Sequence, bytes: Buf, entries: Vec<Entry>) -> Rc<Self> {
-        Rc::new(Self {
+    fn new(number: u32, sequence: Sequence, serial: u64, bytes: Buf, sealed: bool) -> Self {
+        Self {
             number,
-            sequence,
-            serial: 0,
+            stamp: Stamp { ids: CommitIds::PLAIN, section: number, sequence },
+            serial,
             bytes: RefCell::new(bytes),
-            entries: RefCell::new(entries),
-            sealed: Cell::new(true),
-        })
+            entries: RefCell::default(),
+            sealed: Cell::new(sealed),
+        }
     }
 
-    /// Makes it ready to be committed: what no entry uses must not carry old memory to the disk.
-    pub fn seal(&self, journal: &JournalLayout) {
-        if self.sealed.replace(true) {
-            return;
+    /// A section read from the journal.
+    pub fn found(number: u32, bytes: Buf, entries: Vec<Entry>) -> Rc<Self> {
+        let section = Self::new(number, Sequence::FIRST, 0, bytes, true);
+        section.entries.replace(entries);
+        Rc::new(section)
+    }
+
+    /// Makes it ready to be committed.
+    fn seal(&self, journal: &JournalLayout) {
+        if !self.sealed.replace(true) {
+            let mut bytes = self.bytes.borrow_mut();
+            journal.finish(bytes.as_mut_slice(), self.used(), &self.stamp);
         }
-        let used = self.entries.borrow().len();
-        let used = u32::try_from(used).expect("as many as fit a section");
-        if used < journal.entries_per_section {
-            self.bytes.borrow_mut().as_mut_slice()[journal.data_offset(used)..].fill(0);
-        }
+    }
+
+    /// How many entries are filled.
+    pub fn used(&self) -> u32 {
+        u32::try_from(self.entries.borrow().len()).expect("as many as fit a section")
     }
 }
 
@@ -99,7 +105,9 @@ pub(super) struct Log {
     /// Where the next section goes, and its serial.
     next: (u32, Sequence),
     next_serial: u64,
-    /// Everything up to this serial is durable in the journal (or home).
+    /// Everything up to this serial was written to the journal (or home).
+    written: u64,
+    /// Everything up to this serial is durable there.
     durable: u64,
     /// Everything up to this serial is asked to become durable.
     wanted: u64,
@@ -124,7 +132,6 @@ pub(super) struct Log {
 pub(super) struct Writer {
     pub log: RefCell<Log>,
     pub changed: Notify,
-    pub ids: CommitIds,
     commit_time: Duration,
 }
 
@@ -149,6 +156,7 @@ impl Log {
             index: HashMap::default(),
             next,
             next_serial: 1,
+            written: 0,
             durable: 0,
             wanted: 0,
             live_max,
@@ -186,14 +194,7 @@ impl Log {
         let mut bytes = Buf::alloc(self.layout.section_bytes());
         self.layout.clear_entries(bytes.as_mut_slice());
         let (number, sequence) = self.next;
-        let section = Rc::new(Section {
-            number,
-            sequence,
-            serial: self.next_serial,
-            bytes: RefCell::new(bytes),
-            entries: RefCell::default(),
-            sealed: Cell::new(false),
-        });
+        let section = Rc::new(Section::new(number, sequence, self.next_serial, bytes, false));
         self.next_serial += 1;
         self.next = match number + 1 {
             end if end == self.layout.sections => (0, sequence.plus(1)),
@@ -205,36 +206,38 @@ impl Log {
 
     /// Entries that still fit the section being filled.
     pub fn room(&self, section: &Section) -> usize {
-        usize_of(self.layout.entries_per_section.into()) - section.entries.borrow().len()
+        usize_of((self.layout.entries_per_section - section.used()).into())
     }
 
-    /// Says that the next entry of `section` was filled.
-    pub fn add(&mut self, section: &Section, entry: Entry) {
+    /// Says that the next `count` entries of `section` were filled, with blocks from `sector` on.
+    pub fn add(&mut self, section: &Section, sector: u64, count: usize, content: Content) {
         let mut entries = section.entries.borrow_mut();
-        debug_assert_eq!(u64_of(entries.len()), u64::from(entry.index));
-        entries.push(entry);
-        self.index.insert(entry.sector, (section.serial, entry.index));
-        let full = entries.len() == usize_of(self.layout.entries_per_section.into());
+        let sectors = (sector..).step_by(usize_of(self.layout.block.sectors()));
+        for (index, sector) in (section_end(&entries)..).zip(sectors).take(count) {
+            entries.push(Entry { index, sector, content });
+            self.index.insert(sector, (section.serial, index));
+        }
+        let full = section_end(&entries) == self.layout.entries_per_section;
         drop(entries);
         if full {
             section.seal(&self.layout);
         }
     }
 
-    /// The sections to commit now, oldest first, each sealed; empty if there is no reason to.
+    /// The sections to write to the journal now, oldest first, each sealed; empty if there is no
+    /// reason to.
     pub fn due_for_commit(&mut self, batch_max: usize) -> Vec<Rc<Section>> {
         if self.failed.is_some() {
             return Vec::new();
         }
         let pressed = self.live.len() >= self.trigger;
-        let sealed = self.uncommitted().filter(|section| section.sealed.get()).count();
-        let due = self.wanted > self.durable || (pressed && sealed > 0) || sealed >= batch_max;
+        let sealed = self.unwritten().filter(|section| section.sealed.get()).count();
+        let due = self.wanted > self.written || (pressed && sealed > 0) || sealed >= batch_max;
         if !due {
             return Vec::new();
         }
-        let sections: Vec<_> = self.uncommitted().take(batch_max).cloned().collect();
-        let mut batch = Vec::with_capacity(sections.len());
-        for section in sections {
+        let mut batch = Vec::new();
+        for section in self.unwritten().take(batch_max) {
             // A section that is being filled is cut short only for somebody who waits for it.
             if !section.sealed.get() {
                 if self.wanted < section.serial {
@@ -242,13 +245,14 @@ impl Log {
                 }
                 section.seal(&self.layout);
             }
-            batch.push(section);
+            batch.push(Rc::clone(section));
         }
         batch
     }
 
-    fn uncommitted(&self) -> impl Iterator<Item = &Rc<Section>> {
-        self.live.iter().filter(|section| section.serial > self.durable)
+    fn unwritten(&self) -> impl Iterator<Item = &Rc<Section>> {
+        let first = self.live.partition_point(|section| section.serial <= self.written);
+        self.live.range(first..)
     }
 
     /// The sections to write home now: durable ones, oldest first.
@@ -260,10 +264,20 @@ impl Log {
         durable.take(self.live_max.div_ceil(2)).cloned().collect()
     }
 
-    /// Everything up to `serial` is durable in the journal.
-    pub fn committed(&mut self, serial: u64) {
-        self.durable = self.durable.max(serial);
+    /// Everything up to `serial` was written to the journal.
+    pub fn written(&mut self, serial: u64) {
+        self.written = serial;
         self.commit_failures.1 = None;
+    }
+
+    /// The newest that was written, if a flush would make more durable.
+    pub fn due_for_flush(&self) -> Option<u64> {
+        (self.failed.is_none() && self.written > self.durable).then_some(self.written)
+    }
+
+    /// Everything up to `serial` is durable in the journal.
+    pub fn flushed(&mut self, serial: u64) {
+        self.durable = serial;
     }
 
     /// The oldest `count` sections are home, and durable there.
@@ -315,7 +329,7 @@ impl Writer {
     /// A writer over `log`. Its tasks are started by whoever opens the volume.
     pub fn new(log: Log, commit_time: Duration) -> Self {
         let (log, changed) = (RefCell::new(log), Notify::default());
-        Self { log, changed, ids: CommitIds::PLAIN, commit_time }
+        Self { log, changed, commit_time }
     }
 
     /// Waits for room for at least one entry.
@@ -439,6 +453,10 @@ impl Writer {
         self.log.borrow_mut().stopped = true;
         self.changed.notify_all();
     }
+}
+
+fn section_end(entries: &[Entry]) -> u32 {
+    entries.last().map_or(0, |last| last.index + 1)
 }
 
 /// Spreads sector numbers: cheaper than a keyed hash, and enough for numbers without a pattern in

@@ -84,7 +84,10 @@ use overlay::Overlay;
 use runtime::RangeLock;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use tags::TagCache;
 use units::{Sector, u64_of, usize_of};
 
@@ -291,4 +294,30 @@ const TOLD_MAX: usize = 1 << 16;
 /// The device's error as an error of the volume: same kind, at `sector`.
 fn at(kind: IoErrorKind, sector: Sector) -> bio::IoError {
     kind.at(sector)
+}
+
+/// Runs both futures together.
+async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut from_a, mut from_b) = (None, None);
+    poll_fn(move |context| {
+        if from_a.is_none()
+            && let Poll::Ready(value) = a.as_mut().poll(context)
+        {
+            from_a = Some(value);
+        }
+        if from_b.is_none()
+            && let Poll::Ready(value) = b.as_mut().poll(context)
+        {
+            from_b = Some(value);
+        }
+        match (from_a.take(), from_b.take()) {
+            (Some(a), Some(b)) => Poll::Ready((a, b)),
+            (a, b) => {
+                (from_a, from_b) = (a, b);
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }

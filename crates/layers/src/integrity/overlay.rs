@@ -3,7 +3,6 @@
 //! Only the index is in memory; sections are read again when needed, a few are kept.
 
 use super::log::Section;
-use ::integrity::journal::Sequence;
 use ::integrity::layout::JournalLayout;
 use bio::{Bio, Device, IoResult};
 use std::cell::RefCell;
@@ -55,7 +54,7 @@ impl Overlay {
         bio.bypass = bypass;
         self.lower.submit(&mut bio).await?;
         let bytes = bio.data.into_single();
-        let section = Section::found(number, Sequence::FIRST, bytes, Vec::new());
+        let section = Section::found(number, bytes, Vec::new());
         let mut recent = self.recent.borrow_mut();
         recent.retain(|kept| kept.number != number);
         if recent.len() >= RECENT_MAX {

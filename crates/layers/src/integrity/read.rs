@@ -12,15 +12,12 @@
 
 use super::log::Section;
 use super::overlay::Place;
-use super::{Inner, Journal, at};
+use super::{Inner, Journal, at, both};
 use ::integrity::Run;
 use bio::{Bio, Buf, EventKind, IoError, IoErrorKind, IoResult, Segments};
 use runtime::join_all;
-use std::future::{Future, poll_fn};
 use std::ops::Range;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use units::{SECTOR, Sector, u64_of, usize_of};
 
 /// A block of a request that the journal holds.
@@ -380,30 +377,4 @@ fn gaps(held: &[Held], range: Range<usize>) -> Vec<Range<usize>> {
     gaps.push(from..range.end);
     gaps.retain(|gap| !gap.is_empty());
     gaps
-}
-
-/// Runs both futures together.
-async fn both<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
-    let (mut a, mut b) = (pin!(a), pin!(b));
-    let (mut from_a, mut from_b) = (None, None);
-    poll_fn(move |context| {
-        if from_a.is_none()
-            && let Poll::Ready(value) = a.as_mut().poll(context)
-        {
-            from_a = Some(value);
-        }
-        if from_b.is_none()
-            && let Poll::Ready(value) = b.as_mut().poll(context)
-        {
-            from_b = Some(value);
-        }
-        match (from_a.take(), from_b.take()) {
-            (Some(a), Some(b)) => Poll::Ready((a, b)),
-            (a, b) => {
-                (from_a, from_b) = (a, b);
-                Poll::Pending
-            }
-        }
-    })
-    .await
 }

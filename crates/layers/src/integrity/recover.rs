@@ -6,13 +6,12 @@
 //! unreadable, and says so, and redundancy above can bring back what the tag vouches for.
 
 use super::Inner;
-use super::home::{Homing, collect};
+use super::home::newest_blocks;
 use super::log::{Content, Entry, Section};
 use super::overlay::Place;
-use ::integrity::journal::Sequence;
 use ::integrity::layout::JournalLayout;
 use ::integrity::replay::Resume;
-use ::integrity::{CommitIds, EntrySector, Plan, PlanError, SectionSummary};
+use ::integrity::{CommitIds, EntrySector, Plan, PlanError, SectionSummary, Sequence, Stamp};
 use bio::{Bio, Buf, Device, EventKind, IoErrorKind, IoResult, Segments};
 use checksum::BlockTagger;
 use std::collections::{BTreeMap, HashMap};
@@ -146,12 +145,9 @@ impl Inner {
                 let bytes = self.lower.read(start, journal.section_sectors).await;
                 let bytes = bytes.map_err(|error| error.kind)?;
                 let entries = self.judge(bytes.as_slice(), entries);
-                sections.push(Section::found(number, Sequence::FIRST, bytes, entries));
+                sections.push(Section::found(number, bytes, entries));
             }
-            let mut blocks = BTreeMap::new();
-            sections.iter().for_each(|section| collect(section, &mut blocks));
-            let blocks: Vec<Homing<'_>> = blocks.into_values().collect();
-            self.write_home(&blocks).await?;
+            self.write_home(&newest_blocks(&sections)).await?;
         }
         self.lower.flush().await.map_err(|error| error.kind)?;
         let detail = format!("{} blocks written home", newest.len());
@@ -209,7 +205,8 @@ pub(super) async fn initialise(
                 .map(|&number| {
                     let mut section = Buf::alloc(journal.section_bytes());
                     journal.initialise(section.as_mut_slice());
-                    journal.stamp(section.as_mut_slice(), number, &CommitIds::PLAIN, sequence);
+                    let stamp = Stamp { ids: CommitIds::PLAIN, section: number, sequence };
+                    journal.stamp(section.as_mut_slice(), &stamp);
                     section
                 })
                 .collect();

@@ -3,9 +3,10 @@
 //! A request may span sections; each block is in exactly one entry, so it is never torn. The
 //! request completes when all of it is in memory, or, with FUA, when all of it is committed.
 
-use super::log::{Content, Entry, Section};
-use super::{Inner, Journal};
+use super::Inner;
+use super::log::{Content, Section};
 use bio::{IoResult, Segments};
+use std::rc::Rc;
 use units::{Sector, u64_of, usize_of};
 
 impl Inner {
@@ -57,7 +58,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn room(&self, sector: Sector) -> IoResult<std::rc::Rc<Section>> {
+    async fn room(&self, sector: Sector) -> IoResult<Rc<Section>> {
         self.writer().room(sector).await
     }
 
@@ -67,66 +68,42 @@ impl Inner {
 
     /// Fills entries of `section`, which has room for all of `data`.
     fn fill(&self, section: &Section, sector: Sector, data: &[u8]) {
-        let tag_bytes = self.layout.tag_bytes;
-        let mut tags = vec![0; data.len() / self.block_bytes() * tag_bytes];
+        let (journal, tag_bytes) = (&self.layout.journal, self.layout.tag_bytes);
+        let count = data.len() / self.block_bytes();
+        let mut tags = vec![0; count * tag_bytes];
         self.tagger.tags(sector.0, data, &mut tags);
         let blocks = data.chunks_exact(self.block_bytes()).zip(tags.chunks_exact(tag_bytes));
         let mut bytes = section.bytes.borrow_mut();
-        let mut filled = Filled::after(section);
-        for ((block, tag), at) in blocks.zip((sector.0..).step_by(self.step())) {
-            let index = filled.add(at, Content::Data);
-            self.layout.journal.write_entry(bytes.as_mut_slice(), index, at, block, tag);
+        let target = bytes.as_mut_slice();
+        for (((block, tag), at), index) in blocks.zip(self.firsts(sector)).zip(section.used()..) {
+            journal.write_entry(target, index, at, block, tag, &section.stamp);
         }
         drop(bytes);
-        self.add(section, &filled);
+        self.add(section, sector, count, Content::Data);
     }
 
-    fn fill_zeroes(&self, section: &Section, sector: Sector, blocks: usize, unmap: bool) {
-        let tag_bytes = self.layout.tag_bytes;
-        let mut tags = vec![0; blocks * tag_bytes];
+    fn fill_zeroes(&self, section: &Section, sector: Sector, count: usize, unmap: bool) {
+        let (journal, tag_bytes) = (&self.layout.journal, self.layout.tag_bytes);
+        let mut tags = vec![0; count * tag_bytes];
         self.zeros.fill(sector.0, &mut tags);
         let mut bytes = section.bytes.borrow_mut();
-        let mut filled = Filled::after(section);
-        for (tag, at) in tags.chunks_exact(tag_bytes).zip((sector.0..).step_by(self.step())) {
-            let index = filled.add(at, Content::Zeroes { unmap });
-            self.layout.journal.write_zero_entry(bytes.as_mut_slice(), index, at, tag);
+        let target = bytes.as_mut_slice();
+        let each = tags.chunks_exact(tag_bytes).zip(self.firsts(sector)).zip(section.used()..);
+        for ((tag, at), index) in each {
+            journal.write_zero_entry(target, index, at, tag, &section.stamp);
         }
         drop(bytes);
-        self.add(section, &filled);
+        self.add(section, sector, count, Content::Zeroes { unmap });
     }
 
-    fn add(&self, section: &Section, filled: &Filled) {
-        let Journal::Writing(writer) = &self.journal else { return };
-        {
-            let mut log = writer.log.borrow_mut();
-            for &entry in &filled.entries {
-                log.add(section, entry);
-            }
-        }
+    fn add(&self, section: &Section, sector: Sector, count: usize, content: Content) {
+        let writer = self.writer();
+        writer.log.borrow_mut().add(section, sector.0, count, content);
         writer.filled();
     }
 
-    fn step(&self) -> usize {
-        usize_of(self.layout.block.sectors())
-    }
-}
-
-/// Entries that were just filled, in order.
-struct Filled {
-    next: u32,
-    entries: Vec<Entry>,
-}
-
-impl Filled {
-    fn after(section: &Section) -> Self {
-        let next = u32::try_from(section.entries.borrow().len()).expect("they fit a section");
-        Self { next, entries: Vec::new() }
-    }
-
-    fn add(&mut self, sector: u64, content: Content) -> u32 {
-        let index = self.next;
-        self.entries.push(Entry { index, sector, content });
-        self.next += 1;
-        index
+    /// The first sectors of blocks from `sector` on.
+    fn firsts(&self, sector: Sector) -> impl Iterator<Item = u64> + use<> {
+        (sector.0..).step_by(usize_of(self.layout.block.sectors()))
     }
 }

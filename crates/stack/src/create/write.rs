@@ -17,7 +17,7 @@ use super::plan::{
 use bio::{Bio, Buf, Device, IoResult};
 use checksum::ZeroTags;
 use integrity::CommitIds;
-use integrity::journal::Sequence;
+use integrity::journal::{Sequence, Stamp};
 use integrity::layout::superblock_area;
 use runtime::join_all;
 use std::cell::{Cell, RefCell};
@@ -145,7 +145,8 @@ async fn journal(plan: &IntegrityPlan, device: &Device, meter: &Meter<'_>) -> Io
         let sections = buf.as_mut_slice().chunks_exact_mut(journal.section_bytes());
         for (number, bytes) in (section..).zip(sections) {
             journal.initialise(bytes);
-            journal.stamp(bytes, number, &CommitIds::PLAIN, Sequence::FIRST);
+            let (ids, sequence) = (CommitIds::PLAIN, Sequence::FIRST);
+            journal.stamp(bytes, &Stamp { ids, section: number, sequence });
         }
         let bytes = u64_of(buf.len());
         device.write(journal.section_start(section), buf).await?;
