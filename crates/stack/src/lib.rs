@@ -19,6 +19,7 @@ mod recover;
 mod signature;
 mod size;
 mod spec;
+mod superblocks;
 #[cfg(test)]
 mod test_device;
 mod top;

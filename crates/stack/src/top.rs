@@ -4,6 +4,7 @@ use crate::open::OpenError;
 use bio::{Device, IoResult, LocalFuture, Scrub};
 use layers::array::Array;
 use layers::integrity::Integrity;
+use layers::raid1::Raid1;
 use md::superblock::Superblock;
 use std::rc::Rc;
 
@@ -32,7 +33,18 @@ impl Top {
     /// # Errors
     /// What the layer refuses.
     pub fn over(array: &Rc<Array>, freshest: &Superblock, force: bool) -> Result<Self, OpenError> {
-        let _members = (array, force);
+        let refuse = |why: String| OpenError::Array { why };
+        let Some(geometry) = freshest.geometry() else {
+            let layer = Raid1::new(Rc::clone(array)).map_err(|error| refuse(error.to_string()))?;
+            layer.start();
+            let (device, scrub) = (layer.device(), Rc::clone(&layer) as Rc<dyn Scrub>);
+            let close = move || -> LocalFuture<'static, IoResult> {
+                let layer = Rc::clone(&layer);
+                Box::pin(async move { layer.close().await })
+            };
+            return Ok(Self { device, scrub: Some(scrub), close: Box::new(close) });
+        };
+        let _parity = (geometry, force);
         Err(OpenError::Array { why: format!("{} is not implemented", freshest.level()) })
     }
 

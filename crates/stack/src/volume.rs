@@ -321,7 +321,8 @@ impl Volume {
         }
     }
 
-    /// Reads the whole volume, or a part of it, past every cache; see [`scrub::run`].
+    /// Reads the whole volume, or a part of it, past every cache; see [`scrub::run`]. The
+    /// superblocks of all members are always looked at too.
     ///
     /// A plain device has nothing to check: its summary is empty.
     pub async fn scrub(
@@ -333,10 +334,16 @@ impl Volume {
             !self.read_only || options.mode == ScrubMode::Check,
             "a read-only volume is checked, not repaired"
         );
-        match &self.top.scrub {
-            Some(scrub) => scrub::run(Rc::clone(scrub), options, on_progress).await,
-            None => scrub::Summary::new(options.list_max),
-        }
+        let Some(layer) = &self.top.scrub else { return scrub::Summary::new(options.list_max) };
+        let superblocks = crate::superblocks::scrub(self, options.mode).await;
+        let mut summary = scrub::run(Rc::clone(layer), options, on_progress).await;
+        summary.add(superblocks);
+        summary
+    }
+
+    /// The running array; none without one.
+    pub(crate) fn array(&self) -> Option<&Rc<Array>> {
+        self.array.as_ref()
     }
 
     /// Leaves everything as the formats' own tools leave it: data written home, journals clean,

@@ -1,0 +1,111 @@
+//! The part of a scrub that no layer does: are the superblocks on the members still what the
+//! volume goes by?
+//!
+//! A damaged superblock is noticed only when the volume is opened next, perhaps together with other
+//! damage. While the volume is open, what belongs there is in memory.
+
+use crate::volume::{MemberPart, MemberState, Volume};
+use bio::{Bio, Buf, Device, Extent, Finding, Findings, ScrubMode};
+use integrity::superblock::{AREA_SECTORS, SUPERBLOCK_BYTES};
+use layers::array::{Array, Member};
+use md::superblock::SUPERBLOCK_SECTORS;
+use std::rc::Rc;
+use units::{SECTOR, Sector, usize_of};
+
+/// Compares every superblock with what belongs there, and repairs it if `mode` allows.
+pub(crate) async fn scrub(volume: &Volume, mode: ScrubMode) -> Findings {
+    let mode = if volume.is_read_only() { ScrubMode::Check } else { mode };
+    let mut findings = Findings::default();
+    for part in &volume.members {
+        if part.state == MemberState::InSync {
+            integrity(part, mode, &mut findings).await;
+        }
+    }
+    if let Some(array) = volume.array() {
+        md(array, mode, &mut findings).await;
+    }
+    findings
+}
+
+/// The dm-integrity superblock, which nobody writes while the volume is open.
+async fn integrity(part: &MemberPart, mode: ScrubMode, findings: &mut Findings) {
+    let Some(open) = &part.integrity else { return };
+    findings.checked_sectors += AREA_SECTORS;
+    let expected = open.volume.superblock().encode();
+    let extent = Extent { sector: Sector::ZERO, sectors: AREA_SECTORS };
+    let area = read(&part.leaf, extent).await;
+    if area.as_ref().is_some_and(|area| area.as_slice()[..SUPERBLOCK_BYTES] == expected) {
+        return;
+    }
+    let mut finding = Finding::Healable;
+    if mode == ScrubMode::Repair {
+        let mut bytes = Buf::zeroed(usize_of(AREA_SECTORS * SECTOR));
+        if let Some(area) = area {
+            bytes.as_mut_slice().copy_from_slice(area.as_slice());
+        }
+        bytes.as_mut_slice()[..SUPERBLOCK_BYTES].copy_from_slice(&expected);
+        let written = part.leaf.submit(&mut Bio::write_fua(Sector::ZERO, bytes)).await;
+        let again = read(&part.leaf, extent).await;
+        let good = again.is_some_and(|area| area.as_slice()[..SUPERBLOCK_BYTES] == expected);
+        finding = if written.is_ok() && good { Finding::Healed } else { Finding::Unreadable };
+    }
+    findings.found.push((finding, Some(Rc::clone(&part.name)), extent));
+}
+
+/// The md superblocks. Only the array writes them, so that an older one never overwrites a newer:
+/// what is damaged is repaired by making it write a round.
+async fn md(array: &Rc<Array>, mode: ScrubMode, findings: &mut Findings) {
+    let mut damaged = damaged(array).await;
+    let members = u64::try_from(array.members().count()).unwrap_or(0);
+    findings.checked_sectors += members * SUPERBLOCK_SECTORS;
+    let mut finding = Finding::Healable;
+    if mode == ScrubMode::Repair && !damaged.is_empty() {
+        // Dirty, and clean again: two rounds over all members.
+        let dirty = array.begin_write().await.map(drop);
+        let clean = array.settle().await;
+        let still = self::damaged(array).await;
+        damaged.retain(|(name, extent)| {
+            let healed = dirty.is_ok() && clean.is_ok() && !still.iter().any(|(n, _)| n == name);
+            if healed {
+                findings.found.push((Finding::Healed, Some(Rc::clone(name)), *extent));
+            }
+            !healed
+        });
+        finding = Finding::Unreadable;
+    }
+    for (name, extent) in damaged {
+        findings.found.push((finding, Some(name), extent));
+    }
+}
+
+/// The members whose superblock is not what the array has written last.
+async fn damaged(array: &Rc<Array>) -> Vec<(Rc<str>, Extent)> {
+    let members: Vec<Rc<Member>> = array.members().cloned().collect();
+    let mut found = Vec::new();
+    for member in members {
+        // A round may pass by while the superblock is read: then it is read again.
+        for _ in 0..ROUNDS_MAX {
+            let Some(before) = member.superblock() else { break };
+            let extent = Extent { sector: before.super_offset(), sectors: SUPERBLOCK_SECTORS };
+            let read = read(member.device(), extent).await;
+            if member.superblock().as_ref() != Some(&before) {
+                continue;
+            }
+            if read.is_none_or(|bytes| bytes.as_slice()[..] != before.encode()) {
+                found.push((Rc::clone(member.name()), extent));
+            }
+            break;
+        }
+    }
+    found
+}
+
+/// The medium's own bytes; none: damaged.
+async fn read(device: &Device, extent: Extent) -> Option<Buf> {
+    let mut bio = Bio::read(extent.sector, extent.sectors).bypassing();
+    device.submit(&mut bio).await.ok()?;
+    Some(bio.data.into_single())
+}
+
+/// Rounds that may pass by before a member is left for the next scrub.
+const ROUNDS_MAX: usize = 8;
