@@ -28,7 +28,12 @@ pub(crate) fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
     note(&place.conditions());
     let mut rows = Vec::new();
     for comparison in COMPARISONS {
-        rows.extend(comparison.rows(settings, &place)?);
+        rows.extend(comparison.rows(settings, &place, "")?);
+    }
+    if let Some(place) = place.in_memory()? {
+        for comparison in IN_MEMORY {
+            rows.extend(comparison.rows(settings, &place, " in memory")?);
+        }
     }
     if settings.wants(giant::NAME) {
         rows.extend(giant::rows(settings, &place)?);
@@ -44,8 +49,14 @@ struct Comparison {
 }
 
 impl Comparison {
-    fn rows(&self, settings: &Settings, place: &Place) -> anyhow::Result<Vec<Row>> {
-        let name = |load: &str| format!("{}, {load}, beside {}", self.name, self.peer.name());
+    fn rows(
+        &self,
+        settings: &Settings,
+        place: &Place,
+        place_name: &str,
+    ) -> anyhow::Result<Vec<Row>> {
+        let subject = format!("{}{place_name}", self.name);
+        let name = |load: &str| format!("{subject}, {load}, beside {}", self.peer.name());
         let wanted: Vec<_> = LOADS.iter().filter(|load| settings.wants(&name(load.name))).collect();
         if wanted.is_empty() {
             return Ok(Vec::new());
@@ -69,7 +80,7 @@ impl Comparison {
                 }
             }
             let (ours, peer) = (median(our_rates), median(peer_rates));
-            let name = format!("{}, {}", self.name, load.name);
+            let name = format!("{subject}, {}", load.name);
             rows.push(Row::new(name, ours, (self.peer.name(), Some(peer)), load.unit));
         }
         Ok(rows)
@@ -78,6 +89,14 @@ impl Comparison {
 
 const COMPARISONS: &[Comparison] = &[
     Comparison { name: "memory", ours: Kind::Memory, peer: Kind::NbdkitMemory },
+    Comparison { name: "raw file", ours: Kind::Raw, peer: Kind::QemuNbd },
+    Comparison { name: "integrity", ours: Kind::Integrity, peer: Kind::Raw },
+    Comparison { name: "RAID 6 of 6 integrity", ours: Kind::Raid6, peer: Kind::Raw },
+];
+
+/// On a file system in memory, where no cache mode can differ and no disk is the limit. (nbdkit has
+/// no way past the page cache, so it is compared only here.)
+const IN_MEMORY: &[Comparison] = &[
     Comparison { name: "raw file", ours: Kind::Raw, peer: Kind::QemuNbd },
     Comparison { name: "raw file", ours: Kind::Raw, peer: Kind::NbdkitFile },
     Comparison { name: "integrity", ours: Kind::Integrity, peer: Kind::Raw },

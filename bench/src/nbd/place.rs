@@ -22,7 +22,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
-        let folder = TempDir::with_prefix_in("steadfast-bench-", &settings.dir)
+        let folder = TempDir::with_prefix_in(PREFIX, &settings.dir)
             .with_context(|| format!("no folder can be made in {}", settings.dir.display()))?;
         let steadfast = match &settings.steadfast {
             Some(path) => path.clone(),
@@ -40,12 +40,24 @@ impl Place {
         Ok(place)
     }
 
+    /// The same on a file system in memory, if there is one and this is not it.
+    pub(super) fn in_memory(&self) -> anyhow::Result<Option<Self>> {
+        let memory = Path::new(MEMORY);
+        if !memory.exists() || file_system(self.folder.path()) == file_system(memory) {
+            return Ok(None);
+        }
+        let folder = TempDir::with_prefix_in(PREFIX, memory)?;
+        let place = Self { folder, steadfast: self.steadfast.clone(), ..*self };
+        place.write_noise(&place.source())?;
+        Ok(Some(place))
+    }
+
     /// Under which conditions the rows were taken.
     pub(super) fn conditions(&self) -> String {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         format!(
-            "nbd: files in {} ({}), {} MiB each; medians of {} runs, fio's {} s long; servers and \
-             clients share {cores} cores",
+            "nbd: files in {} ({}), \"in memory\" in {MEMORY}, {} MiB each; medians of {} runs, \
+             fio's {} s long; servers and clients share {cores} cores",
             self.folder.path().display(),
             file_system(self.folder.path()),
             self.size_mib,
@@ -149,6 +161,9 @@ fn file_system(path: &Path) -> String {
     }
 }
 
+/// Where Linux has a file system in memory.
+const MEMORY: &str = "/dev/shm";
+const PREFIX: &str = "steadfast-bench-";
 const FILE_SYSTEMS: &[(rustix::fs::FsWord, &str)] = &[
     (0xef53, "ext4"),
     (0x0102_1994, "tmpfs: memory"),

@@ -24,7 +24,7 @@ pub(super) enum Kind {
     Raid6,
     /// nbdkit's memory plugin.
     NbdkitMemory,
-    /// nbdkit's file plugin, told to keep nothing in the page cache.
+    /// nbdkit's file plugin.
     NbdkitFile,
     /// qemu-nbd past the page cache, with io_uring.
     QemuNbd,
@@ -74,7 +74,7 @@ impl Kind {
             }
             Self::NbdkitFile => {
                 command = Command::new("nbdkit");
-                command.args(["-f", "-U", socket, "file", "cache=none"]).arg(raw()?);
+                command.args(["-f", "-U", socket, "file"]).arg(raw()?);
             }
             Self::QemuNbd => {
                 command = Command::new("qemu-nbd");
