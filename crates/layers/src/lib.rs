@@ -9,3 +9,4 @@ pub mod linear;
 pub mod memory;
 pub mod nbd;
 pub mod raid1;
+pub mod raid456;

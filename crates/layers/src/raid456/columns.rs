@@ -1,0 +1,156 @@
+//! Everything that is known of some rows of one stripe: a piece of each strip, and for every block
+//! of it whether its bytes can be believed.
+
+use super::Inner;
+use super::bytes;
+use super::parity::Equations;
+use bio::{Buf, IoErrorKind, IoResult};
+use runtime::join_all;
+use std::ops::Range;
+use units::{u64_of, usize_of};
+
+/// What is known of one block.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Block {
+    /// Read and verified.
+    Good,
+    /// Reconstructed and accepted.
+    Rebuilt,
+    /// There is a member, and it has not these bytes.
+    Damaged(IoErrorKind),
+    /// There is no member.
+    Missing,
+}
+
+impl Block {
+    /// Whether its bytes can be believed.
+    pub(super) fn is_known(self) -> bool {
+        matches!(self, Self::Good | Self::Rebuilt)
+    }
+
+    /// What a reader of it is told.
+    pub(super) fn error(self) -> IoErrorKind {
+        match self {
+            Self::Damaged(kind) => kind,
+            Self::Good | Self::Rebuilt | Self::Missing => IoErrorKind::Protection,
+        }
+    }
+}
+
+/// Rows of one stripe.
+pub(super) struct Columns {
+    pub(super) equations: Equations,
+    /// The rows in the stripe, whole blocks.
+    pub(super) rows: Range<u64>,
+    /// Sectors of a block.
+    pub(super) block: u64,
+    /// By slot.
+    pub(super) strips: Vec<Strip>,
+}
+
+/// The rows of one slot.
+pub(super) struct Strip {
+    pub(super) data: Buf,
+    pub(super) blocks: Vec<Block>,
+}
+
+impl Columns {
+    /// How many rows of blocks.
+    pub(super) fn height(&self) -> usize {
+        usize_of((self.rows.end - self.rows.start) / self.block)
+    }
+
+    /// The rows of block row `index`, in the stripe.
+    pub(super) fn rows_of(&self, index: usize) -> Range<u64> {
+        let start = self.rows.start + u64_of(index) * self.block;
+        start..start + self.block
+    }
+
+    /// The bytes of block row `index` within each strip.
+    pub(super) fn within(&self, index: usize) -> Range<usize> {
+        let length = bytes(self.block);
+        index * length..(index + 1) * length
+    }
+
+    pub(super) fn block_bytes(&self, slot: usize, index: usize) -> &[u8] {
+        &self.strips[slot].data.as_slice()[self.within(index)]
+    }
+
+    pub(super) fn state(&self, slot: usize, index: usize) -> Block {
+        self.strips[slot].blocks[index]
+    }
+
+    /// Puts reconstructed bytes in place.
+    pub(super) fn rebuilt(&mut self, slot: usize, index: usize, data: &[u8]) {
+        let within = self.within(index);
+        let strip = &mut self.strips[slot];
+        strip.data.as_mut_slice()[within].copy_from_slice(data);
+        strip.blocks[index] = Block::Rebuilt;
+    }
+
+    /// Whether all data of the block row can be believed.
+    pub(super) fn data_known(&self, index: usize) -> bool {
+        self.equations.data.iter().all(|&slot| self.state(slot, index).is_known())
+    }
+
+    /// What parity of the block row ought to be: P, and Q where there is one. The data is known.
+    pub(super) fn expected_parity(&self, index: usize) -> Vec<(usize, Vec<u8>)> {
+        let length = bytes(self.block);
+        let mut p = vec![0; length];
+        let mut q = vec![0; if self.equations.q.is_some() { length } else { 0 }];
+        let within = self.within(index);
+        let data: Vec<bio::Segments> = (self.equations.data.iter())
+            .map(|&slot| Buf::copy_of(&self.strips[slot].data.as_slice()[within.clone()]).into())
+            .collect();
+        let data: Vec<&bio::Segments> = data.iter().collect();
+        let wants_q = self.equations.q.is_some();
+        self.equations.generate(&data, Some(&mut p), wants_q.then_some(&mut q[..]));
+        let mut parity = vec![(self.equations.p, p)];
+        parity.extend(self.equations.q.map(|slot| (slot, q)));
+        parity
+    }
+}
+
+impl Inner {
+    /// Reads `rows` (whole blocks) of every strip of a stripe, as far as that can be done. Called
+    /// under the stripe's lock.
+    ///
+    /// # Errors
+    /// What is neither damage nor absence.
+    pub(super) async fn load(
+        &self,
+        stripe: u64,
+        rows: Range<u64>,
+        bypass: bool,
+    ) -> IoResult<Columns> {
+        let range = self.absolute(stripe, &rows);
+        let slots = 0..self.geometry.raid_disks();
+        let reads = join_all(slots.map(|slot| self.read_sound(slot, range.clone(), bypass))).await;
+        let block = self.block.sectors();
+        let height = usize_of((rows.end - rows.start) / block);
+        let mut strips = Vec::with_capacity(reads.len());
+        for (slot, read) in reads.into_iter().enumerate() {
+            let strip = match read? {
+                None => {
+                    let here = self.array.member(slot).is_some();
+                    let gone = Block::Damaged(IoErrorKind::Unavailable);
+                    let state = if here { gone } else { Block::Missing };
+                    Strip {
+                        data: Buf::alloc(bytes(rows.end - rows.start)),
+                        blocks: vec![state; height],
+                    }
+                }
+                Some((data, bad)) => {
+                    let mut blocks = vec![Block::Good; height];
+                    for (place, kind) in bad {
+                        let first = usize_of((place.start - range.start) / block);
+                        blocks[first] = Block::Damaged(kind);
+                    }
+                    Strip { data, blocks }
+                }
+            };
+            strips.push(strip);
+        }
+        Ok(Columns { equations: self.equations(stripe), rows, block, strips })
+    }
+}

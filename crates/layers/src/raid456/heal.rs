@@ -1,0 +1,295 @@
+//! Healing by evidence: what is reconstructed, when it is accepted, and putting it back.
+//!
+//! For one row of blocks, with `u` data blocks unknown and `k` parity blocks known:
+//!
+//! | | candidates | accepted if |
+//! |---|---|---|
+//! | u > k | none | never: lost |
+//! | u = k | one | its member's tag vouches, or the row is in sync |
+//! | u = 1, k = 2 | by P and by Q | the tag vouches for one, or they agree and the row is in sync |
+//! | parity damaged, data known | computed | its tag vouches, or no other parity disagrees |
+//!
+//! A missing member has no tag to ask. Parity of a row that may have been interrupted by a crash is
+//! no witness at all, so there only tags count.
+//!
+//! Putting a block back, in the order of its steps:
+//!
+//! 1. The candidate is accepted. Crash: damaged as before.
+//! 2. It is written to its member, data and tag. Crash: damaged as before, or healed.
+//! 3. It is read again, past every cache, and compared. Crash: healed.
+//! 4. The event is told. A block that does not come back is told as a note and stays damaged.
+
+use super::columns::{Block, Columns};
+use super::{Inner, bytes};
+use crate::array::Member;
+use bio::{Bio, Buf, EventKind, Finding, IoErrorKind};
+use gf::Strip;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::rc::Rc;
+use units::Sector;
+
+/// What may be done about damage.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Healing {
+    /// Rewrite what was rebuilt.
+    Write,
+    /// Only say so.
+    Report,
+}
+
+/// What settling a row of blocks came to.
+#[derive(Default)]
+pub(super) struct Settled {
+    /// What was found, where: slot and member sector of each damaged block.
+    pub(super) found: Vec<(Finding, usize, Sector)>,
+    /// Parity blocks that can be believed and are not the parity of the data, with what would be.
+    pub(super) disagreeing: Vec<(usize, Vec<u8>)>,
+}
+
+/// What was already told, so that a block is told once: slot and member sector.
+#[derive(Default)]
+pub(super) struct Told {
+    places: RefCell<BTreeSet<(usize, u64)>>,
+}
+
+impl Told {
+    /// Whether this is news. Places beyond the bound are told every time.
+    fn first_time(&self, slot: usize, sector: Sector) -> bool {
+        let mut places = self.places.borrow_mut();
+        if places.len() >= TOLD_MAX {
+            return !places.contains(&(slot, sector.0));
+        }
+        places.insert((slot, sector.0))
+    }
+
+    /// What happens there next is news again.
+    pub(super) fn forget(&self, slot: usize, range: Range<u64>) {
+        let mut places = self.places.borrow_mut();
+        if places.is_empty() {
+            return;
+        }
+        let gone: Vec<_> = places.range((slot, range.start)..(slot, range.end)).copied().collect();
+        for place in gone {
+            places.remove(&place);
+        }
+    }
+}
+
+impl Inner {
+    /// What may be done about damage by requests.
+    pub(super) fn healing(&self) -> Healing {
+        if self.limits.read_only { Healing::Report } else { Healing::Write }
+    }
+
+    /// Rebuilds what is unknown of every row of blocks, and puts it back. Called under the stripe's
+    /// lock.
+    pub(super) async fn settle(&self, columns: &mut Columns, healing: Healing) {
+        for index in 0..columns.height() {
+            let whole = columns.strips.iter().all(|strip| strip.blocks[index] == Block::Good);
+            if !whole {
+                self.settle_row(columns, index, healing, false).await;
+            }
+        }
+    }
+
+    /// One row of blocks. With `compare`, known parity is compared with the data too.
+    pub(super) async fn settle_row(
+        &self,
+        columns: &mut Columns,
+        index: usize,
+        healing: Healing,
+        compare: bool,
+    ) -> Settled {
+        let mut settled = Settled::default();
+        let before: Vec<Block> = columns.strips.iter().map(|strip| strip.blocks[index]).collect();
+        let mut vouched = vec![false; before.len()];
+        self.rebuild_data(columns, index, &mut vouched).await;
+        if columns.data_known(index) {
+            self.rebuild_parity(columns, index, &mut vouched, compare, &mut settled).await;
+        }
+        for (slot, was) in before.into_iter().enumerate() {
+            if let Block::Damaged(kind) = was {
+                let found = self.put_back(columns, index, slot, kind, vouched[slot], healing).await;
+                let rows = self.absolute(columns.equations.stripe, &columns.rows_of(index));
+                settled.found.push((found, slot, Sector(rows.start)));
+            }
+        }
+        settled
+    }
+
+    /// Reconstructs the unknown data blocks and accepts what the evidence allows.
+    async fn rebuild_data(&self, columns: &mut Columns, index: usize, vouched: &mut [bool]) {
+        let known = |slot: usize| columns.state(slot, index).is_known();
+        let unknown: Vec<usize> =
+            columns.equations.data.iter().copied().filter(|&slot| !known(slot)).collect();
+        let parity: Vec<usize> = columns.equations.parity().filter(|&slot| known(slot)).collect();
+        if unknown.is_empty() || unknown.len() > parity.len() {
+            return;
+        }
+        let attempts: Vec<Vec<usize>> = if unknown.len() == parity.len() {
+            vec![parity]
+        } else {
+            parity.into_iter().map(|one| vec![one]).collect()
+        };
+        let mut candidates: Vec<Vec<Buf>> = Vec::new();
+        for used in &attempts {
+            candidates.extend(reconstruct(columns, index, &unknown, used));
+        }
+        let Some((first, others)) = candidates.split_first() else { return };
+        let same = |a: &Buf, b: &Buf| a.as_slice() == b.as_slice();
+        let agreed = others.iter().all(|other| other.iter().zip(first).all(|(a, b)| same(a, b)));
+        let rows = self.absolute(columns.equations.stripe, &columns.rows_of(index));
+        let believed = agreed && self.rows.in_sync(&rows);
+        for (place, &slot) in unknown.iter().enumerate() {
+            let mut accepted = None;
+            if matches!(columns.state(slot, index), Block::Damaged(_)) {
+                let tried = if agreed { &candidates[..1] } else { &candidates[..] };
+                for candidate in tried {
+                    if self.vouches(slot, Sector(rows.start), &candidate[place]).await {
+                        vouched[slot] = true;
+                        accepted = Some(candidate[place].clone());
+                        break;
+                    }
+                }
+            }
+            if accepted.is_none() && believed {
+                accepted = Some(first[place].clone());
+            }
+            if let Some(data) = accepted {
+                columns.rebuilt(slot, index, data.as_slice());
+            }
+        }
+    }
+
+    /// Computes damaged parity of known data and accepts what the evidence allows; compares known
+    /// parity if that is asked, or if damaged parity needs it as a witness.
+    async fn rebuild_parity(
+        &self,
+        columns: &mut Columns,
+        index: usize,
+        vouched: &mut [bool],
+        compare: bool,
+        settled: &mut Settled,
+    ) {
+        let state = |slot: usize| columns.state(slot, index);
+        let damaged = |slot: usize| matches!(state(slot), Block::Damaged(_));
+        if !compare && !columns.equations.parity().any(damaged) {
+            return;
+        }
+        let expected = columns.expected_parity(index);
+        let rows = self.absolute(columns.equations.stripe, &columns.rows_of(index));
+        let mut to_rebuild = Vec::new();
+        for (slot, data) in expected {
+            match state(slot) {
+                Block::Good if columns.block_bytes(slot, index) != data => {
+                    settled.disagreeing.push((slot, data));
+                }
+                Block::Damaged(_) => to_rebuild.push((slot, data)),
+                Block::Good | Block::Rebuilt | Block::Missing => {}
+            }
+        }
+        // Making parity anew is right after an unfinished write; where all is in sync it is right
+        // unless the other parity says that something is wrong with the data.
+        let free = settled.disagreeing.is_empty() && !self.rows.is_inconsistent(&rows);
+        let free = free || self.rows.is_unfinished(&rows);
+        for (slot, data) in to_rebuild {
+            vouched[slot] = self.vouches(slot, Sector(rows.start), &Buf::copy_of(&data)).await;
+            if vouched[slot] || free {
+                columns.rebuilt(slot, index, &data);
+            }
+        }
+    }
+
+    /// Tells of one damaged block, and writes it if it was rebuilt.
+    async fn put_back(
+        &self,
+        columns: &Columns,
+        index: usize,
+        slot: usize,
+        kind: IoErrorKind,
+        vouched: bool,
+        healing: Healing,
+    ) -> Finding {
+        let stripe = columns.equations.stripe;
+        let range = self.absolute(stripe, &columns.rows_of(index));
+        let sector = Sector(range.start);
+        let Some(member) = self.member(slot) else { return Finding::Unreadable };
+        let place = member.place(sector);
+        let length = range.end - range.start;
+        if !columns.state(slot, index).is_known() {
+            if kind != IoErrorKind::Unavailable && self.told.first_time(slot, sector) {
+                let volume =
+                    self.volume_sector(&columns.equations, slot, columns.rows_of(index).start);
+                let detail = match columns.equations.data_index(slot) {
+                    Some(_) => format!("volume sector {volume}"),
+                    None => format!("parity of the stripe at volume sector {volume}"),
+                };
+                member.events().emit_detail(EventKind::Lost, place, length, detail);
+            }
+            return Finding::Unreadable;
+        }
+        if healing == Healing::Report || kind == IoErrorKind::Unavailable {
+            if kind != IoErrorKind::Unavailable && self.told.first_time(slot, sector) {
+                member.events().emit(EventKind::Healable, place, length);
+            }
+            return Finding::Healable;
+        }
+        let data = Buf::copy_of(columns.block_bytes(slot, index));
+        match self.rewrite(&member, sector, &data).await {
+            Ok(()) => {
+                self.told.forget(slot, range);
+                self.array.count_corrected(slot, length);
+                let healed = EventKind::Healed { source: "parity", vouched };
+                member.events().emit(healed, place, length);
+                Finding::Healed
+            }
+            Err(why) => {
+                if self.told.first_time(slot, sector) {
+                    let detail = format!("could not be healed, is served from parity: {why}");
+                    member.events().emit_detail(EventKind::Note, place, length, detail);
+                }
+                Finding::Healable
+            }
+        }
+    }
+
+    /// Writes a block and reads it back from the medium.
+    async fn rewrite(&self, member: &Rc<Member>, sector: Sector, data: &Buf) -> Result<(), String> {
+        let device = member.data();
+        let told = |error: bio::IoError| error.kind.to_string();
+        device.submit(&mut Bio::write(sector, data.clone())).await.map_err(told)?;
+        let mut again = Bio::read(sector, data.len().try_into().unwrap_or(0) / units::SECTOR);
+        again.bypass = true;
+        device.submit(&mut again).await.map_err(told)?;
+        let same = again.data.to_single().as_slice() == data.as_slice();
+        if same { Ok(()) } else { Err("other bytes came back".into()) }
+    }
+}
+
+/// The unknown data blocks of a row, computed with the parity `used`. None if that is not enough.
+fn reconstruct(
+    columns: &Columns,
+    index: usize,
+    unknown: &[usize],
+    used: &[usize],
+) -> Option<Vec<Buf>> {
+    let length = bytes(columns.block);
+    let mut wanted: Vec<Buf> = unknown.iter().map(|_| Buf::alloc(length)).collect();
+    let mut strips: Vec<Strip<'_>> = (0..columns.strips.len())
+        .map(|slot| {
+            let data = columns.equations.data_index(slot).is_some();
+            let known = columns.state(slot, index).is_known() && (data || used.contains(&slot));
+            if known { Strip::Known(columns.block_bytes(slot, index)) } else { Strip::Absent }
+        })
+        .collect();
+    for (&slot, buf) in unknown.iter().zip(&mut wanted) {
+        strips[slot] = Strip::Wanted(buf.as_mut_slice());
+    }
+    columns.equations.recover(length, strips).ok()?;
+    Some(wanted)
+}
+
+/// Places that are remembered as told.
+const TOLD_MAX: usize = 1 << 16;

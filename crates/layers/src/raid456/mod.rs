@@ -1,0 +1,413 @@
+//! RAID 4, 5 and 6: data and parity over members that verify what they read.
+//!
+//! ```text
+//!        reads                                 writes
+//!          |                                      |
+//!    dirty pages (cache.rs) <---------- part of a stripe    a whole stripe
+//!          | else                         |  full, idle, pressure, flush  |
+//!    members (read.rs)                    v                               v
+//!          | damaged or missing        stripe update under the stripe's lock (write.rs)
+//!          v                                      | damaged or missing
+//!    the row's columns (columns.rs) <-------------+ (rewrite.rs)
+//!          |
+//!    evidence, rewriting, reading again (heal.rs)      every stripe: verify.rs, resync.rs, scrub.rs
+//! ```
+//!
+//! A *row* is a sector of all members at one address: data and its parity. Parity is arithmetic on
+//! each byte of a row alone, so everything here works on ranges of rows, not on whole chunks: a
+//! write of 4 KiB reads and writes 4 KiB of each member concerned.
+//!
+//! What may be believed when:
+//!
+//! - Bytes that leave the volume or enter a parity come from reads that the member verified, or
+//!   were reconstructed and accepted (heal.rs).
+//! - A reconstruction is accepted if the member's own tag vouches for it; without that only if the
+//!   row is known to be in sync (rows.rs) and no parity that is left over disagrees.
+//! - All tags valid and parity disagreeing is an unfinished write in rows that are not yet
+//!   resynced: parity is made anew. Elsewhere it is listed and left alone.
+//! - A block that is lost (more damage in its row than redundancy) reads as an error until it is
+//!   written whole.
+//!
+//! # What a crash leaves
+//!
+//! The update of one stripe, in the order of its steps:
+//!
+//! 1. The new bytes are in the cache and acknowledged, or in the request. Crash: old.
+//! 2. `Array::begin_write` returned: the superblocks on all members say dirty. Crash: old; the
+//!    stripe is resynced and found to agree.
+//! 3. Old bytes are read, damage in them is healed: each block is rewritten with what it had.
+//!    Crash: old; a block that was being rewritten is damaged as before or healed.
+//! 4. Data and parity go to the members together. Crash: each block old or new, parity old or new:
+//!    the write hole. The array is dirty, so nothing is reconstructed from these rows without a
+//!    tag that vouches, and resync makes parity from the data. Degraded, such an array is refused
+//!    at open: parity may be the only copy of a missing block and is not to be trusted. (A log
+//!    that closes the hole is not part of this layer yet.)
+//! 5. All members answered; the guard goes. Crash: as 4 until flushed, since members have caches
+//!    and any part of the writes may be lost.
+//! 6. The array was idle, its members were flushed and their superblocks say clean. Crash: new.
+//!
+//! Members fail at 4: the survivors' superblocks say so before the write completes. A write that
+//! fails otherwise (no space) leaves rows whose parity is made anew from what the data is now; if
+//! that fails too they are *torn* and the array stays dirty.
+//!
+//! Writing a block beside lost ones: parity cannot be made, because the lost block is part of it.
+//! If the block's old bytes are known, parity is corrected by the difference and stays as true as
+//! it was. Else only the data is written, the row is torn: the lost block stays an error, and only
+//! its own tag can ever bring it back. Torn rows keep the array from being marked clean beyond
+//! them, so that this is still so after closing and opening.
+
+mod cache;
+mod columns;
+mod flush;
+mod heal;
+mod parity;
+mod read;
+mod resync;
+mod rewrite;
+mod rows;
+mod scrub;
+mod store;
+mod verify;
+mod write;
+mod zero;
+
+#[cfg(test)]
+mod tests;
+
+use crate::array::{Array, Member};
+use bio::{
+    Allocation, Bio, BlockDevice, EventKind, IoError, IoErrorKind, IoResult, Limits, LocalFuture,
+    Op, Scrub,
+};
+use cache::Cache;
+use heal::Told;
+use md::geometry::Geometry;
+use md::superblock::ResyncOffset;
+use parity::Equations;
+use rows::Rows;
+use runtime::{Notify, RangeLock};
+use std::cell::Cell;
+use std::ops::Range;
+use std::rc::Rc;
+use units::{BlockSize, SECTOR, Sector, u64_of};
+
+/// How the layer is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// The shape of the array.
+    pub geometry: Geometry,
+    /// Sectors that the array uses of each member.
+    pub member_sectors: u64,
+    /// Accept an array that is both degraded and dirty, and believe its parity, as
+    /// `mdadm --assemble --force` does: what an interrupted write left may then come back wrong.
+    pub force: bool,
+    /// Bytes of writes that may wait in memory for the rest of their stripe.
+    pub cache_bytes: usize,
+}
+
+/// The default of [`Options::cache_bytes`].
+pub const CACHE_BYTES: usize = 32 << 20;
+
+/// Why an array cannot be run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum OpenError {
+    /// The array has not as many slots as its geometry.
+    #[error("{found} slots, expected {expected}")]
+    Slots {
+        /// Slots found.
+        found: usize,
+        /// Members of the geometry.
+        expected: usize,
+    },
+    /// More members are missing than parity can replace.
+    #[error("{missing} members missing, parity replaces {parity}")]
+    Missing {
+        /// Empty slots.
+        missing: usize,
+        /// Strips of parity.
+        parity: usize,
+    },
+    /// A member is smaller than its part.
+    #[error("the member in slot {slot} has {found} sectors of data, expected {expected}")]
+    Small {
+        /// Its slot.
+        slot: usize,
+        /// Sectors found.
+        found: u64,
+        /// Sectors that the array uses.
+        expected: u64,
+    },
+    /// The members are so large that the array's end has no 64-bit address, or hold no stripe.
+    #[error("{sectors} sectors of each member make no array")]
+    Size {
+        /// Sectors of each member.
+        sectors: u64,
+    },
+    /// A member is missing and writes were interrupted: parity may not belong to the data.
+    #[error("degraded and dirty: blocks of the missing member cannot be proven")]
+    DegradedAndDirty,
+}
+
+/// The layer.
+pub struct Raid456 {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    array: Rc<Array>,
+    geometry: Geometry,
+    limits: Limits,
+    /// The largest logical block of the members.
+    block: BlockSize,
+    rows: Rows,
+    cache: Cache,
+    /// By stripe.
+    locks: RangeLock,
+    told: Told,
+    stripes: u64,
+    /// Whether the background resync runs.
+    resyncing: Cell<bool>,
+    resync_ended: Notify,
+    closing: Cell<bool>,
+}
+
+impl Raid456 {
+    /// Puts the layer above the members of `array`.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was written then.
+    pub fn new(array: &Rc<Array>, options: &Options) -> Result<Self, OpenError> {
+        let geometry = options.geometry;
+        let parity = geometry.level().parity_count();
+        let (found, expected) = (array.raid_disks(), geometry.raid_disks());
+        if found != expected {
+            return Err(OpenError::Slots { found, expected });
+        }
+        let missing = array.missing_count();
+        if missing > parity {
+            return Err(OpenError::Missing { missing, parity });
+        }
+        let position = Self::position(array, options.force)?;
+        let limits = Self::combined_limits(array, options)?;
+        let inner = Inner {
+            array: Rc::clone(array),
+            geometry,
+            block: limits.logical_block,
+            stripes: limits.sectors / geometry.stripe_sectors(),
+            limits,
+            rows: Rows::new(position),
+            cache: Cache::new(&geometry, options.cache_bytes),
+            locks: RangeLock::default(),
+            told: Told::default(),
+            resyncing: Cell::new(false),
+            resync_ended: Notify::default(),
+            closing: Cell::new(false),
+        };
+        Ok(Self { inner: Rc::new(inner) })
+    }
+
+    /// Up to which row parity may be believed; none: everywhere.
+    fn position(array: &Rc<Array>, force: bool) -> Result<Option<u64>, OpenError> {
+        let ResyncOffset::Below(position) = array.synced() else { return Ok(None) };
+        if array.missing_count() == 0 {
+            return Ok(Some(position.0));
+        }
+        if force {
+            let detail = "degraded and dirty: parity is believed because it was forced";
+            array.events().emit_detail(EventKind::Note, Sector::ZERO, 0, detail.into());
+            array.set_synced(ResyncOffset::Clean);
+            return Ok(None);
+        }
+        // Reading alone does no harm: what cannot be proven is an error.
+        if array.read_only() { Ok(Some(position.0)) } else { Err(OpenError::DegradedAndDirty) }
+    }
+
+    fn combined_limits(array: &Rc<Array>, options: &Options) -> Result<Limits, OpenError> {
+        let geometry = &options.geometry;
+        let expected = options.member_sectors;
+        let size = OpenError::Size { sectors: expected };
+        let sectors = geometry.array_sectors(expected).filter(|s| s.checked_mul(SECTOR).is_some());
+        let sectors = sectors.filter(|&sectors| sectors > 0).ok_or(size)?;
+        let mut limits = Limits::new(sectors, BlockSize::B512);
+        limits.preferred_bytes = Sector(geometry.stripe_sectors()).bytes();
+        limits.read_only = array.read_only();
+        (limits.verified, limits.discard, limits.fast_zeroes) = (true, true, true);
+        for member in array.members() {
+            let lower = member.data().limits();
+            if lower.sectors < expected {
+                let (slot, found) = (member.slot(), lower.sectors);
+                return Err(OpenError::Small { slot, found, expected });
+            }
+            let block = limits.logical_block.log2_sectors().max(lower.logical_block.log2_sectors());
+            limits.logical_block =
+                BlockSize::from_log2_sectors(block).unwrap_or(limits.logical_block);
+            limits.verified &= lower.verified;
+            limits.discard &= lower.discard;
+            limits.fast_zeroes &= lower.fast_zeroes;
+        }
+        Ok(limits)
+    }
+
+    /// The members and their states.
+    #[must_use]
+    pub fn array(&self) -> &Rc<Array> {
+        &self.inner.array
+    }
+
+    /// Up to which member sector redundancy is known to be true; none: everywhere.
+    #[must_use]
+    pub fn resynced(&self) -> Option<Sector> {
+        self.inner.rows.position().map(Sector)
+    }
+
+    /// Sectors of each member that stripes take.
+    #[must_use]
+    pub fn member_sectors(&self) -> u64 {
+        self.inner.member_sectors()
+    }
+
+    /// Bytes of writes that wait in memory.
+    #[must_use]
+    pub fn cached_bytes(&self) -> usize {
+        self.inner.cache.bytes()
+    }
+
+    /// Makes redundancy true in the background, if the array was found dirty. The task ends at the
+    /// end, on [`Self::close`], or when a member is missing.
+    pub fn start_resync(&self) {
+        resync::start(&self.inner);
+    }
+
+    /// One step of that, a few MiB: false when there is nothing more to do, or a member missing.
+    ///
+    /// # Errors
+    /// What stopped it; the position stays before the stripes concerned.
+    pub async fn resync_step(&self) -> IoResult<bool> {
+        self.inner.resync_step().await
+    }
+
+    /// Writes what is in memory, flushes the members and leaves their superblocks clean, or saying
+    /// up to where they are.
+    ///
+    /// # Errors
+    /// What could not be written; the array is then as after a crash.
+    pub async fn close(&self) -> IoResult {
+        self.inner.closing.set(true);
+        resync::stopped(&self.inner).await;
+        self.inner.flush().await?;
+        self.inner.publish();
+        self.inner.array.close().await
+    }
+}
+
+impl BlockDevice for Raid456 {
+    fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    async fn submit(&self, bio: &mut Bio) -> IoResult {
+        match bio.op {
+            Op::Read => self.inner.read(bio).await,
+            Op::Write { fua } => Inner::write(&self.inner, bio, fua).await,
+            Op::Flush => self.inner.flush().await,
+            Op::Discard { .. } | Op::WriteZeroes { .. } => Inner::zero(&self.inner, bio).await,
+            Op::Vouch => self.inner.vouch(bio).await,
+        }
+    }
+
+    async fn allocation(&self, sector: Sector, sectors: u64) -> IoResult<Vec<Allocation>> {
+        self.inner.allocation(sector, sectors).await
+    }
+}
+
+impl Scrub for Raid456 {
+    fn steps(&self) -> u64 {
+        self.inner.stripes.div_ceil(self.inner.stripes_per_step())
+    }
+
+    fn step_extent(&self, step: u64) -> bio::Extent {
+        let stripes = self.inner.step_stripes(step);
+        self.inner.extent_of(&stripes)
+    }
+
+    fn scrub(&self, step: u64, mode: bio::ScrubMode) -> LocalFuture<'_, bio::Findings> {
+        Box::pin(self.inner.scrub(step, mode))
+    }
+}
+
+impl Inner {
+    fn equations(&self, stripe: u64) -> Equations {
+        Equations::of(&self.geometry, stripe)
+    }
+
+    fn member(&self, slot: usize) -> Option<Rc<Member>> {
+        self.array.member(slot).cloned()
+    }
+
+    fn member_sectors(&self) -> u64 {
+        self.stripes * self.geometry.chunk_sectors()
+    }
+
+    /// The member sectors that `rows` of `stripe` are.
+    fn absolute(&self, stripe: u64, rows: &Range<u64>) -> Range<u64> {
+        let start = self.geometry.strip_start(stripe).0;
+        start + rows.start..start + rows.end
+    }
+
+    /// The volume's sector of row `row` in the strip of `slot`; the stripe's first for parity.
+    fn volume_sector(&self, equations: &Equations, slot: usize, row: u64) -> Sector {
+        let stripe = equations.stripe;
+        match equations.data_index(slot) {
+            Some(index) => self.geometry.array_sector(stripe, index, row),
+            None => Sector(stripe * self.geometry.stripe_sectors()),
+        }
+    }
+
+    /// Tells the array up to where redundancy is true on the members.
+    fn publish(&self) {
+        if self.limits.read_only {
+            return;
+        }
+        let first = match (self.rows.position(), self.rows.first_torn()) {
+            (Some(position), Some(torn)) => Some(position.min(torn)),
+            (position, torn) => position.or(torn),
+        };
+        let synced = first.map_or(ResyncOffset::Clean, |first| ResyncOffset::Below(Sector(first)));
+        self.array.set_synced(synced);
+    }
+
+    /// Parity of these rows does not belong to the data any more. Called under a write guard.
+    fn tear(&self, rows: Range<u64>) {
+        self.rows.tear(rows);
+        self.publish();
+    }
+
+    /// Parity of these rows was computed from all of the data and stored.
+    fn made_true(&self, rows: Range<u64>) {
+        let torn = self.rows.any_torn();
+        self.rows.made_true(rows);
+        if torn {
+            self.publish();
+        }
+    }
+}
+
+/// An error at a place of the volume.
+fn at(error: IoError, sector: Sector) -> IoError {
+    error.kind.at(sector)
+}
+
+/// Bytes of so many sectors.
+fn bytes(sectors: u64) -> usize {
+    units::usize_of(Sector(sectors).bytes())
+}
+
+/// Sectors of so many bytes.
+fn sectors(bytes: usize) -> u64 {
+    u64_of(bytes) / SECTOR
+}
+
+/// Whether a member's answer means that the bytes are lost there, and not that the request is wrong.
+fn is_loss(kind: IoErrorKind) -> bool {
+    kind.is_damage() || kind == IoErrorKind::Unavailable
+}

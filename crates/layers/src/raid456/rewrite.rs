@@ -1,0 +1,173 @@
+//! The update of a stripe in which something is damaged or missing: everything that can be known of
+//! the rows is gathered and healed first, then each row of blocks is written as its case allows.
+//!
+//! | the row, with the new data in place | data | parity | the row then is |
+//! |---|---|---|---|
+//! | all data known | stored | made anew | in sync |
+//! | some lost, old bytes of what is written known | stored | corrected by the difference | as it was |
+//! | some lost, old bytes of what is written lost too | stored | left alone | torn |
+//! | written block has no member, some other lost | refused | left alone | as it was |
+//!
+//! A lost block never becomes readable here but by being written whole: parity is not computed from
+//! bytes that nobody vouches for, and from a torn row nothing is reconstructed.
+
+use super::cache::Piece;
+use super::columns::Columns;
+use super::heal::Healing;
+use super::parity::Equations;
+use super::rows::RangeSet;
+use super::store::{Store, cut};
+use super::{Inner, bytes};
+use bio::{Buf, IoResult, Segments};
+use std::ops::Range;
+use units::Sector;
+
+/// One row of blocks, what is to be stored and what it then is.
+struct Outcome {
+    stores: Vec<Store>,
+    /// Parity is made from all of the data.
+    made_true: bool,
+    /// Parity no longer belongs to the data.
+    torn: bool,
+}
+
+impl Inner {
+    /// Stores pieces of one stripe with what parity can be made. Called under the stripe's lock and
+    /// a write guard.
+    pub(super) async fn update_columns(
+        &self,
+        equations: &Equations,
+        pieces: &[Piece],
+        fua: bool,
+    ) -> IoResult {
+        let stripe = equations.stripe;
+        let mut touched = RangeSet::default();
+        pieces.iter().for_each(|piece| touched.insert(piece.rows.clone()));
+        let (mut stores, mut refused) = (Vec::new(), Ok(()));
+        let mut made_true = RangeSet::default();
+        for rows in touched.iter() {
+            let columns = self.load(stripe, rows.clone(), false).await;
+            let place = Sector(stripe * self.geometry.stripe_sectors());
+            let mut columns = columns.map_err(|error| error.kind.at(place))?;
+            self.settle(&mut columns, self.healing()).await;
+            for index in 0..columns.height() {
+                let rows = columns.rows_of(index);
+                match self.outcome(&columns, index, pieces) {
+                    Ok(outcome) => {
+                        stores.extend(outcome.stores);
+                        if outcome.torn {
+                            self.tear(self.absolute(stripe, &rows));
+                        }
+                        if outcome.made_true {
+                            made_true.insert(rows);
+                        }
+                    }
+                    Err(error) => refused = refused.and(Err(error)),
+                }
+            }
+        }
+        if let Err(error) = self.store(equations, stores, fua).await {
+            self.mend(equations, touched.iter().collect()).await;
+            return Err(error);
+        }
+        for rows in made_true.iter() {
+            self.made_true(self.absolute(stripe, &rows));
+        }
+        self.forget_told(pieces, stripe);
+        refused
+    }
+
+    /// After a store that failed: parity is made anew from what the data is now, where all of it
+    /// can be had. What cannot be mended stays torn. Called under the stripe's lock and a guard.
+    pub(super) async fn mend(&self, equations: &Equations, rows: Vec<Range<u64>>) {
+        for rows in rows {
+            let Ok(mut columns) = self.load(equations.stripe, rows, false).await else { continue };
+            self.settle(&mut columns, Healing::Report).await;
+            let nothing = vec![None; equations.data.len()];
+            for index in (0..columns.height()).filter(|&index| columns.data_known(index)) {
+                let parity = self.parity_anew(&columns, index, &nothing);
+                if self.store(equations, parity, false).await.is_ok() {
+                    self.made_true(self.absolute(equations.stripe, &columns.rows_of(index)));
+                }
+            }
+        }
+    }
+
+    /// The case of one row of blocks.
+    fn outcome(&self, columns: &Columns, index: usize, pieces: &[Piece]) -> IoResult<Outcome> {
+        let equations = &columns.equations;
+        let rows = columns.rows_of(index);
+        let new: Vec<Option<Segments>> =
+            (0..equations.data.len()).map(|strip| new_bytes(pieces, strip, &rows)).collect();
+        let known = |slot: usize| columns.state(slot, index).is_known();
+        let here = |slot: usize| self.member(slot).is_some();
+        let mut stores: Vec<Store> = (new.iter().zip(&equations.data))
+            .filter_map(|(new, &slot)| Some(Store { slot, rows: rows.clone(), data: new.clone()? }))
+            .collect();
+        let mut each = new.iter().zip(&equations.data);
+        if each.all(|(new, &slot)| new.is_some() || known(slot)) {
+            stores.extend(self.parity_anew(columns, index, &new));
+            return Ok(Outcome { stores, made_true: true, torn: false });
+        }
+        let written = || new.iter().zip(&equations.data).filter(|(new, _)| new.is_some());
+        if let Some((_, &slot)) = written().find(|&(_, &slot)| !here(slot) && !known(slot)) {
+            let error = columns.strips.iter().map(|strip| strip.blocks[index]);
+            let error = error.filter(|block| !block.is_known()).map(|block| block.error()).next();
+            let sector = self.volume_sector(equations, slot, rows.start);
+            return Err(error.unwrap_or(bio::IoErrorKind::Protection).at(sector));
+        }
+        if written().all(|(_, &slot)| known(slot)) {
+            stores.extend(parity_corrected(columns, index, &new));
+            return Ok(Outcome { stores, made_true: false, torn: false });
+        }
+        Ok(Outcome { stores, made_true: false, torn: true })
+    }
+
+    fn parity_anew(&self, columns: &Columns, index: usize, new: &[Option<Segments>]) -> Vec<Store> {
+        let equations = &columns.equations;
+        let rows = columns.rows_of(index);
+        let data: Vec<Segments> = (new.iter().zip(&equations.data))
+            .map(|(new, &slot)| match new {
+                Some(new) => new.clone(),
+                None => Buf::copy_of(columns.block_bytes(slot, index)).into(),
+            })
+            .collect();
+        let data: Vec<&Segments> = data.iter().collect();
+        let length = bytes(columns.block);
+        let (mut p, mut q) = (Buf::alloc(length), equations.q.map(|_| Buf::alloc(length)));
+        equations.generate(&data, Some(p.as_mut_slice()), q.as_mut().map(Buf::as_mut_slice));
+        let store = |slot: usize, data: Buf| Store { slot, rows: rows.clone(), data: data.into() };
+        let q = equations.q.zip(q).map(|(slot, data)| store(slot, data));
+        std::iter::once(store(equations.p, p)).chain(q).collect()
+    }
+}
+
+/// The new bytes of a block, if it is written.
+fn new_bytes(pieces: &[Piece], strip: usize, rows: &Range<u64>) -> Option<Segments> {
+    let covers = |piece: &&Piece| {
+        piece.index == strip && piece.rows.start <= rows.start && rows.end <= piece.rows.end
+    };
+    let piece = pieces.iter().find(covers)?;
+    Some(cut(&piece.data, piece.rows.start, rows))
+}
+
+/// The parity that is known, corrected by what changes. The old bytes are known.
+fn parity_corrected(columns: &Columns, index: usize, new: &[Option<Segments>]) -> Vec<Store> {
+    let equations = &columns.equations;
+    let known = |slot: usize| {
+        let known = columns.state(slot, index).is_known();
+        known.then(|| Buf::copy_of(columns.block_bytes(slot, index)))
+    };
+    let (mut p, mut q) = (known(equations.p), equations.q.and_then(known));
+    for (strip, new) in new.iter().enumerate() {
+        let Some(new) = new else { continue };
+        let old = columns.block_bytes(equations.data[strip], index);
+        let (p, q) = (p.as_mut().map(Buf::as_mut_slice), q.as_mut().map(Buf::as_mut_slice));
+        equations.update(strip, old, new, p, q);
+    }
+    let rows = columns.rows_of(index);
+    let store = |slot: usize, data: Buf| Store { slot, rows: rows.clone(), data: data.into() };
+    let p = p.map(|data| store(equations.p, data));
+    let q = equations.q.zip(q).map(|(slot, data)| store(slot, data));
+    p.into_iter().chain(q).collect()
+}

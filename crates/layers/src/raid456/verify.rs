@@ -1,0 +1,216 @@
+//! Whole stripes, every strip of them: read, healed, and parity compared.
+//!
+//! What a disagreement between verified data and parity means depends on the row alone: where a
+//! write may have been interrupted, parity is made anew; elsewhere it is listed and nothing is
+//! changed, because nobody knows which part is right. Members without tags are judged by the same
+//! rules, as md does.
+
+use super::columns::{Block, Columns};
+use super::heal::Healing;
+use super::store::Store;
+use super::{Inner, bytes};
+use bio::{Buf, EventKind, Extent, Finding, Findings, IoResult, Segments};
+use runtime::join_all;
+use std::ops::Range;
+use units::{Sector, u64_of};
+
+/// What is to be said of, or done in, one stripe.
+#[derive(Default)]
+struct Verdict {
+    stores: Vec<Store>,
+    /// Rows to be made true.
+    unfinished: Vec<Range<u64>>,
+    inconsistent: Vec<Range<u64>>,
+}
+
+impl Inner {
+    /// The volume's sectors of some stripes.
+    pub(super) fn extent_of(&self, stripes: &Range<u64>) -> Extent {
+        let each = self.geometry.stripe_sectors();
+        let sector = Sector(stripes.start * each);
+        Extent { sector, sectors: (stripes.end - stripes.start) * each }
+    }
+
+    /// Reads and compares whole stripes, healing as far as `healing` allows.
+    ///
+    /// # Errors
+    /// What is neither damage nor absence.
+    pub(super) async fn verify(
+        &self,
+        stripes: Range<u64>,
+        healing: Healing,
+        bypass: bool,
+    ) -> IoResult<Findings> {
+        let _lock = self.locks.lock(stripes.clone()).await;
+        let chunk = self.geometry.chunk_sectors();
+        let start = self.geometry.strip_start(stripes.start).0;
+        let rows = start..start + (stripes.end - stripes.start) * chunk;
+        let present = self.array.members().count();
+        let mut findings = Findings {
+            checked_sectors: u64_of(present) * (rows.end - rows.start),
+            found: Vec::new(),
+        };
+        let slots = 0..self.geometry.raid_disks();
+        let reads = slots.map(|slot| self.read_member(slot, rows.clone(), bypass));
+        let reads: Option<Vec<Buf>> =
+            join_all(reads).await.into_iter().collect::<IoResult<_>>().ok();
+        for stripe in stripes {
+            let offset = self.geometry.strip_start(stripe).0 - start;
+            let agrees = reads.as_ref().is_some_and(|reads| self.agrees(stripe, reads, offset));
+            if agrees {
+                self.agreed(stripe, 0..chunk);
+            } else {
+                self.verify_stripe(stripe, healing, bypass, &mut findings).await?;
+            }
+        }
+        Ok(findings)
+    }
+
+    /// Whether data and parity of a stripe agree, which begins `offset` sectors into `reads`.
+    fn agrees(&self, stripe: u64, reads: &[Buf], offset: u64) -> bool {
+        let chunk = self.geometry.chunk_sectors();
+        let within = bytes(offset)..bytes(offset + chunk);
+        let equations = self.equations(stripe);
+        let data: Vec<Segments> =
+            (equations.data.iter()).map(|&slot| reads[slot].slice(within.clone()).into()).collect();
+        let data: Vec<&Segments> = data.iter().collect();
+        let mut p = Buf::alloc(bytes(chunk));
+        let mut q = equations.q.map(|_| Buf::alloc(bytes(chunk)));
+        equations.generate(&data, Some(p.as_mut_slice()), q.as_mut().map(Buf::as_mut_slice));
+        let same = |slot: usize, parity: &Buf| {
+            parity.as_slice() == &reads[slot].as_slice()[within.clone()]
+        };
+        let q_agrees = equations.q.zip(q).is_none_or(|(slot, q)| same(slot, &q));
+        same(equations.p, &p) && q_agrees
+    }
+
+    fn agreed(&self, stripe: u64, rows: Range<u64>) {
+        let rows = self.absolute(stripe, &rows);
+        let torn = self.rows.is_torn(&rows);
+        self.rows.agreed(rows);
+        if torn {
+            self.publish();
+        }
+    }
+
+    async fn verify_stripe(
+        &self,
+        stripe: u64,
+        healing: Healing,
+        bypass: bool,
+        findings: &mut Findings,
+    ) -> IoResult {
+        let chunk = self.geometry.chunk_sectors();
+        let mut columns = self.load(stripe, 0..chunk, bypass).await?;
+        let mut verdict = Verdict::default();
+        for index in 0..columns.height() {
+            let settled = self.settle_row(&mut columns, index, healing, true).await;
+            for (finding, slot, sector) in settled.found {
+                let Some(member) = self.member(slot) else { continue };
+                let extent = Extent { sector: member.place(sector), sectors: columns.block };
+                push(findings, finding, Some(member.name().clone()), extent);
+            }
+            self.judge_row(&columns, index, settled.disagreeing, healing, &mut verdict);
+        }
+        let extent = self.extent_of(&(stripe..stripe + 1));
+        if !verdict.inconsistent.is_empty() {
+            self.list(stripe, &verdict.inconsistent);
+            push(findings, Finding::Inconsistent, None, extent);
+        }
+        if verdict.unfinished.is_empty() {
+            return Ok(());
+        }
+        if healing == Healing::Report {
+            push(findings, Finding::Healable, None, extent);
+            return Ok(());
+        }
+        let guard = self.array.begin_write().await;
+        let _guard = guard.map_err(|error| error.kind.at(extent.sector))?;
+        self.store(&columns.equations, verdict.stores, false).await?;
+        for rows in verdict.unfinished {
+            self.made_true(self.absolute(stripe, &rows));
+        }
+        self.array.events().emit(EventKind::Resynced, extent.sector, extent.sectors);
+        push(findings, Finding::Resynced, None, extent);
+        Ok(())
+    }
+
+    /// What one row of blocks amounts to, now that it is settled.
+    fn judge_row(
+        &self,
+        columns: &Columns,
+        index: usize,
+        disagreeing: Vec<(usize, Vec<u8>)>,
+        healing: Healing,
+        verdict: &mut Verdict,
+    ) {
+        let rows = columns.rows_of(index);
+        let absolute = self.absolute(columns.equations.stripe, &rows);
+        let unfinished = self.rows.is_unfinished(&absolute);
+        let state = |slot: usize| columns.state(slot, index);
+        if !columns.data_known(index) {
+            let mut slots = 0..self.geometry.raid_disks();
+            let damaged = slots.any(|slot| matches!(state(slot), Block::Damaged(_)));
+            let unknown = columns.equations.data.iter().filter(|&&slot| !state(slot).is_known());
+            let parity = columns.equations.parity().filter(|&slot| state(slot).is_known());
+            if unfinished && healing == Healing::Write && self.array.missing_count() == 0 {
+                // The resync goes on, and this row stays one that nothing is rebuilt from.
+                self.tear(absolute);
+            } else if !unfinished && !damaged && unknown.count() <= parity.count() {
+                // Two parities give a missing block two contents.
+                verdict.inconsistent.push(rows);
+            }
+            return;
+        }
+        if disagreeing.is_empty() {
+            let whole = columns.equations.parity().all(|slot| state(slot).is_known());
+            if whole {
+                self.agreed(columns.equations.stripe, rows);
+            }
+        } else if unfinished {
+            verdict.stores.extend(disagreeing.into_iter().map(|(slot, data)| Store {
+                slot,
+                rows: rows.clone(),
+                data: Buf::copy_of(&data).into(),
+            }));
+            verdict.unfinished.push(rows);
+        } else {
+            verdict.inconsistent.push(rows);
+        }
+    }
+
+    /// Says which rows nobody can decide.
+    fn list(&self, stripe: u64, inconsistent: &[Range<u64>]) {
+        let mut news = false;
+        for rows in inconsistent {
+            news |= self.rows.doubt(self.absolute(stripe, rows));
+        }
+        if news {
+            let first = self.absolute(stripe, &inconsistent[0]).start;
+            let blocks = inconsistent.len();
+            let detail =
+                format!("{blocks} blocks of each strip, first at member data sector {first}");
+            let extent = self.extent_of(&(stripe..stripe + 1));
+            let events = self.array.events();
+            events.emit_detail(EventKind::Inconsistent, extent.sector, extent.sectors, detail);
+        }
+    }
+}
+
+/// Adds a finding, joining it to the last if it continues that.
+fn push(
+    findings: &mut Findings,
+    finding: Finding,
+    member: Option<std::rc::Rc<str>>,
+    extent: Extent,
+) {
+    if let Some((last, of, run)) = findings.found.last_mut()
+        && *last == finding
+        && *of == member
+        && run.sector + run.sectors == extent.sector
+    {
+        run.sectors += extent.sectors;
+        return;
+    }
+    findings.found.push((finding, member, extent));
+}

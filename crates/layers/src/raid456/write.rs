@@ -1,0 +1,319 @@
+//! Writes: whole stripes at once, parts through the cache, and the update of one stripe.
+//!
+//! ```text
+//!                 rows of a stripe with 4 data strips      reads           writes
+//!   d0  ##########----                 #: new              intervals of rows with the same
+//!   d1  ##########----                                     strips written are planned alone:
+//!   d2  ####----------                 rows 0..4:          d3 (rebuild)    d0 d1 d2 P
+//!   d3  --------------                 rows 4..10:         d0 d1 P or d2 d3, whichever is less
+//! ```
+//!
+//! - *whole*: all data is new; nothing is read.
+//! - *modify*: old data and old parity are read, parity is corrected by the difference.
+//! - *rebuild*: the data that stays is read, parity is computed.
+//!
+//! Modify keeps a disagreement between data and parity as it is, rebuild ends it: so rows that a
+//! crash may have torn are rebuilt where that is possible, and rows known to be inconsistent are
+//! modified. The steps and what a crash leaves between them are in the header of [`super`]; after
+//! the first byte was stored nothing is read again to try once more, since old and new could mix.
+
+use super::cache::Piece;
+use super::parity::Equations;
+use super::store::{Store, cut};
+use super::{Inner, bytes, is_loss};
+use bio::{Bio, Buf, IoError, IoResult, Segments};
+use runtime::join_all;
+use std::ops::Range;
+use std::rc::Rc;
+use units::{Sector, u64_of};
+
+/// Rows of a stripe in which the same data strips are written.
+struct Interval {
+    rows: Range<u64>,
+    /// By data strip: new bytes, if it is written.
+    new: Vec<Option<Segments>>,
+    how: How,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum How {
+    /// Nothing is read.
+    Whole,
+    /// Old data of what is written, and parity, are read.
+    Modify,
+    /// The other data is read.
+    Rebuild,
+    /// Neither can be done with the members that are there.
+    Neither,
+}
+
+/// Why an update did not come to its end before it stored anything.
+enum Obstacle {
+    /// Something could not be read: the columns must be rebuilt.
+    Damage,
+    /// Not something that redundancy helps with.
+    Error(IoError),
+}
+
+impl Inner {
+    /// Serves a write.
+    pub(super) async fn write(inner: &Rc<Self>, bio: &mut Bio, fua: bool) -> IoResult {
+        let stripe_sectors = inner.geometry.stripe_sectors();
+        let (mut sector, end) = (bio.sector.0, bio.end().0);
+        let mut whole = Vec::new();
+        while sector < end {
+            let (stripe, start) = (sector / stripe_sectors, sector % stripe_sectors);
+            let length = (end - sector).min(stripe_sectors - start);
+            let from = bytes(sector - bio.sector.0);
+            let data = bio.data.slice(from..from + bytes(length));
+            if length == stripe_sectors {
+                whole.push((stripe, data));
+            } else if fua {
+                inner.write_through(stripe, start, &data).await?;
+            } else {
+                Self::write_cached(inner, stripe, start, &data).await?;
+            }
+            sector += length;
+        }
+        let mut outcome = Ok(());
+        for some in whole.chunks(STRIPES_AT_ONCE) {
+            let writes = some.iter().map(|(stripe, data)| inner.write_whole(*stripe, data, fua));
+            for result in join_all(writes).await {
+                outcome = outcome.and(result);
+            }
+        }
+        outcome
+    }
+
+    /// A stripe that is written whole. What was dirty of it is older.
+    async fn write_whole(&self, stripe: u64, data: &Segments, fua: bool) -> IoResult {
+        let _lock = self.locks.lock(stripe..stripe + 1).await;
+        drop(self.cache.take(stripe));
+        let chunk = self.geometry.chunk_sectors();
+        let pieces = (0..self.geometry.data_disks()).map(|index| {
+            let from = bytes(u64_of(index) * chunk);
+            Piece { index, rows: 0..chunk, data: data.slice(from..from + bytes(chunk)) }
+        });
+        let result = self.update(stripe, pieces.collect(), fua).await;
+        self.cache.wrote(stripe, result.err().map(|_| runtime::now()));
+        result
+    }
+
+    /// Part of a stripe, durable when this returns. It joins what is dirty of its stripe.
+    async fn write_through(&self, stripe: u64, start: u64, data: &Segments) -> IoResult {
+        let _lock = self.locks.lock(stripe..stripe + 1).await;
+        self.cache.put(stripe, start, data, runtime::now());
+        let pieces = self.cache.take(stripe);
+        let result = self.update(stripe, pieces, true).await;
+        self.cache.wrote(stripe, result.err().map(|_| runtime::now()));
+        result
+    }
+
+    /// Stores pieces of one stripe, in order of data strips and rows, with their parity. Called
+    /// under the stripe's lock.
+    pub(super) async fn update(&self, stripe: u64, pieces: Vec<Piece>, fua: bool) -> IoResult {
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        let place = Sector(stripe * self.geometry.stripe_sectors());
+        let guard = self.array.begin_write().await;
+        let _guard = guard.map_err(|error| error.kind.at(place))?;
+        let equations = self.equations(stripe);
+        let intervals = self.intervals(&equations, &pieces);
+        let stores = match self.prepare(&equations, &intervals).await {
+            Ok(stores) => Some(stores),
+            Err(Obstacle::Damage) => None,
+            Err(Obstacle::Error(error)) => return Err(error.kind.at(place)),
+        };
+        let Some(mut stores) = stores else {
+            return self.update_columns(&equations, &pieces, fua).await;
+        };
+        stores.extend(pieces.iter().map(|piece| Store {
+            slot: equations.data[piece.index],
+            rows: piece.rows.clone(),
+            data: piece.data.clone(),
+        }));
+        if let Err(error) = self.store(&equations, stores, fua).await {
+            let rows = intervals.iter().map(|interval| interval.rows.clone());
+            self.mend(&equations, rows.collect()).await;
+            return Err(error);
+        }
+        for interval in &intervals {
+            if matches!(interval.how, How::Whole | How::Rebuild) {
+                self.made_true(self.absolute(stripe, &interval.rows));
+            }
+        }
+        self.forget_told(&pieces, stripe);
+        Ok(())
+    }
+
+    /// What is written anew was never told of.
+    pub(super) fn forget_told(&self, pieces: &[Piece], stripe: u64) {
+        for piece in pieces {
+            let slot = self.geometry.data_slot(stripe, piece.index);
+            self.told.forget(slot, self.absolute(stripe, &piece.rows));
+        }
+    }
+
+    /// Cuts a stripe into intervals, and plans each.
+    fn intervals(&self, equations: &Equations, pieces: &[Piece]) -> Vec<Interval> {
+        let mut bounds: Vec<u64> =
+            pieces.iter().flat_map(|piece| [piece.rows.start, piece.rows.end]).collect();
+        bounds.sort_unstable();
+        bounds.dedup();
+        let mut intervals: Vec<Interval> = Vec::new();
+        for pair in bounds.windows(2) {
+            let rows = pair[0]..pair[1];
+            let mut new: Vec<Option<Segments>> = vec![None; equations.data.len()];
+            for piece in pieces {
+                if piece.rows.start <= rows.start && rows.end <= piece.rows.end {
+                    new[piece.index] = Some(cut(&piece.data, piece.rows.start, &rows));
+                }
+            }
+            if new.iter().all(Option::is_none) {
+                continue;
+            }
+            let how = self.plan(equations, &rows, &new);
+            intervals.push(Interval { rows, new, how });
+        }
+        intervals
+    }
+
+    /// How parity of an interval is best made.
+    fn plan(&self, equations: &Equations, rows: &Range<u64>, new: &[Option<Segments>]) -> How {
+        let here = |slot: usize| self.array.member(slot).is_some();
+        let parity = equations.parity().filter(|&slot| here(slot)).count();
+        let (mut written, mut kept, mut modifies, mut rebuilds) = (0, 0, true, true);
+        for (new, &slot) in new.iter().zip(&equations.data) {
+            if new.is_some() {
+                written += 1;
+                modifies &= here(slot);
+            } else {
+                kept += 1;
+                rebuilds &= here(slot);
+            }
+        }
+        if kept == 0 || (parity == 0 && modifies) {
+            return How::Whole;
+        }
+        let rows = self.absolute(equations.stripe, rows);
+        let prefers_rebuild = if self.rows.is_unfinished(&rows) {
+            true
+        } else if self.rows.is_inconsistent(&rows) {
+            false
+        } else {
+            kept < written + parity
+        };
+        match (modifies, rebuilds) {
+            (true, true) if prefers_rebuild => How::Rebuild,
+            (true, _) => How::Modify,
+            (false, true) => How::Rebuild,
+            (false, false) => How::Neither,
+        }
+    }
+
+    /// Reads what the plans need and computes parity. Stores nothing.
+    async fn prepare(
+        &self,
+        equations: &Equations,
+        intervals: &[Interval],
+    ) -> Result<Vec<Store>, Obstacle> {
+        let slots = self.geometry.raid_disks();
+        let mut needed: Vec<(usize, usize)> = Vec::new();
+        for (number, interval) in intervals.iter().enumerate() {
+            let of = |new: bool| {
+                let data = equations.data.iter().zip(&interval.new);
+                data.filter(move |(_, piece)| piece.is_some() == new).map(|(&slot, _)| slot)
+            };
+            match interval.how {
+                How::Whole => {}
+                How::Rebuild => needed.extend(of(false).map(|slot| (number, slot))),
+                How::Modify => {
+                    let parity = equations.parity().filter(|&slot| self.member(slot).is_some());
+                    needed.extend(of(true).chain(parity).map(|slot| (number, slot)));
+                }
+                How::Neither => return Err(Obstacle::Damage),
+            }
+        }
+        let reads = join_all(needed.iter().map(|&(number, slot)| {
+            let range = self.absolute(equations.stripe, &intervals[number].rows);
+            self.read_member(slot, range, false)
+        }));
+        let mut old: Vec<Vec<Option<Buf>>> = Vec::new();
+        old.resize_with(intervals.len(), || vec![None; slots]);
+        for (&(number, slot), read) in needed.iter().zip(reads.await) {
+            match read {
+                Ok(data) => old[number][slot] = Some(data),
+                Err(error) if is_loss(error.kind) => return Err(Obstacle::Damage),
+                Err(error) => return Err(Obstacle::Error(error)),
+            }
+        }
+        let mut stores = Vec::new();
+        for (interval, old) in intervals.iter().zip(old) {
+            let parity = match interval.how {
+                How::Modify => modified(equations, interval, old),
+                How::Whole | How::Rebuild | How::Neither => self.rebuilt(equations, interval, old),
+            };
+            stores.extend(parity);
+        }
+        Ok(stores)
+    }
+
+    /// Parity of an interval whose data is all new or was read.
+    fn rebuilt(
+        &self,
+        equations: &Equations,
+        interval: &Interval,
+        mut old: Vec<Option<Buf>>,
+    ) -> Vec<Store> {
+        let length = bytes(interval.rows.end - interval.rows.start);
+        let wanted = |slot: usize| self.member(slot).is_some().then(|| Buf::alloc(length));
+        let (mut p, mut q) = (wanted(equations.p), equations.q.and_then(wanted));
+        if p.is_none() && q.is_none() {
+            return Vec::new();
+        }
+        let kept: Vec<Option<Segments>> =
+            equations.data.iter().map(|&slot| old[slot].take().map(Segments::from)).collect();
+        let data: Option<Vec<&Segments>> = interval
+            .new
+            .iter()
+            .zip(&kept)
+            .map(|(new, kept)| new.as_ref().or(kept.as_ref()))
+            .collect();
+        let data = data.expect("every strip is new or was read");
+        equations.generate(
+            &data,
+            p.as_mut().map(Buf::as_mut_slice),
+            q.as_mut().map(Buf::as_mut_slice),
+        );
+        stores_of(equations, &interval.rows, p, q)
+    }
+}
+
+/// Parity of an interval, corrected by what changes.
+fn modified(equations: &Equations, interval: &Interval, mut old: Vec<Option<Buf>>) -> Vec<Store> {
+    let mut p = old[equations.p].take();
+    let mut q = equations.q.and_then(|slot| old[slot].take());
+    for (index, new) in interval.new.iter().enumerate() {
+        let Some(new) = new else { continue };
+        let before = old[equations.data[index]].take().expect("old data was read");
+        let (p, q) = (p.as_mut().map(Buf::as_mut_slice), q.as_mut().map(Buf::as_mut_slice));
+        equations.update(index, before.as_slice(), new, p, q);
+    }
+    stores_of(equations, &interval.rows, p, q)
+}
+
+fn stores_of(
+    equations: &Equations,
+    rows: &Range<u64>,
+    p: Option<Buf>,
+    q: Option<Buf>,
+) -> Vec<Store> {
+    let store = |slot: usize, data: Buf| Store { slot, rows: rows.clone(), data: data.into() };
+    let p = p.map(|data| store(equations.p, data));
+    let q = equations.q.zip(q).map(|(slot, data)| store(slot, data));
+    p.into_iter().chain(q).collect()
+}
+
+/// Whole stripes of one request that are written at once.
+pub(super) const STRIPES_AT_ONCE: usize = 64;
