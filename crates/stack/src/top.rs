@@ -5,6 +5,7 @@ use bio::{Device, IoResult, LocalFuture, Scrub};
 use layers::array::Array;
 use layers::integrity::Integrity;
 use layers::raid1::Raid1;
+use layers::raid456::{CACHE_BYTES, Options, Raid456};
 use md::superblock::Superblock;
 use std::rc::Rc;
 
@@ -44,8 +45,20 @@ impl Top {
             };
             return Ok(Self { device, scrub: Some(scrub), close: Box::new(close) });
         };
-        let _parity = (geometry, force);
-        Err(OpenError::Array { why: format!("{} is not implemented", freshest.level()) })
+        let geometry = geometry.map_err(|error| refuse(error.to_string()))?;
+        let options =
+            Options { geometry, member_sectors: freshest.size(), force, cache_bytes: CACHE_BYTES };
+        let layer = Raid456::new(array, &options).map_err(|error| refuse(error.to_string()))?;
+        let layer = Rc::new(layer);
+        if !array.read_only() {
+            layer.start_resync();
+        }
+        let (device, scrub) = (Device::shared(Rc::clone(&layer)), Rc::clone(&layer));
+        let close = move || -> LocalFuture<'static, IoResult> {
+            let layer = Rc::clone(&layer);
+            Box::pin(async move { layer.close().await })
+        };
+        Ok(Self { device, scrub: Some(scrub), close: Box::new(close) })
     }
 
     /// Leaves the array as it should be left.

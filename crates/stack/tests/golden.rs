@@ -1,0 +1,142 @@
+//! Images of the real kernel, opened as volumes: they give the content that the kernel gave, and
+//! looking at them in every way changes none of their bytes.
+
+#![allow(clippy::unwrap_used, reason = "tests end with the first surprise")]
+
+mod common;
+
+use common::*;
+use serde_json::Value;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use steadfast_stack as stack;
+use steadfast_stack::{IntegrityChoice, OpenOptions};
+
+struct Golden {
+    entry: Value,
+    paths: Vec<PathBuf>,
+    _folder: tempfile::TempDir,
+}
+
+impl Golden {
+    fn name(&self) -> &str {
+        self.entry["name"].as_str().unwrap()
+    }
+
+    fn expected(&self) -> &str {
+        self.entry["expect_sha256"].as_str().unwrap()
+    }
+
+    fn hashes(&self) -> Vec<String> {
+        self.paths.iter().map(|path| sha256(&std::fs::read(path).unwrap())).collect()
+    }
+}
+
+/// The images of a family, each decompressed into a folder of its own.
+fn images(family: &str) -> Vec<Golden> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden");
+    let text = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&text).unwrap();
+    let entries = manifest["entries"].as_array().unwrap().iter();
+    let found: Vec<Golden> = entries
+        .filter(|entry| entry["family"] == family)
+        .map(|entry| {
+            let target = tempfile::tempdir().unwrap();
+            let files = entry["files"].as_array().unwrap().iter();
+            let paths = files.map(|file| {
+                let name = file["file"].as_str().unwrap();
+                let path = target.path().join(name.trim_end_matches(".zst"));
+                let source = folder.join(name);
+                let done = Command::new("zstd").arg("-dqo").arg(&path).arg(&source).status();
+                let done = done.expect("zstd runs; install the Debian package zstd");
+                assert!(done.success(), "zstd decompresses {name}");
+                path
+            });
+            Golden { entry: entry.clone(), paths: paths.collect(), _folder: target }
+        })
+        .collect();
+    assert!(!found.is_empty(), "the images of {family} are there");
+    found
+}
+
+/// Inspects, opens, reads, explains and checks; gives the content.
+fn look_in_every_way(golden: &Golden) -> Vec<u8> {
+    let named = members(&golden.paths);
+    let inspection = run(async move { stack::inspect(&named, IntegrityChoice::Find).await });
+    for member in &inspection.members {
+        assert_eq!(member.problem, None, "{}", golden.name());
+        assert!(member.integrity.is_some() || member.md.is_some());
+    }
+    with_volume(OpenOptions::read_only(members(&golden.paths)), |volume| async move {
+        let (content, bad) = read_all(&volume).await;
+        assert_eq!(bad, 0);
+        for sector in [0, 1, 4096, volume.device().limits().sectors - 1] {
+            stack::explain(&volume, units::Sector(sector)).await.unwrap();
+        }
+        let check = scrub::Options::new(bio::ScrubMode::Check);
+        let summary = volume.scrub(&check, |_, _| ControlFlow::Continue(())).await;
+        assert_eq!(summary.unreadable.sectors, 0, "{:?}", summary.lines);
+        assert_eq!(summary.inconsistent.sectors, 0, "{:?}", summary.lines);
+        let _status = volume.status();
+        content
+    })
+}
+
+fn give_the_kernels_content(family: &str) {
+    for golden in images(family) {
+        let before = golden.hashes();
+        let content = look_in_every_way(&golden);
+        assert_eq!(sha256(&content), golden.expected(), "{}", golden.name());
+        assert_eq!(golden.hashes(), before, "{}: no byte was changed", golden.name());
+    }
+}
+
+#[test]
+fn dm_integrity_volumes_give_the_kernels_content() {
+    give_the_kernels_content("dm-integrity");
+}
+
+#[test]
+fn md_arrays_give_the_kernels_content() {
+    give_the_kernels_content("md");
+}
+
+#[test]
+fn md_arrays_over_damaged_dm_integrity_give_the_kernels_content() {
+    give_the_kernels_content("md-on-dm-integrity");
+}
+
+#[test]
+fn opened_for_writing_and_closed_they_still_give_it_or_are_refused_by_name() {
+    for family in ["dm-integrity", "md", "md-on-dm-integrity"] {
+        for golden in images(family) {
+            let before = golden.hashes();
+            let options = OpenOptions::writable(members(&golden.paths));
+            let refused = run(async move {
+                match stack::open(&options).await {
+                    Err(error) => Some(error.to_string()),
+                    Ok(volume) => {
+                        read_all(&volume).await;
+                        volume.close().await.unwrap();
+                        None
+                    }
+                }
+            });
+            let name = golden.name();
+            let feature = if name.contains("bitmap") || name.contains("degraded") {
+                Some("a write-intent bitmap is not implemented for writing")
+            } else if name.contains("ppl") {
+                Some("a partial parity log is not implemented for writing")
+            } else {
+                None
+            };
+            assert_eq!(refused.as_deref(), feature, "{name}");
+            if feature.is_some() {
+                assert_eq!(golden.hashes(), before, "{name}: refused, and nothing written");
+            }
+            let content = look_in_every_way(&golden);
+            assert_eq!(sha256(&content), golden.expected(), "{name}");
+        }
+    }
+}
