@@ -38,6 +38,7 @@ pub(crate) struct Disk {
     pub(crate) flush_error: Cell<Option<IoErrorKind>>,
     pub(crate) gone: Cell<bool>,
     pub(crate) reads: Cell<u64>,
+    requests: Cell<u64>,
     log: Log,
 }
 
@@ -64,6 +65,7 @@ impl Disk {
             flush_error: Cell::new(None),
             gone: Cell::new(false),
             reads: Cell::new(0),
+            requests: Cell::new(0),
             log: Rc::clone(log),
         })
     }
@@ -155,8 +157,10 @@ impl BlockDevice for Disk {
     }
 
     async fn submit(&self, bio: &mut Bio) -> IoResult {
-        // Requests of several disks overtake each other.
-        for _ in 0..1 + self.index {
+        // Requests overtake each other, on one disk and between disks, always in the same way.
+        let number = self.requests.replace(self.requests.get() + 1);
+        let delay = (number * 16 + u64_of(self.index)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 61;
+        for _ in 0..delay {
             runtime::yield_now().await;
         }
         if self.gone.get() {

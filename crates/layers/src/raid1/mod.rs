@@ -55,6 +55,8 @@ struct Inner {
     /// Held by writers and by whoever writes back what it read.
     ranges: RangeLock,
     heads: Vec<Head>,
+    /// What resync and scrub do at a time; whole blocks.
+    window_sectors: u64,
     /// Damage that was told already and cannot be told again: slot and sector.
     told: RefCell<HashSet<(usize, u64)>>,
     stop: Cell<bool>,
@@ -94,6 +96,11 @@ impl Raid1 {
     /// # Errors
     /// [`Raid1Error`] if there is nothing to be a mirror of.
     pub fn new(array: Rc<Array>) -> Result<Rc<Self>, Raid1Error> {
+        Self::with_window(array, WINDOW_SECTORS)
+    }
+
+    /// As [`Self::new`], resynced and scrubbed in windows of so many sectors.
+    fn with_window(array: Rc<Array>, window_sectors: u64) -> Result<Rc<Self>, Raid1Error> {
         let limits = limits_of(&array)?;
         let heads = (0..array.raid_disks()).map(|slot| Head {
             write_mostly: array.member(slot).is_some_and(|member| member.write_mostly()),
@@ -101,6 +108,7 @@ impl Raid1 {
         });
         let inner = Inner {
             heads: heads.collect(),
+            window_sectors: window_sectors.max(limits.logical_block.sectors()),
             limits,
             ranges: RangeLock::default(),
             told: RefCell::default(),
@@ -221,3 +229,6 @@ impl BlockDevice for Raid1 {
         first.data().allocation(sector, sectors).await
     }
 }
+
+/// Sectors of each member in a window: 1 MiB.
+const WINDOW_SECTORS: u64 = 2048;

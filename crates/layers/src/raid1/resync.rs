@@ -69,7 +69,7 @@ impl Inner {
                 return Ok(());
             }
             let done = Sector(done.0 - done.0 % self.block().sectors());
-            let sectors = WINDOW_SECTORS.min(self.limits.sectors - done.0);
+            let sectors = self.window_sectors.min(self.limits.sectors - done.0);
             self.resync_window(Extent { sector: done, sectors }).await?;
             if window % WINDOWS_PER_CHECKPOINT == WINDOWS_PER_CHECKPOINT - 1 {
                 self.array.settle().await?;
@@ -211,8 +211,6 @@ pub(super) fn blocks(run: Extent, block: u64) -> impl Iterator<Item = Extent> {
         .map(move |index| Extent { sector: run.sector + index * block, sectors: block })
 }
 
-/// Sectors of each member in a window: 1 MiB.
-pub(super) const WINDOW_SECTORS: u64 = 2048;
 /// Windows between two looks at whether the superblocks can learn how far it is.
 const WINDOWS_PER_CHECKPOINT: u64 = 512;
 /// Pause between windows while clients write.

@@ -2,7 +2,7 @@
 
 use super::heal::{Evidence, vouches};
 use super::read::Copy;
-use super::resync::{WINDOW_SECTORS, blocks};
+use super::resync::blocks;
 use super::{Inner, Raid1};
 use crate::array::Member;
 use bio::{Buf, EventKind, Extent, Finding, Findings, IoErrorKind, LocalFuture, Scrub, ScrubMode};
@@ -11,13 +11,13 @@ use units::Sector;
 
 impl Scrub for Raid1 {
     fn steps(&self) -> u64 {
-        self.inner.limits.sectors.div_ceil(WINDOW_SECTORS)
+        self.inner.limits.sectors.div_ceil(self.inner.window_sectors)
     }
 
     fn step_extent(&self, step: u64) -> Extent {
-        let end = self.inner.limits.sectors;
-        let sector = step.saturating_mul(WINDOW_SECTORS).min(end);
-        Extent { sector: Sector(sector), sectors: WINDOW_SECTORS.min(end - sector) }
+        let (end, window) = (self.inner.limits.sectors, self.inner.window_sectors);
+        let sector = step.saturating_mul(window).min(end);
+        Extent { sector: Sector(sector), sectors: window.min(end - sector) }
     }
 
     fn scrub(&self, step: u64, mode: ScrubMode) -> LocalFuture<'_, Findings> {

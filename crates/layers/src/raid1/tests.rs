@@ -13,7 +13,7 @@ fn rig(count: u8) -> Rc<Rig> {
 
 fn open(rig: &Rig) -> Rc<Raid1> {
     let present: Vec<usize> = (0..rig.disks.len()).collect();
-    Raid1::new(rig.open(&present, false)).unwrap()
+    Raid1::with_window(rig.open(&present, false), 16).unwrap()
 }
 
 fn sector_of(byte: u8, sectors: u64) -> Buf {
@@ -373,6 +373,7 @@ fn clients_write_while_it_resyncs_and_closing_leaves_a_checkpoint() {
         raid.close().await.unwrap();
     });
     let resync = rig.assembly(&[0, 1]).resync;
+    assert!((1..DATA_SECTORS).contains(&resync.number()), "closed on the way: {resync:?}");
     let again = Rc::clone(&rig);
     block_on(async move {
         let raid = open(&again);
@@ -546,6 +547,46 @@ proptest! {
                 let images = start.iter().zip(0..);
                 let images = images.map(|(start, disk)| crashed(start, &log, length, disk, keep));
                 check_crash(images.collect(), allowed);
+            }
+        }
+    }
+
+    #[test]
+    fn healing_and_resyncing_never_undo_a_write(
+        damaged in prop::collection::vec((0usize..2, 0u64..32), 0..24),
+        delays in prop::collection::vec(0u64..40, 32),
+    ) {
+        let rig = dirty(2, true);
+        for (disk, sector) in damaged {
+            rig.disks[disk].flip(DATA_OFFSET + sector);
+        }
+        let held = Rc::clone(&rig);
+        block_on(async move {
+            let raid = open(&held);
+            raid.start();
+            // Each sector is written once, at some moment of the healing reads and the resync.
+            let writes = delays.into_iter().zip(0..).map(|(delay, sector)| {
+                let raid = Rc::clone(&raid);
+                spawn(async move {
+                    for _ in 0..delay {
+                        runtime::yield_now().await;
+                    }
+                    // What nobody has is an error; what was written is not.
+                    let _ = raid.device().read(Sector(sector), 1).await;
+                    write(&raid, sector, 1, 200).await.unwrap();
+                    assert_eq!(read(&raid, sector, 1).await.unwrap(), [200]);
+                })
+            });
+            let writes: Vec<_> = writes.collect();
+            for _ in 0..3 {
+                let _ = raid.device().read(Sector(0), 32).await;
+            }
+            join_all(writes).await;
+            raid.close().await.unwrap();
+        });
+        for disk in 0..2 {
+            for sector in 0..32 {
+                prop_assert_eq!(rig.disks[disk].sector(DATA_OFFSET + sector), [200; 512]);
             }
         }
     }
