@@ -63,9 +63,7 @@ type Block = [u8; SECTOR_BYTES];
 /// that cannot; none if it does not open.
 async fn look(image: Vec<u8>, read_only: bool) -> Option<Vec<Option<Block>>> {
     let device = memory(&image).await;
-    let mut options = Options::new(Algorithm::Crc32c, Events::none());
-    options.read_only = read_only;
-    let volume = Integrity::open(device, options).await.ok()?;
+    let volume = Integrity::open(device, Options { read_only, ..options() }).await.ok()?;
     let top = volume.device();
     let mut blocks = Vec::new();
     let sectors = top.limits().sectors.min(SECTORS);
@@ -149,8 +147,16 @@ impl Images {
 }
 
 async fn open(device: &Device) -> Rc<Integrity> {
-    let options = Options::new(Algorithm::Crc32c, Events::none());
-    Integrity::open(device.clone(), options).await.expect("it was made just now")
+    Integrity::open(device.clone(), options()).await.expect("it was made just now")
+}
+
+/// Little memory: all of it is made anew for every input.
+fn options() -> Options {
+    Options {
+        memory_bytes: 256 << 10,
+        tag_cache_bytes: 64 << 10,
+        ..Options::new(Algorithm::Crc32c, Events::none())
+    }
 }
 
 async fn write(volume: &Rc<Integrity>, number: usize, block: &Block) {

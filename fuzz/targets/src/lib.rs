@@ -12,6 +12,7 @@ pub mod integrity_format;
 pub mod integrity_volume;
 pub mod md_format;
 pub mod nbd_protocol;
+pub mod stack_text;
 
 /// A fuzz target.
 pub struct Target {
@@ -35,4 +36,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "nbd_requests", run: nbd_protocol::requests },
     Target { name: "nbd_server_handshake", run: nbd_protocol::server_handshake },
     Target { name: "nbd_uri", run: nbd_protocol::uri },
+    Target { name: "stack_spec", run: stack_text::spec },
 ];
