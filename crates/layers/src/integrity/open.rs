@@ -2,7 +2,7 @@
 
 use super::log::{Bounds, Log, Writer};
 use super::overlay::Overlay;
-use super::recover::{Scan, StrangeEntry, resume, scan, some_entry_verifies};
+use super::recover::{Scan, StrangeEntry, resume, scan};
 use super::tags::TagCache;
 use super::{Inner, Integrity, Journal, commit, home};
 use ::integrity::layout::DeviceSectors;
@@ -183,7 +183,7 @@ pub(super) async fn open(lower: Device, options: Options) -> Result<Integrity, O
         BlockTagger::new(superblock.hashed_salt(), layout.block).with_tag_bytes(layout.tag_bytes);
 
     let bitmap = superblock.flags.has(Flags::DIRTY_BITMAP);
-    let found = if bitmap { None } else { Some(scan(&lower, &layout.journal).await?) };
+    let found = if bitmap { None } else { Some(scan(&lower, &layout.journal, &tagger).await?) };
     if let Some(found) = &found {
         restrictions.extend(found.restriction(&layout));
     }
@@ -286,7 +286,7 @@ impl Inner {
     ) -> Result<(Rc<Self>, JournalState), OpenError> {
         let Some(found) = found else { return Ok((Rc::new(self), JournalState::Bitmap)) };
         let layout = self.layout.journal;
-        let entries = found.entries_to_replay();
+        let (entries, _) = found.entries_to_replay();
         if options.read_only {
             let places = found.places(&layout, self.layout.provided_sectors);
             self.journal = Journal::Reading(Overlay::new(self.lower.clone(), layout, places));
@@ -299,6 +299,11 @@ impl Inner {
                 Ok(_) => {
                     let detail = format!("{entries} entries, laid over in memory");
                     self.events.emit_detail(EventKind::JournalReplayed, Sector::ZERO, 0, detail);
+                    for sector in found.rotten_blocks() {
+                        let detail = "its copy in the journal is damaged".to_owned();
+                        let (sector, sectors) = (Sector(sector), layout.block.sectors());
+                        self.events.emit_detail(EventKind::Lost, sector, sectors, detail);
+                    }
                     JournalState::Overlaid { entries }
                 }
             };
@@ -312,7 +317,7 @@ impl Inner {
             }
         };
         let failed = |kind: IoErrorKind| OpenError::Io(kind.at(Sector::ZERO));
-        self.replay(&found, &plan).await.map_err(failed)?;
+        self.replay(&found).await.map_err(failed)?;
         let next = resume(&self.lower, &layout, &plan).await?;
         let bounds = Bounds { memory_bytes: options.memory_bytes, watermark: options.watermark };
         let writer = Writer::new(Log::new(layout, next, &bounds), options.commit_time);
@@ -330,13 +335,12 @@ impl Inner {
     /// The superblock has no checksum. If its salt or interleave is damaged, or the algorithm is
     /// another one, every block is a mismatch, and whoever heals would overwrite everything.
     async fn sample(&self, options: &Options, found: Option<&Scan>) -> Result<(), OpenError> {
-        if let Some(found) = found
-            && some_entry_verifies(&self.lower, &self.layout.journal, &self.tagger, found).await
-        {
+        let (journalled, sound) = found.map_or((0, 0), Scan::entries_to_replay);
+        if sound > 0 {
             return Ok(());
         }
         let sectors = self.sample_sectors().await;
-        let mut sampled = 0;
+        let mut sampled = journalled;
         for batch in sectors.chunks(SAMPLES_AT_ONCE) {
             let verdicts = join_all(batch.iter().map(|&sector| self.look_at(sector))).await;
             if verdicts.contains(&Look::Verifies) {

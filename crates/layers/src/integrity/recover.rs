@@ -3,7 +3,8 @@
 //! Replay writes the newest entry of each block home. An entry whose data is not what its tag
 //! vouches for (the journal rotted) must neither be taken for good nor forgotten: its *tag* goes
 //! home. If the block there is that very version, it verifies; if it is older, it becomes
-//! unreadable, and says so, and redundancy above can bring back what the tag vouches for.
+//! unreadable, and says so, and redundancy above can bring back what the tag vouches for. An entry
+//! of which one bit of the sector number rotted tells by its tag which block it was meant for.
 
 use super::Inner;
 use super::home::newest_blocks;
@@ -21,8 +22,18 @@ use units::{Sector, u64_of, usize_of};
 pub(super) struct Scan {
     pub plan: Result<Plan, PlanError>,
     summaries: Vec<SectionSummary>,
-    /// Of each section, its used entries in order: number and sector.
-    entries: Vec<Vec<(u32, u64)>>,
+    /// Of each section, its used entries in order.
+    entries: Vec<Vec<Found>>,
+}
+
+/// A used entry.
+#[derive(Clone, Copy)]
+struct Found {
+    index: u32,
+    /// The sector that it names, or, where only that fits its tag, one a single bit away.
+    sector: u64,
+    /// Whether its data is what its tag vouches for.
+    sound: bool,
 }
 
 /// An entry that no kernel writes.
@@ -37,7 +48,11 @@ pub struct StrangeEntry {
 }
 
 /// Reads the whole journal, a bounded piece at a time.
-pub(super) async fn scan(lower: &Device, journal: &JournalLayout) -> IoResult<Scan> {
+pub(super) async fn scan(
+    lower: &Device,
+    journal: &JournalLayout,
+    tagger: &BlockTagger,
+) -> IoResult<Scan> {
     let mut scan = Scan { plan: Err(PlanError::Empty), summaries: Vec::new(), entries: Vec::new() };
     for (first, count) in pieces(journal, lower.limits().max_bytes) {
         let start = journal.section_start(first);
@@ -45,7 +60,7 @@ pub(super) async fn scan(lower: &Device, journal: &JournalLayout) -> IoResult<Sc
         let sections = piece.as_slice().chunks_exact(journal.section_bytes());
         for (number, section) in (first..).zip(sections) {
             scan.summaries.push(journal.summarise(section, number, &CommitIds::PLAIN));
-            scan.entries.push(used_entries(journal, section));
+            scan.entries.push(used_entries(journal, tagger, section));
         }
     }
     scan.plan = Plan::new(&scan.summaries);
@@ -62,30 +77,54 @@ fn pieces(journal: &JournalLayout, max_bytes: u64) -> impl Iterator<Item = (u32,
         .map(move |first| (first, at_once.min(sections - first)))
 }
 
-fn used_entries(journal: &JournalLayout, section: &[u8]) -> Vec<(u32, u64)> {
-    let used = |entry| match journal.entry_sector(section, entry) {
-        EntrySector::Used(sector) => Some((entry, sector)),
-        EntrySector::Unused => None,
-    };
-    (0..journal.entries_per_section).filter_map(used).collect()
+fn used_entries(journal: &JournalLayout, tagger: &BlockTagger, section: &[u8]) -> Vec<Found> {
+    let mut found = Vec::new();
+    let mut block = vec![0; journal.block.bytes()];
+    for index in 0..journal.entries_per_section {
+        let EntrySector::Used(sector) = journal.entry_sector(section, index) else { continue };
+        journal.read_data(section, index, &mut block);
+        let tag = journal.entry_tag(section, index);
+        let fits = |sector: u64| tagger.verify(sector, &block, tag).is_none();
+        let near = |bit: u32| Some(sector ^ (1 << bit)).filter(|&sector| fits(sector));
+        let meant = if fits(sector) { Some(sector) } else { (0..SECTOR_BITS).find_map(near) };
+        found.push(Found { index, sector: meant.unwrap_or(sector), sound: meant.is_some() });
+    }
+    found
 }
 
 impl Scan {
-    /// The first entry to be replayed whose sector starts no block, below `provided`.
-    pub fn strange_entry(&self, journal: &JournalLayout, provided: u64) -> Option<StrangeEntry> {
-        let plan = self.plan.as_ref().ok()?;
-        plan.replay_order().find_map(|section| {
-            let entries = self.entries[usize_of(section.into())].iter();
-            let mut strange =
-                entries.filter(|(_, sector)| *sector < provided && !journal.block.divides(*sector));
-            strange.next().map(|&(entry, sector)| StrangeEntry { section, entry, sector })
-        })
+    /// The used entries of section `number`.
+    fn entries_of(&self, number: u32) -> &[Found] {
+        &self.entries[usize_of(number.into())]
     }
 
-    /// Entries that replay would write home.
-    pub fn entries_to_replay(&self) -> usize {
-        let Ok(plan) = &self.plan else { return 0 };
-        plan.replay_order().map(|section| self.entries[usize_of(section.into())].len()).sum()
+    /// What replay would write home, oldest first: the section, and the entry.
+    fn to_replay(&self) -> impl Iterator<Item = (u32, Found)> + '_ {
+        let order = self.plan.as_ref().ok().map(Plan::replay_order);
+        order
+            .into_iter()
+            .flatten()
+            .flat_map(|section| self.entries_of(section).iter().map(move |&entry| (section, entry)))
+    }
+
+    /// The first entry to be replayed whose sector starts no block, below `provided`.
+    pub fn strange_entry(&self, journal: &JournalLayout, provided: u64) -> Option<StrangeEntry> {
+        let is_strange = |sector| sector < provided && !journal.block.divides(sector);
+        let (section, Found { index: entry, sector, .. }) =
+            self.to_replay().find(|(_, entry)| is_strange(entry.sector))?;
+        Some(StrangeEntry { section, entry, sector })
+    }
+
+    /// Entries that replay would write home, and how many of them are sound.
+    pub fn entries_to_replay(&self) -> (usize, usize) {
+        (self.to_replay().count(), self.to_replay().filter(|(_, entry)| entry.sound).count())
+    }
+
+    /// The blocks whose newest entry is not what its tag vouches for.
+    pub fn rotten_blocks(&self) -> Vec<u64> {
+        let newest: BTreeMap<u64, bool> =
+            self.to_replay().map(|(_, entry)| (entry.sector, entry.sound)).collect();
+        newest.into_iter().filter(|(_, sound)| !sound).map(|(sector, _)| sector).collect()
     }
 
     /// Where the newest copy of each block lies, for laying it over.
@@ -95,7 +134,7 @@ impl Scan {
     pub fn places(&self, journal: &JournalLayout, provided: u64) -> HashMap<u64, Place> {
         let mut places = HashMap::new();
         let mut add = |section: u32, certain: bool| {
-            for &(entry, sector) in &self.entries[usize_of(section.into())] {
+            for &Found { index: entry, sector, .. } in self.entries_of(section) {
                 if sector < provided && journal.block.divides(sector) {
                     places.insert(sector, Place { section, entry, certain });
                 }
@@ -115,17 +154,13 @@ impl Scan {
 
 impl Inner {
     /// Writes everything home that the plan says, and makes it durable.
-    pub(super) async fn replay(&self, scan: &Scan, plan: &Plan) -> Result<(), IoErrorKind> {
+    pub(super) async fn replay(&self, scan: &Scan) -> Result<(), IoErrorKind> {
         let journal = &self.layout.journal;
         // The newest entry of each block: later ones in replay order replace earlier ones.
-        let mut newest: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
-        for section in plan.replay_order() {
-            for &(entry, sector) in &scan.entries[usize_of(section.into())] {
-                if sector < self.layout.provided_sectors {
-                    newest.insert(sector, (section, entry));
-                }
-            }
-        }
+        let newest: BTreeMap<u64, (u32, u32)> = (scan.to_replay())
+            .filter(|(_, entry)| entry.sector < self.layout.provided_sectors)
+            .map(|(section, entry)| (entry.sector, (section, entry.index)))
+            .collect();
         if newest.is_empty() {
             return Ok(());
         }
@@ -216,30 +251,7 @@ pub(super) async fn initialise(
     lower.flush().await
 }
 
-/// Whether any entry of the journal verifies: then algorithm and salt are right.
-pub(super) async fn some_entry_verifies(
-    lower: &Device,
-    journal: &JournalLayout,
-    tagger: &BlockTagger,
-    scan: &Scan,
-) -> bool {
-    let used = (0_u32..).zip(&scan.entries).filter(|(_, entries)| !entries.is_empty());
-    for (number, entries) in used.take(SECTIONS_SAMPLED) {
-        let start = journal.section_start(number);
-        let Ok(section) = lower.read(start, journal.section_sectors).await else { continue };
-        let mut block = vec![0; journal.block.bytes()];
-        for &(entry, sector) in entries.iter().take(ENTRIES_SAMPLED) {
-            journal.read_data(section.as_slice(), entry, &mut block);
-            let tag = journal.entry_tag(section.as_slice(), entry);
-            if tagger.verify(sector, &block, tag).is_none() {
-                return true;
-            }
-        }
-    }
-    false
-}
-
 /// Bytes of journal read or written at once.
 const PIECE_BYTES: u64 = 4 << 20;
-const SECTIONS_SAMPLED: usize = 4;
-const ENTRIES_SAMPLED: usize = 8;
+/// Bits of a sector number that some device needs.
+const SECTOR_BITS: u32 = 55;

@@ -356,3 +356,25 @@ fn no_superblock_a_truncated_one_and_a_short_device_are_told_apart() {
         assert!(text(refused(&disk, options()).await).contains("no dm-integrity superblock"));
     });
 }
+
+#[test]
+fn one_flipped_bit_of_a_sector_number_in_the_journal_is_seen_through() {
+    for bit in [0, 3, 12, 30, 54] {
+        runtime::block_on(async move {
+            let (disk, layout) = unreplayed().await;
+            let journal = layout.journal;
+            let section = (0..journal.sections)
+                .find(|&n| disk.content()[usize_of(journal.section_start(n).bytes()) + 7] == 0)
+                .unwrap();
+            // Entry 4, sector 104: in metadata sector 4.
+            let field = (journal.section_start(section) + 4).bytes();
+            disk.flip(field + bit / 8, 1 << (bit % 8));
+            let volume = Integrity::open(disk.device(), options().read_only()).await.unwrap();
+            assert_holds(&volume.device(), 100, 10, 2).await;
+            assert_holds(&volume.device(), 0, 100, 1).await;
+            let volume = opened(&disk).await;
+            assert_holds(&volume.device(), 100, 10, 2).await;
+            assert_holds(&volume.device(), 110, 1000, 1).await;
+        });
+    }
+}
