@@ -38,6 +38,8 @@ struct State {
     flying: Vec<Write>,
     dead: BTreeSet<u64>,
     writes: u64,
+    /// Where writes began, so that damage can be done where it matters.
+    written: Vec<u64>,
     tricks: BTreeMap<u64, Trick>,
 }
 
@@ -67,6 +69,7 @@ impl SimDisk {
             flying: Vec::new(),
             dead: BTreeSet::new(),
             writes: 0,
+            written: Vec::new(),
             tricks: BTreeMap::new(),
         };
         Rc::new(Self {
@@ -156,6 +159,12 @@ impl SimDisk {
         }
     }
 
+    /// Sectors at which writes began, in order.
+    #[must_use]
+    pub fn written(&self) -> Vec<u64> {
+        self.state.borrow().written.clone()
+    }
+
     /// Requests served so far.
     #[must_use]
     pub fn requests(&self) -> u64 {
@@ -237,6 +246,7 @@ impl SimDisk {
     fn tricked(&self, write: Write) -> Option<Write> {
         let mut state = self.state.borrow_mut();
         let nth = state.writes;
+        state.written.push(write.sector);
         state.writes += 1;
         match state.tricks.remove(&nth) {
             None => Some(write),

@@ -9,7 +9,7 @@ use crate::oracle::{Oracle, Violation};
 use crate::power::{Survival, settle, survivals};
 use crate::rng::{Rng, mix};
 use crate::scenario::{Scenario, all};
-use crate::workload::{Places, Profile, afterlife, damage, life, profiles};
+use crate::workload::{Harm, Places, Profile, afterlife, damage, life, profiles};
 use std::fmt;
 use std::rc::Rc;
 
@@ -158,13 +158,15 @@ struct Explorer<'a> {
     scenario: &'a Scenario,
     seed: u64,
     honest: bool,
+    /// Damage that goes on after power cuts.
+    harm: Option<Harm>,
     report: Report,
 }
 
 impl<'a> Explorer<'a> {
     fn new(scenario: &'a Scenario, seed: u64) -> Self {
         let report = Report { scenario: scenario.name.into(), trace: seed, ..Report::default() };
-        Self { scenario, seed, honest: false, report }
+        Self { scenario, seed, honest: false, harm: None, report }
     }
 
     fn run(&mut self, rng: &mut Rng) -> Result<(), Box<Failure>> {
@@ -182,7 +184,18 @@ impl<'a> Explorer<'a> {
             Profile::Within => 1 + rng.index(self.scenario.redundancy),
             _ => 1 + rng.index(self.scenario.members),
         };
-        damage(rng, self.scenario, victims, self.honest, &mut first);
+        // The same life without damage shows where damage is most telling.
+        let dry = live(
+            self.scenario,
+            fresh(self.scenario, self.seed),
+            &first,
+            self.honest,
+            schedule(self.seed, 0),
+            Watch::Nothing,
+        );
+        let harm = Harm { victims, anywhere: self.honest, written: dry.written };
+        damage(rng, self.scenario, &harm, &mut first);
+        self.harm = self.honest.then_some(harm);
         if self.honest {
             return self.cuts(rng, first, &places);
         }
@@ -237,7 +250,10 @@ impl<'a> Explorer<'a> {
         places: &Places,
     ) -> Result<(), Box<Failure>> {
         let mut after = afterlife(rng, self.scenario, places);
-        if self.honest {
+        if let Some(harm) = &self.harm {
+            if rng.percent(50) {
+                damage(rng, self.scenario, harm, &mut after);
+            }
             // Who was away is stale, but if all others are damaged beyond opening, nobody is left
             // to say so (see docs/faults.md): it stays away.
             for life in path.iter() {

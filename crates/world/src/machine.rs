@@ -61,6 +61,8 @@ pub struct Outcome {
     pub trace: u64,
     /// Requests that the disks served.
     pub requests: u64,
+    /// For each disk the sectors at which writes began.
+    pub written: Vec<Vec<u64>>,
 }
 
 /// Lives `life` from `start` on.
@@ -111,7 +113,8 @@ pub fn live(
         oracle: oracle.borrow().clone(),
     };
     let requests = disks.iter().map(|disk| disk.requests()).sum();
-    Outcome { violation, points: points.take(), end, trace: driver.trace(), requests }
+    let written = disks.iter().map(|disk| disk.written()).collect();
+    Outcome { violation, points: points.take(), end, trace: driver.trace(), requests, written }
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {

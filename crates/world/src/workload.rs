@@ -135,41 +135,56 @@ pub fn afterlife(rng: &mut Rng, scenario: &Scenario, places: &Places) -> Life {
     after
 }
 
-/// Damages members: at most `victims` of them, each in runs of neighbouring sectors, since that is
-/// how damage comes. With `anywhere`, also where it costs the member.
-pub fn damage(rng: &mut Rng, scenario: &Scenario, victims: usize, anywhere: bool, life: &mut Life) {
+/// Where and how much damage is done.
+#[derive(Clone, Debug)]
+pub struct Harm {
+    /// How many members are damaged.
+    pub victims: usize,
+    /// Also where it costs the member (its superblock, its journal).
+    pub anywhere: bool,
+    /// For each disk, where it was written: damage is most telling there.
+    pub written: Vec<Vec<u64>>,
+}
+
+/// Damages members in runs of neighbouring sectors, since that is how damage comes.
+pub fn damage(rng: &mut Rng, scenario: &Scenario, harm: &Harm, life: &mut Life) {
     let mut members: Vec<usize> = (0..scenario.members).collect();
     rng.shuffle(&mut members);
-    members.truncate(victims);
-    let range = if anywhere { 0..scenario.member_sectors } else { scenario.damageable.clone() };
+    members.truncate(harm.victims);
     for disk in members {
         match rng.below(10) {
             0 => life.missing.push(disk),
             1 => insert(rng, life, Step::Gone { disk }),
-            2 if scenario.verified && anywhere => {
+            2 if scenario.verified && harm.anywhere => {
                 // The fields of a superblock lie in its first bytes.
                 let mask = 1 << rng.below(8);
                 let byte = rng.index(64);
                 insert(rng, life, Step::Flip { disk, sector: 0, byte, mask });
             }
-            _ => {
-                for _ in 0..=rng.below(3) {
-                    let start = range.start + rng.below(range.end - range.start);
-                    let longest = *rng.pick(&[1, 8, 64]);
-                    let run = 1 + rng.below(longest);
-                    let flips = scenario.verified && rng.percent(60);
-                    for sector in (start..range.end).take(units::usize_of(run)) {
-                        let step = if flips {
-                            let mask = u8::try_from(1 + rng.below(255)).expect("below 256");
-                            Step::Flip { disk, sector, byte: rng.index(512), mask }
-                        } else {
-                            Step::Spoil { disk, sector }
-                        };
-                        insert(rng, life, step);
-                    }
-                }
-            }
+            _ => (0..=rng.below(3)).for_each(|_| damage_run(rng, scenario, harm, disk, life)),
         }
+    }
+}
+
+fn damage_run(rng: &mut Rng, scenario: &Scenario, harm: &Harm, disk: usize, life: &mut Life) {
+    let all = 0..scenario.member_sectors;
+    let range = if harm.anywhere { all } else { scenario.damageable.clone() };
+    let written = harm.written.get(disk).filter(|written| !written.is_empty());
+    let start = match written {
+        Some(written) if rng.percent(70) => *rng.pick(written) + rng.below(4),
+        _ => range.start + rng.below(range.end - range.start),
+    };
+    let longest = *rng.pick(&[1, 8, 64]);
+    let end = (start + 1 + rng.below(longest)).min(range.end);
+    let flips = scenario.verified && rng.percent(60);
+    for sector in start.max(range.start)..end {
+        let step = if flips {
+            let mask = u8::try_from(1 + rng.below(255)).expect("below 256");
+            Step::Flip { disk, sector, byte: rng.index(512), mask }
+        } else {
+            Step::Spoil { disk, sector }
+        };
+        insert(rng, life, step);
     }
 }
 
