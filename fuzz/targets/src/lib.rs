@@ -12,6 +12,7 @@ pub mod integrity_format;
 pub mod integrity_volume;
 pub mod md_format;
 pub mod nbd_protocol;
+pub mod stack_open;
 pub mod stack_text;
 
 /// A fuzz target.
@@ -36,5 +37,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "nbd_requests", run: nbd_protocol::requests },
     Target { name: "nbd_server_handshake", run: nbd_protocol::server_handshake },
     Target { name: "nbd_uri", run: nbd_protocol::uri },
+    Target { name: "stack_open", run: stack_open::open_damaged },
     Target { name: "stack_spec", run: stack_text::spec },
 ];
