@@ -142,8 +142,7 @@ impl Inner {
                 _ => merged.push(store),
             }
         }
-        let touched = merged.iter().map(|store| store.rows.clone());
-        let touched = touched.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
+        let touched: Vec<Range<u64>> = merged.iter().map(|store| store.rows.clone()).collect();
         let base = self.geometry.strip_start(equations.stripe).0;
         let results = join_all(merged.into_iter().filter_map(|store| {
             let member = self.member(store.slot)?;
@@ -166,8 +165,10 @@ impl Inner {
                 outcome = outcome.and(Err(at(error, self.volume_sector(equations, slot, row))));
             }
         }
-        if let (Err(_), Some(rows)) = (&outcome, touched) {
-            self.tear(self.absolute(equations.stripe, &rows));
+        if outcome.is_err() {
+            for rows in touched {
+                self.tear(self.absolute(equations.stripe, &rows));
+            }
         }
         outcome
     }

@@ -50,10 +50,12 @@ impl Inner {
             checked_sectors: u64_of(present) * (rows.end - rows.start),
             found: Vec::new(),
         };
-        let slots = 0..self.geometry.raid_disks();
-        let reads = slots.map(|slot| self.read_member(slot, rows.clone(), bypass));
-        let reads: Option<Vec<Buf>> =
-            join_all(reads).await.into_iter().collect::<IoResult<_>>().ok();
+        let reads = if present == self.geometry.raid_disks() {
+            let reads = (0..present).map(|slot| self.read_member(slot, rows.clone(), bypass));
+            join_all(reads).await.into_iter().collect::<IoResult<Vec<Buf>>>().ok()
+        } else {
+            None
+        };
         for stripe in stripes {
             let offset = self.geometry.strip_start(stripe).0 - start;
             let agrees = reads.as_ref().is_some_and(|reads| self.agrees(stripe, reads, offset));

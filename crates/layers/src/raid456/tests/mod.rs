@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod golden;
+mod members;
 mod random;
 mod resync;
 mod writes;
