@@ -161,6 +161,7 @@ impl VolumeStatus {
             && self.synced_below.is_none()
             && self.members.iter().all(|member| {
                 matches!(member.state, MemberState::InSync | MemberState::Spare)
+                    && member.problem.is_none()
                     && !member.counters.any()
             })
     }

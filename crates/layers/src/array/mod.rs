@@ -367,6 +367,11 @@ impl Array {
         if member.failed() {
             return Ok(());
         }
+        // A full device has lost nothing: failing its member would cost redundancy for ever, and
+        // where the members share a file system all of them are full. Writing ends instead.
+        if error.kind == IoErrorKind::NoSpace {
+            return Err(error);
+        }
         if self.missing_count() >= self.options.missing_max {
             return Err(error);
         }

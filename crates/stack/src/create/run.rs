@@ -55,16 +55,17 @@ pub async fn create(
     for member in &options.members {
         made.make(member, options)?;
     }
-    let mut targets = Vec::new();
-    let mut sizes = Vec::new();
+    let mut opened = Vec::new();
     for member in &options.members {
-        let opened = leaf::open(member, true).await?;
-        sizes.push(opened.device.limits().sectors);
-        let fresh = made.contains(member);
-        let blank = fresh || is_blank(member, &opened, options, on_progress).await?;
-        targets.push(Target { device: opened.device, blank });
+        opened.push(leaf::open(member, true).await?);
     }
+    let sizes: Vec<u64> = opened.iter().map(|leaf| leaf.device.limits().sectors).collect();
     let plan = plan(options, &sizes, &Identity::random(options.members.len()))?;
+    let mut targets = Vec::new();
+    for (member, leaf) in options.members.iter().zip(opened) {
+        let blank = made.contains(member) || is_blank(member, &leaf, options, on_progress).await?;
+        targets.push(Target { device: leaf.device, blank });
+    }
     let mut writing = |progress: &CreateProgress| on_progress(Phase::Writing, progress);
     let written = write(&plan, &targets, &mut writing).await;
     written.map_err(|failure| CreateError::Io {

@@ -2,7 +2,7 @@
 
 use super::error::{OpenError, WhyLeftOut};
 use crate::probe::{IntegrityFound, MdFound, Probed};
-use layers::integrity::Restriction;
+use layers::integrity::{JournalState, Restriction};
 use md::assemble::{AssembleError, Assembly, Candidate, Slot, assemble};
 use std::mem;
 
@@ -194,6 +194,12 @@ pub(crate) fn describe_problem(member: &Probed) -> Option<String> {
     match (&member.integrity, &member.md) {
         (IntegrityFound::Problem(problem), _) => Some(problem.to_string()),
         (_, MdFound::Problem(problem)) => Some(problem.to_string()),
+        (IntegrityFound::Open(open), _) => match open.volume.journal_state() {
+            JournalState::Damaged(error) => {
+                Some(format!("{error}; blocks that only it may hold are unreadable"))
+            }
+            _ => None,
+        },
         _ => None,
     }
 }

@@ -13,15 +13,16 @@ pub(crate) mod repair;
 
 use crate::leaf::Leaf;
 use crate::member::Member;
-use crate::trial::{Belief, Trial, trial};
+use crate::trial::{Belief, Trial, read_bytes, trial};
 use bio::{Device, Events, IoError};
 use checksum::{Algorithm, BlockTagger};
 use integrity::layout::DeviceSectors;
-use integrity::{Layout, LayoutError, SuperblockError};
-use layers::integrity::{Integrity, Options};
+use integrity::layout::JournalLayout;
+use integrity::{CommitIds, Layout, LayoutError, SuperblockError};
+use layers::integrity::{Integrity, JournalState, Options};
 use md::superblock::{Minor, SUPERBLOCK_SECTORS, Superblock};
 use std::rc::Rc;
-use units::Sector;
+use units::{SECTOR_BYTES, Sector, usize_of};
 
 /// What tags are made with, as far as the user says.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -55,6 +56,12 @@ pub enum IntegrityProblem {
         /// What was tried.
         algorithm: Algorithm,
     },
+    /// What was written last may be in a journal that cannot be read.
+    #[error(
+        "no sector of its journal carries a commit id: it is encrypted, or destroyed, and the \
+         newest writes may be in it"
+    )]
+    JournalForeign,
     /// The layer refuses it.
     #[error("{0}")]
     Open(layers::integrity::OpenError),
@@ -234,6 +241,11 @@ pub(super) async fn open_read_only(
         let options = Options { sample: false, ..Options::new(algorithm, events.clone()) };
         return match Integrity::open(device.clone(), options.read_only()).await {
             Ok(volume) => {
+                if matches!(volume.journal_state(), JournalState::Damaged(_))
+                    && journal_is_foreign(device, &layout.journal).await?
+                {
+                    return Ok(IntegrityFound::Problem(IntegrityProblem::JournalForeign));
+                }
                 let repaired = None;
                 let open = ReadIntegrity { layout, tagger, algorithm, trial, volume, repaired };
                 Ok(IntegrityFound::Open(Box::new(open)))
@@ -244,6 +256,21 @@ pub(super) async fn open_read_only(
     }
     let problem = refuted.expect("there is at least one algorithm");
     Ok(IntegrityFound::Problem(problem))
+}
+
+/// Whether not a single sector of the first section carries a commit id. Damage leaves some; an
+/// encrypted journal has none (the dm-integrity specification, section 6.5), and which blocks it
+/// holds newer than home cannot be known.
+async fn journal_is_foreign(device: &Device, journal: &JournalLayout) -> Result<bool, IoError> {
+    let start = journal.section_start(0).bytes();
+    let length = usize_of(Sector(journal.section_sectors).bytes());
+    let Some(section) = read_bytes(device, start, length).await? else { return Ok(false) };
+    let carries_id = |(sector, bytes): (u64, &[u8])| {
+        let mut id = [0; 8];
+        id.copy_from_slice(&bytes[SECTOR_BYTES - 8..]);
+        CommitIds::PLAIN.sequence(0, sector, u64::from_le_bytes(id)).is_some()
+    };
+    Ok(!(0..).zip(section.chunks_exact(SECTOR_BYTES)).any(carries_id))
 }
 
 /// Looks for an md superblock at each of its places.
