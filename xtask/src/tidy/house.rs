@@ -65,7 +65,18 @@ pub(super) const ROOMS: &[Room] = &[
     room("cli", &["bio", "runtime", "layers", "scrub", "stack", "front", "units", "nbd"]),
     room(
         "bench",
-        &["bio", "runtime", "layers", "stack", "front", "units", "checksum", "gf", "integrity"],
+        &[
+            "nbd",
+            "bio",
+            "runtime",
+            "layers",
+            "stack",
+            "front",
+            "units",
+            "checksum",
+            "gf",
+            "integrity",
+        ],
     ),
     room(
         "fuzz-targets",
