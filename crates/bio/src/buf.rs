@@ -19,7 +19,8 @@ use std::rc::Rc;
 /// Alignment of every allocation, in bytes.
 pub(crate) const ALIGNMENT: usize = 4096;
 const CLASSES: usize = 14; // 4 KiB .. 32 MiB
-const POOL_BYTES_MAX: usize = 64 << 20;
+/// Kept for reuse: what a busy connection has under way, but little beside a server's budget.
+const POOL_BYTES_MAX: usize = 32 << 20;
 
 struct Memory {
     start: NonNull<u8>,

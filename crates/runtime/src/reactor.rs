@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// Completion of the poll that watches the alarm; never an operation's (top bit set).
 const ALARM: u64 = u64::MAX - 1;
+/// Bytes from which a buffer is large: where page faults cost less than what is done with it.
+#[cfg(target_env = "gnu")]
+const LARGE_BUFFER: i32 = 256 << 10;
 /// At the end, how often those that have not ended are asked again.
 const INSIST: Duration = Duration::from_millis(100);
 
@@ -216,6 +219,18 @@ pub(crate) fn start(fd: &Rc<OwnedFd>, request: Request) -> Operation {
     Reactor::current().start(fd, request)
 }
 
+/// Large buffers get mappings of their own. By default glibc takes them from its heap after the
+/// first few, where a small allocation behind them keeps their memory for ever: a server that was
+/// busy once would stay as large as it was then.
+#[cfg(target_env = "gnu")]
+fn give_back_large_buffers() {
+    // SAFETY: sets a number of the allocator, under its own lock.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BUFFER) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn give_back_large_buffers() {}
+
 /// The count of a result, or its error.
 pub(crate) fn checked(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
@@ -234,7 +249,8 @@ impl Runtime {
     /// On io_uring where the host offers it, else on threads: see [`Self::backend`]. The
     /// environment variable `STEADFAST_NO_IO_URING=1` asks for threads.
     ///
-    /// From now on, writing past the process's file size limit is an error and no signal.
+    /// From now on, writing past the process's file size limit is an error and no signal, and
+    /// memory of large buffers goes back to the system when they are freed.
     ///
     /// # Errors
     /// If the process has no descriptor left.
@@ -262,6 +278,7 @@ impl Runtime {
     fn over(reactor: Rc<Reactor>, backend: Backend) -> Self {
         // SAFETY: ignoring a signal runs no code of ours.
         unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+        give_back_large_buffers();
         let executor = Executor::new(Rc::clone(&reactor) as Rc<dyn Driver>);
         Self { executor, reactor, backend }
     }
