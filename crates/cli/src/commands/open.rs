@@ -11,6 +11,7 @@ use units::Sector;
 
 /// Which volume.
 #[derive(Clone, Debug, clap::Args)]
+#[group(id = "open")]
 pub struct Arguments {
     /// Files, block devices, nbd:// or nbd+unix:// URIs, in any order
     #[arg(value_name = "MEMBER", required_unless_present = "stack")]
