@@ -6,11 +6,14 @@
 use bio::{Buf, Segments};
 use gf::{Strip, Unrecoverable};
 use md::geometry::Geometry;
+use std::ops::Range;
 
 /// Who holds what in one stripe.
 pub(super) struct Equations {
     /// The stripe.
     pub(super) stripe: u64,
+    /// The member sector of its first row.
+    start: u64,
     /// The slot of P.
     pub(super) p: usize,
     /// The slot of Q.
@@ -34,7 +37,13 @@ impl Equations {
             }
             powers[power] = Some(index);
         }
-        Self { stripe, p: geometry.p_slot(stripe), q, data, powers }
+        let start = geometry.strip_start(stripe).0;
+        Self { stripe, start, p: geometry.p_slot(stripe), q, data, powers }
+    }
+
+    /// The member sectors that `rows` of the stripe are.
+    pub(super) fn absolute(&self, rows: &Range<u64>) -> Range<u64> {
+        self.start + rows.start..self.start + rows.end
     }
 
     /// The slots of parity.

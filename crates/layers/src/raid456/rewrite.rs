@@ -16,7 +16,7 @@ use super::columns::Columns;
 use super::heal::Healing;
 use super::parity::Equations;
 use super::rows::RangeSet;
-use super::store::{Store, cut};
+use super::store::{Store, cut, parity_stores};
 use super::{Inner, bytes};
 use bio::{Buf, IoResult, Segments};
 use std::ops::Range;
@@ -66,8 +66,8 @@ impl Inner {
                 }
             }
         }
-        if let Err(error) = self.store(equations, stores, fua).await {
-            self.mend(equations, touched.iter().collect()).await;
+        if let Err(error) = self.store(stores, fua).await {
+            self.mend(equations, touched.iter()).await;
             return Err(error);
         }
         for rows in made_true.iter() {
@@ -79,14 +79,14 @@ impl Inner {
 
     /// After a store that failed: parity is made anew from what the data is now, where all of it
     /// can be had. What cannot be mended stays torn. Called under the stripe's lock and a guard.
-    pub(super) async fn mend(&self, equations: &Equations, rows: Vec<Range<u64>>) {
+    pub(super) async fn mend(&self, equations: &Equations, rows: impl Iterator<Item = Range<u64>>) {
         for rows in rows {
             let Ok(mut columns) = self.load(equations.stripe, rows, false).await else { continue };
             self.settle(&mut columns, Healing::Report).await;
             let nothing = vec![None; equations.data.len()];
             for index in (0..columns.height()).filter(|&index| columns.data_known(index)) {
-                let parity = self.parity_anew(&columns, index, &nothing);
-                if self.store(equations, parity, false).await.is_ok() {
+                let parity = Self::parity_anew(&columns, index, &nothing);
+                if self.store(parity, false).await.is_ok() {
                     self.made_true(self.absolute(equations.stripe, &columns.rows_of(index)));
                 }
             }
@@ -102,11 +102,13 @@ impl Inner {
         let known = |slot: usize| columns.state(slot, index).is_known();
         let here = |slot: usize| self.member(slot).is_some();
         let mut stores: Vec<Store> = (new.iter().zip(&equations.data))
-            .filter_map(|(new, &slot)| Some(Store { slot, rows: rows.clone(), data: new.clone()? }))
+            .filter_map(|(new, &slot)| {
+                Some(Store { slot, rows: equations.absolute(&rows), data: new.clone()? })
+            })
             .collect();
         let mut each = new.iter().zip(&equations.data);
         if each.all(|(new, &slot)| new.is_some() || known(slot)) {
-            stores.extend(self.parity_anew(columns, index, &new));
+            stores.extend(Self::parity_anew(columns, index, &new));
             return Ok(Outcome { stores, made_true: true, torn: false });
         }
         let written = || new.iter().zip(&equations.data).filter(|(new, _)| new.is_some());
@@ -123,9 +125,8 @@ impl Inner {
         Ok(Outcome { stores, made_true: false, torn: true })
     }
 
-    fn parity_anew(&self, columns: &Columns, index: usize, new: &[Option<Segments>]) -> Vec<Store> {
+    fn parity_anew(columns: &Columns, index: usize, new: &[Option<Segments>]) -> Vec<Store> {
         let equations = &columns.equations;
-        let rows = columns.rows_of(index);
         let data: Vec<Segments> = (new.iter().zip(&equations.data))
             .map(|(new, &slot)| match new {
                 Some(new) => new.clone(),
@@ -136,9 +137,7 @@ impl Inner {
         let length = bytes(columns.block);
         let (mut p, mut q) = (Buf::alloc(length), equations.q.map(|_| Buf::alloc(length)));
         equations.generate(&data, Some(p.as_mut_slice()), q.as_mut().map(Buf::as_mut_slice));
-        let store = |slot: usize, data: Buf| Store { slot, rows: rows.clone(), data: data.into() };
-        let q = equations.q.zip(q).map(|(slot, data)| store(slot, data));
-        std::iter::once(store(equations.p, p)).chain(q).collect()
+        parity_stores(equations, &columns.rows_of(index), Some(p), q)
     }
 }
 
@@ -165,9 +164,5 @@ fn parity_corrected(columns: &Columns, index: usize, new: &[Option<Segments>]) -
         let (p, q) = (p.as_mut().map(Buf::as_mut_slice), q.as_mut().map(Buf::as_mut_slice));
         equations.update(strip, old, new, p, q);
     }
-    let rows = columns.rows_of(index);
-    let store = |slot: usize, data: Buf| Store { slot, rows: rows.clone(), data: data.into() };
-    let p = p.map(|data| store(equations.p, data));
-    let q = equations.q.zip(q).map(|(slot, data)| store(slot, data));
-    p.into_iter().chain(q).collect()
+    parity_stores(equations, &columns.rows_of(index), p, q)
 }

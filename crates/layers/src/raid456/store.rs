@@ -13,6 +13,7 @@ use units::{Sector, u64_of, usize_of};
 /// Bytes for rows of one slot.
 pub(super) struct Store {
     pub(super) slot: usize,
+    /// Member sectors.
     pub(super) rows: Range<u64>,
     pub(super) data: Segments,
 }
@@ -121,16 +122,12 @@ impl Inner {
         Ok(Some((whole, bad)))
     }
 
-    /// Stores rows of one stripe, all at once. Slots without a member are passed over.
+    /// Stores rows, all at once, what follows each other on a member in one request. Slots without
+    /// a member are passed over.
     ///
     /// # Errors
     /// The first error that is not the end of a member that can be spared; the rows are then torn.
-    pub(super) async fn store(
-        &self,
-        equations: &Equations,
-        mut stores: Vec<Store>,
-        fua: bool,
-    ) -> IoResult {
+    pub(super) async fn store(&self, mut stores: Vec<Store>, fua: bool) -> IoResult {
         stores.sort_by_key(|store| (store.slot, store.rows.start));
         let mut merged: Vec<Store> = Vec::with_capacity(stores.len());
         for store in stores {
@@ -143,11 +140,10 @@ impl Inner {
             }
         }
         let touched: Vec<Range<u64>> = merged.iter().map(|store| store.rows.clone()).collect();
-        let base = self.geometry.strip_start(equations.stripe).0;
         let results = join_all(merged.into_iter().filter_map(|store| {
             let member = self.member(store.slot)?;
             Some(async move {
-                let mut bio = Bio::write(Sector(base + store.rows.start), store.data);
+                let mut bio = Bio::write(Sector(store.rows.start), store.data);
                 bio.op = Op::Write { fua };
                 let result = submit(member.data(), &mut bio).await;
                 result.map_err(|error| (store.slot, error))
@@ -160,17 +156,22 @@ impl Inner {
             let lost =
                 if is_loss(error.kind) { self.array.fail(slot, error).await } else { Err(error) };
             if let Err(error) = lost {
-                let row = error.sector.0.saturating_sub(base);
-                let row = row.min(self.geometry.chunk_sectors() - 1);
-                outcome = outcome.and(Err(at(error, self.volume_sector(equations, slot, row))));
+                outcome = outcome.and(Err(at(error, self.volume_place(slot, error.sector))));
             }
         }
         if outcome.is_err() {
             for rows in touched {
-                self.tear(self.absolute(equations.stripe, &rows));
+                self.tear(rows);
             }
         }
         outcome
+    }
+
+    /// The volume's sector of a member's: of parity, its stripe's first.
+    fn volume_place(&self, slot: usize, sector: Sector) -> Sector {
+        let chunk = self.geometry.chunk_sectors();
+        let stripe = (sector.0 / chunk).min(self.stripes - 1);
+        self.volume_sector(&self.equations(stripe), slot, sector.0 % chunk)
     }
 
     /// Whether the member's own stored tag vouches for `data` at this sector. False also where
@@ -216,4 +217,18 @@ impl Inner {
 pub(super) fn cut(data: &Segments, start: u64, rows: &Range<u64>) -> Segments {
     debug_assert!(rows.end - start <= sectors(data.len_bytes()) && u64_of(data.len_bytes()) > 0);
     data.slice(bytes(rows.start - start)..bytes(rows.end - start))
+}
+
+/// Parity for rows of one stripe, as far as it was made.
+pub(super) fn parity_stores(
+    equations: &Equations,
+    rows: &Range<u64>,
+    p: Option<Buf>,
+    q: Option<Buf>,
+) -> Vec<Store> {
+    let rows = equations.absolute(rows);
+    let store = |slot: usize, data: Buf| Store { slot, rows: rows.clone(), data: data.into() };
+    let p = p.map(|data| store(equations.p, data));
+    let q = equations.q.zip(q).map(|(slot, data)| store(slot, data));
+    p.into_iter().chain(q).collect()
 }

@@ -128,7 +128,7 @@ impl Inner {
         }
         let guard = self.array.begin_write().await;
         let _guard = guard.map_err(|error| error.kind.at(extent.sector))?;
-        self.store(&columns.equations, verdict.stores, false).await?;
+        self.store(verdict.stores, false).await?;
         for rows in verdict.unfinished {
             self.made_true(self.absolute(stripe, &rows));
         }
@@ -172,7 +172,7 @@ impl Inner {
         } else if unfinished {
             verdict.stores.extend(disagreeing.into_iter().map(|(slot, data)| Store {
                 slot,
-                rows: rows.clone(),
+                rows: absolute.clone(),
                 data: Buf::copy_of(&data).into(),
             }));
             verdict.unfinished.push(rows);

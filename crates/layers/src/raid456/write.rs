@@ -19,13 +19,13 @@
 
 use super::cache::Piece;
 use super::parity::Equations;
-use super::store::{Store, cut};
+use super::store::{Store, cut, parity_stores};
 use super::{Inner, bytes, is_loss};
 use bio::{Bio, Buf, IoError, IoResult, Segments};
 use runtime::join_all;
 use std::ops::Range;
 use std::rc::Rc;
-use units::{Sector, u64_of};
+use units::Sector;
 
 /// Rows of a stripe in which the same data strips are written.
 struct Interval {
@@ -59,15 +59,21 @@ impl Inner {
     /// Serves a write.
     pub(super) async fn write(inner: &Rc<Self>, bio: &mut Bio, fua: bool) -> IoResult {
         let stripe_sectors = inner.geometry.stripe_sectors();
+        let run_stripes = (RUN_BYTES / Sector(stripe_sectors).bytes()).max(1);
         let (mut sector, end) = (bio.sector.0, bio.end().0);
-        let mut whole = Vec::new();
+        let mut runs = Vec::new();
         while sector < end {
             let (stripe, start) = (sector / stripe_sectors, sector % stripe_sectors);
-            let length = (end - sector).min(stripe_sectors - start);
+            let whole =
+                if start == 0 { ((end - sector) / stripe_sectors).min(run_stripes) } else { 0 };
+            let length = match whole {
+                0 => (end - sector).min(stripe_sectors - start),
+                stripes => stripes * stripe_sectors,
+            };
             let from = bytes(sector - bio.sector.0);
             let data = bio.data.slice(from..from + bytes(length));
-            if length == stripe_sectors {
-                whole.push((stripe, data));
+            if whole > 0 {
+                runs.push((stripe..stripe + whole, data));
             } else if fua {
                 inner.write_through(stripe, start, &data).await?;
             } else {
@@ -75,28 +81,59 @@ impl Inner {
             }
             sector += length;
         }
-        let mut outcome = Ok(());
-        for some in whole.chunks(STRIPES_AT_ONCE) {
-            let writes = some.iter().map(|(stripe, data)| inner.write_whole(*stripe, data, fua));
-            for result in join_all(writes).await {
-                outcome = outcome.and(result);
-            }
-        }
-        outcome
+        let writes = runs.iter().map(|(stripes, data)| inner.write_run(stripes, data, fua));
+        join_all(writes).await.into_iter().collect()
     }
 
-    /// A stripe that is written whole. What was dirty of it is older.
-    async fn write_whole(&self, stripe: u64, data: &Segments, fua: bool) -> IoResult {
-        let _lock = self.locks.lock(stripe..stripe + 1).await;
-        drop(self.cache.take(stripe));
-        let chunk = self.geometry.chunk_sectors();
-        let pieces = (0..self.geometry.data_disks()).map(|index| {
-            let from = bytes(u64_of(index) * chunk);
-            Piece { index, rows: 0..chunk, data: data.slice(from..from + bytes(chunk)) }
-        });
-        let result = self.update(stripe, pieces.collect(), fua).await;
-        self.cache.wrote(stripe, result.err().map(|_| runtime::now()));
+    /// Stripes that are written whole. What was dirty of them is older.
+    async fn write_run(&self, stripes: &Range<u64>, data: &Segments, fua: bool) -> IoResult {
+        let _lock = self.locks.lock(stripes.clone()).await;
+        let cached = self.cache.stripes(stripes.clone());
+        cached.iter().for_each(|&stripe| drop(self.cache.take(stripe)));
+        let result = self.update_run(stripes, data, fua).await;
+        let failed = result.err().map(|_| runtime::now());
+        cached.into_iter().for_each(|stripe| self.cache.wrote(stripe, failed));
         result
+    }
+
+    /// Stores whole stripes. Called under their locks.
+    async fn update_run(&self, stripes: &Range<u64>, data: &Segments, fua: bool) -> IoResult {
+        let guard = self.array.begin_write().await;
+        let place = Sector(stripes.start * self.geometry.stripe_sectors());
+        let _guard = guard.map_err(|error| error.kind.at(place))?;
+        let chunk = self.geometry.chunk_sectors();
+        let rows = 0..chunk;
+        let (mut stores, mut from) = (Vec::new(), 0);
+        for stripe in stripes.clone() {
+            let equations = self.equations(stripe);
+            let new: Vec<Segments> = (0..equations.data.len())
+                .map(|index| {
+                    let start = from + index * bytes(chunk);
+                    data.slice(start..start + bytes(chunk))
+                })
+                .collect();
+            from += new.len() * bytes(chunk);
+            let each: Vec<&Segments> = new.iter().collect();
+            stores.extend(self.new_parity(&equations, &rows, &each));
+            stores.extend(new.into_iter().zip(&equations.data).map(|(data, &slot)| Store {
+                slot,
+                rows: equations.absolute(&rows),
+                data,
+            }));
+        }
+        let start = self.geometry.strip_start(stripes.start).0;
+        let all = start..self.geometry.strip_start(stripes.end).0;
+        if let Err(error) = self.store(stores, fua).await {
+            for stripe in stripes.clone() {
+                self.mend(&self.equations(stripe), std::iter::once(rows.clone())).await;
+            }
+            return Err(error);
+        }
+        self.made_true(all.clone());
+        for slot in 0..self.geometry.raid_disks() {
+            self.told.forget(slot, all.clone());
+        }
+        Ok(())
     }
 
     /// Part of a stripe, durable when this returns. It joins what is dirty of its stripe.
@@ -130,12 +167,12 @@ impl Inner {
         };
         stores.extend(pieces.iter().map(|piece| Store {
             slot: equations.data[piece.index],
-            rows: piece.rows.clone(),
+            rows: equations.absolute(&piece.rows),
             data: piece.data.clone(),
         }));
-        if let Err(error) = self.store(&equations, stores, fua).await {
+        if let Err(error) = self.store(stores, fua).await {
             let rows = intervals.iter().map(|interval| interval.rows.clone());
-            self.mend(&equations, rows.collect()).await;
+            self.mend(&equations, rows).await;
             return Err(error);
         }
         for interval in &intervals {
@@ -266,27 +303,31 @@ impl Inner {
         interval: &Interval,
         mut old: Vec<Option<Buf>>,
     ) -> Vec<Store> {
-        let length = bytes(interval.rows.end - interval.rows.start);
-        let wanted = |slot: usize| self.member(slot).is_some().then(|| Buf::alloc(length));
-        let (mut p, mut q) = (wanted(equations.p), equations.q.and_then(wanted));
-        if p.is_none() && q.is_none() {
-            return Vec::new();
-        }
         let kept: Vec<Option<Segments>> =
             equations.data.iter().map(|&slot| old[slot].take().map(Segments::from)).collect();
-        let data: Option<Vec<&Segments>> = interval
-            .new
-            .iter()
-            .zip(&kept)
-            .map(|(new, kept)| new.as_ref().or(kept.as_ref()))
-            .collect();
-        let data = data.expect("every strip is new or was read");
+        let pairs = interval.new.iter().zip(&kept);
+        let data: Option<Vec<&Segments>> =
+            pairs.map(|(new, kept)| new.as_ref().or(kept.as_ref())).collect();
+        // Some is not known only where parity has no member, so that nothing was read for it.
+        data.map_or_else(Vec::new, |data| self.new_parity(equations, &interval.rows, &data))
+    }
+
+    /// The parity of `data`, a piece for each data strip, for the members that are there.
+    fn new_parity(
+        &self,
+        equations: &Equations,
+        rows: &Range<u64>,
+        data: &[&Segments],
+    ) -> Vec<Store> {
+        let length = bytes(rows.end - rows.start);
+        let wanted = |slot: usize| self.member(slot).is_some().then(|| Buf::alloc(length));
+        let (mut p, mut q) = (wanted(equations.p), equations.q.and_then(wanted));
         equations.generate(
-            &data,
+            data,
             p.as_mut().map(Buf::as_mut_slice),
             q.as_mut().map(Buf::as_mut_slice),
         );
-        stores_of(equations, &interval.rows, p, q)
+        parity_stores(equations, rows, p, q)
     }
 }
 
@@ -300,20 +341,8 @@ fn modified(equations: &Equations, interval: &Interval, mut old: Vec<Option<Buf>
         let (p, q) = (p.as_mut().map(Buf::as_mut_slice), q.as_mut().map(Buf::as_mut_slice));
         equations.update(index, before.as_slice(), new, p, q);
     }
-    stores_of(equations, &interval.rows, p, q)
+    parity_stores(equations, &interval.rows, p, q)
 }
 
-fn stores_of(
-    equations: &Equations,
-    rows: &Range<u64>,
-    p: Option<Buf>,
-    q: Option<Buf>,
-) -> Vec<Store> {
-    let store = |slot: usize, data: Buf| Store { slot, rows: rows.clone(), data: data.into() };
-    let p = p.map(|data| store(equations.p, data));
-    let q = equations.q.zip(q).map(|(slot, data)| store(slot, data));
-    p.into_iter().chain(q).collect()
-}
-
-/// Whole stripes of one request that are written at once.
-pub(super) const STRIPES_AT_ONCE: usize = 64;
+/// Bytes of whole stripes that become one request to each member.
+const RUN_BYTES: u64 = 4 << 20;

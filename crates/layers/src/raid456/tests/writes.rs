@@ -1,6 +1,7 @@
 //! What a write reads, stores and leaves when members are missing.
 
 use super::*;
+use crate::array::testing::Entry;
 
 #[test]
 fn a_write_of_whole_stripes_reads_nothing() {
@@ -8,6 +9,12 @@ fn a_write_of_whole_stripes_reads_nothing() {
         let bench = Bench::raid6(true);
         let content = bench.fill().await;
         assert_eq!(bench.reads(), 0);
+        // Stripes that follow each other are one request to each member.
+        let is_data = |entry: &&Entry| match entry {
+            Entry::Write { sector, .. } => sector.0 >= DATA_OFFSET,
+            Entry::Flush { .. } => false,
+        };
+        assert_eq!(bench.rig.log.borrow().iter().filter(is_data).count(), 5);
         assert!(bench.parity_is_true());
         assert_eq!(bench.read(0, bench.sectors()).await.unwrap(), content);
         assert_eq!(bench.raid.cached_bytes(), 0);
@@ -44,11 +51,7 @@ fn a_small_write_reads_only_its_own_columns() {
         let written: usize = entries
             .iter()
             .map(|entry| match entry {
-                crate::array::testing::Entry::Write { sector, bytes, .. }
-                    if sector.0 >= DATA_OFFSET =>
-                {
-                    bytes.len()
-                }
+                Entry::Write { sector, bytes, .. } if sector.0 >= DATA_OFFSET => bytes.len(),
                 _ => 0,
             })
             .sum();
@@ -88,8 +91,8 @@ fn a_write_through_is_on_the_members_when_it_completes() {
         assert_eq!(bench.rig.disks[disk].sector(place), new[..512]);
         let log = bench.rig.log.borrow();
         let durable = log.iter().all(|entry| match entry {
-            crate::array::testing::Entry::Write { fua, .. } => *fua,
-            crate::array::testing::Entry::Flush { .. } => true,
+            Entry::Write { fua, .. } => *fua,
+            Entry::Flush { .. } => true,
         });
         assert!(durable && bench.parity_is_true());
     });
