@@ -59,12 +59,12 @@ impl Kind {
                 command.args(["serve", "--stack", &format!("file:{}", raw()?.display())]);
             }
             Self::Integrity => {
-                let members = create(place, 1, size_mib + size_mib / 8 + 32, "none")?;
+                let members = create(place, 1, size_mib + size_mib / 32 + 80, "none")?;
                 command = place.steadfast();
                 command.arg("serve").args(members);
             }
             Self::Raid6 => {
-                let members = create(place, 6, size_mib / 4 + size_mib / 32 + 32, "6")?;
+                let members = create(place, 6, size_mib / 4 + size_mib / 32 + 80, "6")?;
                 command = place.steadfast();
                 command.arg("serve").args(members);
             }
@@ -91,7 +91,8 @@ impl Kind {
     }
 }
 
-/// New members for a volume of at least the measured size.
+/// New members for a volume of at least the measured size, with the journal that a member of 8 GiB
+/// or more gets by default: small members get small ones, which would be measured instead.
 fn create(place: &Place, count: usize, mib: u64, level: &str) -> anyhow::Result<Vec<PathBuf>> {
     let members: Vec<_> =
         (0..count).map(|index| place.path(&format!("{level}-{index}.img"))).collect();
@@ -103,6 +104,7 @@ fn create(place: &Place, count: usize, mib: u64, level: &str) -> anyhow::Result<
     }
     let mut create = place.steadfast();
     create.arg("create").args(&members).args(["--level", level, "--size", &format!("{mib}M")]);
+    create.args(["--journal-size", "64M"]);
     place.output(&mut create)?;
     Ok(members)
 }
