@@ -50,9 +50,15 @@ impl Server {
     /// Writes and verifies.
     fn load(&self, arguments: &[&str]) {
         let mut fio = Command::new("fio");
-        fio.args(["--name=load", "--ioengine=nbd", "--verify=crc32c", "--eta=never"])
-            .arg(format!("--uri={}", self.uri))
-            .args(arguments);
+        fio.args([
+            "--name=load",
+            "--ioengine=nbd",
+            "--verify=crc32c",
+            "--eta=never",
+            "--verify_state_save=0",
+        ])
+        .arg(format!("--uri={}", self.uri))
+        .args(arguments);
         succeed(&mut fio);
     }
 
