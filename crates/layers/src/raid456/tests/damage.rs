@@ -145,6 +145,9 @@ fn a_lost_block_is_readable_again_when_it_is_written_whole_and_no_sooner() {
         bench.device.flush().await.unwrap();
         assert_eq!(bench.read(a, 1).await.unwrap(), pattern(41, a, 1));
         bench.read(b, 1).await.unwrap_err();
+        // Nor does the array call itself clean when it is idle.
+        runtime::sleep(std::time::Duration::from_secs(2)).await;
+        assert_ne!(bench.rig.superblock(0).resync(), ResyncOffset::Clean);
         // Neither closing nor a resync makes it come back, and the array knows that it is not clean.
         let bench = bench.reopen(&ALL[..4]).await;
         assert!(bench.raid.resynced().is_some());
