@@ -9,7 +9,7 @@ use crate::oracle::{Oracle, Violation};
 use crate::power::{Survival, settle, survivals};
 use crate::rng::{Rng, mix};
 use crate::scenario::{Scenario, all};
-use crate::workload::{Harm, Places, Profile, afterlife, damage, life, profiles};
+use crate::workload::{Harm, Places, Profile, afterlife, damage, life, profiles, tricks};
 use std::fmt;
 use std::rc::Rc;
 
@@ -180,6 +180,12 @@ impl<'a> Explorer<'a> {
         if profile == Profile::Cuts {
             return self.cuts(rng, first, &places);
         }
+        if profile == Profile::Tricks {
+            self.honest = self.scenario.redundancy == 0;
+            let victims = 1 + rng.index(self.scenario.redundancy.max(1));
+            tricks(rng, self.scenario, victims, &mut first);
+            return self.tricks(rng, first, &places);
+        }
         let victims = match profile {
             Profile::Within => 1 + rng.index(self.scenario.redundancy),
             _ => 1 + rng.index(self.scenario.members),
@@ -223,6 +229,22 @@ impl<'a> Explorer<'a> {
             start = closed(&outcome.end);
         }
         Ok(())
+    }
+
+    /// Nobody was told of what went wrong; it is found when it is read, at the latest after opening
+    /// again, and without anybody missing.
+    fn tricks(
+        &mut self,
+        rng: &mut Rng,
+        mut first: Life,
+        places: &Places,
+    ) -> Result<(), Box<Failure>> {
+        first.steps.push(Step::Settle);
+        first.steps.extend(places.reads());
+        let mut lives = vec![first];
+        let outcome = self.live(fresh(self.scenario, self.seed), &lives, Watch::Nothing)?;
+        lives.push(afterlife(rng, self.scenario, places));
+        self.live(closed(&outcome.end), &lives, Watch::Nothing).map(drop)
     }
 
     fn cuts(&mut self, rng: &mut Rng, first: Life, places: &Places) -> Result<(), Box<Failure>> {

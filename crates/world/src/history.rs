@@ -18,6 +18,7 @@
 //! close
 //! ```
 
+use crate::disk::Trick;
 use crate::power::Survival;
 use std::fmt;
 use std::str::FromStr;
@@ -88,6 +89,15 @@ pub enum Step {
         /// The disk.
         disk: usize,
     },
+    /// Play a trick on a write of a disk.
+    Trick {
+        /// The disk.
+        disk: usize,
+        /// Which write from now, the next being 0.
+        nth: u64,
+        /// What happens to it.
+        trick: Trick,
+    },
     /// Make a disk a thousand times slower.
     Slow {
         /// The disk.
@@ -154,6 +164,13 @@ impl fmt::Display for Step {
             Self::Spoil { disk, sector } => write!(f, "spoil {disk} {sector}"),
             Self::Gone { disk } => write!(f, "gone {disk}"),
             Self::Slow { disk } => write!(f, "slow {disk}"),
+            Self::Trick { disk, nth, trick: Trick::Lose } => write!(f, "lose {disk} {nth}"),
+            Self::Trick { disk, nth, trick: Trick::Misdirect(by) } => {
+                write!(f, "misdirect {disk} {nth} {by}")
+            }
+            Self::Trick { disk, nth, trick: Trick::Tear(kept) } => {
+                write!(f, "tear {disk} {nth} {kept}")
+            }
         }
     }
 }
@@ -249,6 +266,15 @@ fn step(verb: &str, rest: &[&str]) -> Result<Step, String> {
             byte: number(byte)?,
             mask: number(mask)?,
         },
+        ("lose", [disk, nth]) => {
+            Step::Trick { disk: number(disk)?, nth: number(nth)?, trick: Trick::Lose }
+        }
+        ("misdirect" | "tear", [disk, nth, sectors]) => {
+            let sectors = number(sectors)?;
+            let trick =
+                if verb == "tear" { Trick::Tear(sectors) } else { Trick::Misdirect(sectors) };
+            Step::Trick { disk: number(disk)?, nth: number(nth)?, trick }
+        }
         (verb, [block, blocks]) => {
             let (block, blocks) = (number(block)?, number(blocks)?);
             match verb {
@@ -273,10 +299,10 @@ mod tests {
     fn a_history_survives_being_written_down() {
         let text = "scenario x\nseed 2a\nhonest\nlife 4\nmissing 1\nwrite 3 2\nfua 9 1\nzero 1 1\n\
                     unmap 1 1\ndiscard 0 4\nread 0 16\nflush\nwait 50\nsettle\nscrub\n\
-                    flip 0 812 17 40\nspoil 1 3\ngone 1\nslow 0\ncut 14 mask:3\nlife 1\nclose\n";
+                    flip 0 812 17 40\nspoil 1 3\ngone 1\nslow 0\nlose 0 1\nmisdirect 0 1 8\ntear 1 0 3\ncut 14 mask:3\nlife 1\nclose\n";
         let history: History = text.parse().unwrap();
         assert_eq!(history.to_string(), text);
-        assert_eq!((history.lives.len(), history.lives[0].steps.len()), (2, 14));
+        assert_eq!((history.lives.len(), history.lives[0].steps.len()), (2, 17));
     }
 
     #[test]

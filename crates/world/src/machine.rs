@@ -10,7 +10,7 @@ use crate::scenario::{Scenario, Volume};
 use crate::schedule::SimDriver;
 use bio::{Bio, Buf, Device, Events, Finding, IoError, Op, ScrubMode};
 use runtime::{Executor, Semaphore};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -79,13 +79,15 @@ pub fn live(
     let power = Power::new(&driver);
     let disks: Rc<[Rc<SimDisk>]> = scenario.disks(&power, start.images).into();
     let oracle = Rc::new(RefCell::new(start.oracle));
+    if !life.missing.is_empty() {
+        oracle.borrow_mut().harm();
+    }
     let points = Rc::new(RefCell::new(Vec::new()));
     observe(&power, &disks, &oracle, &points, watch);
     let run = Run {
         disks: Rc::clone(&disks),
         oracle: Rc::clone(&oracle),
         honest,
-        harmed: Cell::new(!life.missing.is_empty()),
         violation: RefCell::default(),
     };
     let run = Rc::new(run);
@@ -169,8 +171,6 @@ struct Run {
     disks: Rc<[Rc<SimDisk>]>,
     oracle: Rc<RefCell<Oracle>>,
     honest: bool,
-    /// Damage was done, so that a scrub may find something.
-    harmed: Cell<bool>,
     violation: RefCell<Option<Violation>>,
 }
 
@@ -203,6 +203,9 @@ impl Run {
                     self.harm(|| self.disks[disk].spoil(sector, false));
                 }
                 Step::Gone { disk } => self.harm(|| self.disks[disk].set_gone(true)),
+                Step::Trick { disk, nth, trick } => {
+                    self.harm(|| self.disks[disk].play(nth, trick));
+                }
                 Step::Slow { disk } => self.disks[disk].set_slow(true),
                 request => {
                     let (run, device) = (Rc::clone(&self), volume.device.clone());
@@ -225,7 +228,7 @@ impl Run {
     }
 
     fn harm(&self, harm: impl FnOnce()) {
-        self.harmed.set(true);
+        self.oracle.borrow_mut().harm();
         harm();
     }
 
@@ -324,7 +327,7 @@ impl Run {
                 for (finding, member, extent) in scrub.scrub(step, mode).await.found {
                     let excused = match finding {
                         Finding::Resynced => pass == 0,
-                        Finding::Healed => pass == 0 && self.harmed.get(),
+                        Finding::Healed => pass == 0 && self.oracle.borrow().is_harmed(),
                         _ => false,
                     };
                     if !excused && !self.honest {

@@ -26,6 +26,7 @@ pub struct Oracle {
     written: BTreeMap<u64, Vec<Entry>>,
     clock: u64,
     version: u64,
+    harmed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +122,26 @@ impl Oracle {
     /// A volume of `blocks` blocks, all zero and durable.
     #[must_use]
     pub fn new(seed: u64, blocks: u64, block_bytes: usize) -> Self {
-        Self { seed, block_bytes, blocks, written: BTreeMap::new(), clock: 1, version: 0 }
+        Self {
+            seed,
+            block_bytes,
+            blocks,
+            written: BTreeMap::new(),
+            clock: 1,
+            version: 0,
+            harmed: false,
+        }
+    }
+
+    /// Members were damaged: from now on a scrub may find something.
+    pub fn harm(&mut self) {
+        self.harmed = true;
+    }
+
+    /// Whether members were ever damaged.
+    #[must_use]
+    pub fn is_harmed(&self) -> bool {
+        self.harmed
     }
 
     /// How many blocks there are.

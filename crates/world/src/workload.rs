@@ -3,6 +3,7 @@
 //! Small volumes, few blocks, much overlap: most bugs need two requests at the same place and a cut
 //! between them.
 
+use crate::disk::Trick;
 use crate::history::{End, Life, Step};
 use crate::rng::Rng;
 use crate::scenario::Scenario;
@@ -14,6 +15,9 @@ pub enum Profile {
     Cuts,
     /// Damage within redundancy, or members missing within it, and no cuts: every byte is right.
     Within,
+    /// Members that acknowledge writes and lose, tear or misdirect them, no cuts: every byte is right
+    /// where there is redundancy, and else right or an error.
+    Tricks,
     /// Anything: errors are allowed, wrong bytes are not.
     Beyond,
 }
@@ -29,7 +33,7 @@ pub fn profiles(scenario: &Scenario) -> Vec<Profile> {
         profiles.push(Profile::Within);
     }
     if scenario.verified {
-        profiles.push(Profile::Beyond);
+        profiles.extend([Profile::Tricks, Profile::Beyond]);
     }
     profiles
 }
@@ -163,6 +167,21 @@ pub fn damage(rng: &mut Rng, scenario: &Scenario, harm: &Harm, life: &mut Life) 
             }
             _ => (0..=rng.below(3)).for_each(|_| damage_run(rng, scenario, harm, disk, life)),
         }
+    }
+}
+
+/// Plays a trick on one write of each victim. One only: two could take a block and its tag.
+pub fn tricks(rng: &mut Rng, scenario: &Scenario, victims: usize, life: &mut Life) {
+    let mut members: Vec<usize> = (0..scenario.members).collect();
+    rng.shuffle(&mut members);
+    for &disk in members.iter().take(victims) {
+        let trick = match rng.below(3) {
+            0 => Trick::Lose,
+            1 => Trick::Misdirect(scenario.member_block.sectors() * (1 + rng.below(64))),
+            _ => Trick::Tear(scenario.member_block.sectors() * rng.below(8)),
+        };
+        let nth = rng.below(12);
+        insert(rng, life, Step::Trick { disk, nth, trick });
     }
 }
 

@@ -401,6 +401,8 @@ impl Array {
         self.settle().await?;
         if self.counters_changed.get() {
             let _lock = self.lock.acquire(1).await;
+            // What was healed on an array that was never dirty is in the members' caches still.
+            self.flush_members().await?;
             self.round(self.rounds.on_disk()).await?;
         }
         Ok(())

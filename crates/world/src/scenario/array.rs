@@ -11,11 +11,21 @@ use layers::array::{Array, Found, Options};
 use layers::integrity::Integrity;
 use layers::linear::Linear;
 use layers::raid1::Raid1;
+use layers::raid456::{self, Raid456};
 use std::rc::Rc;
 use units::{BlockSize, SECTOR, Sector, usize_of};
 
 pub(super) fn all() -> Vec<Scenario> {
-    let mirror = |count| Shape { level: Level::Raid1, count, chunk_sectors: 0, tagged: None };
+    let mirror = |count| Shape {
+        level: Level::Raid1,
+        count,
+        chunk_sectors: 0,
+        tagged: None,
+        cache_bytes: 0,
+    };
+    let parity =
+        |level, count| Shape { level, chunk_sectors: 8, cache_bytes: 256 << 10, ..mirror(count) };
+    let tight = |shape| Shape { cache_bytes: 8192, ..shape };
     let tagged = |shape| Shape { tagged: Some(TAGGED_512), ..shape };
     vec![
         mirror(2).scenario("raid1-2"),
@@ -23,6 +33,17 @@ pub(super) fn all() -> Vec<Scenario> {
         tagged(mirror(2)).scenario("raid1-2-integrity"),
         tagged(mirror(3)).scenario("raid1-3-integrity"),
         Shape { tagged: Some(TAGGED_4096), ..mirror(2) }.scenario("raid1-2-integrity-4096"),
+        parity(Level::Raid4, 3).scenario("raid4-3"),
+        parity(Level::Raid5, 3).scenario("raid5-3"),
+        tight(parity(Level::Raid5, 4)).scenario("raid5-4-tight"),
+        parity(Level::Raid6, 4).scenario("raid6-4"),
+        tight(parity(Level::Raid6, 5)).scenario("raid6-5-tight"),
+        tagged(parity(Level::Raid5, 3)).scenario("raid5-3-integrity"),
+        tagged(tight(parity(Level::Raid5, 4))).scenario("raid5-4-integrity-tight"),
+        tagged(parity(Level::Raid6, 4)).scenario("raid6-4-integrity"),
+        tagged(tight(parity(Level::Raid6, 5))).scenario("raid6-5-integrity-tight"),
+        Shape { tagged: Some(TAGGED_4096), ..parity(Level::Raid5, 3) }
+            .scenario("raid5-3-integrity-4096"),
     ]
 }
 
@@ -33,6 +54,8 @@ struct Shape {
     count: u8,
     chunk_sectors: u32,
     tagged: Option<Tagged>,
+    /// Memory for parts of stripes; the smallest makes writers wait.
+    cache_bytes: usize,
 }
 
 /// Where the data of each member begins: behind superblock and bad block log.
@@ -152,7 +175,7 @@ impl Shape {
         };
         let array = Array::new(assembly.slots.len(), found, Some(&freshest), options);
         let layers = present.into_iter().filter_map(|member| member.layer).collect();
-        self.start(array, layers)
+        self.start(array, &freshest, layers)
     }
 
     async fn open_member(
@@ -176,20 +199,44 @@ impl Shape {
         Ok(Present { index, top, layer, superblock })
     }
 
-    fn start(self, array: Rc<Array>, layers: Vec<Rc<Integrity>>) -> Result<Volume, String> {
-        let raid = Raid1::new(array).map_err(|error| error.to_string())?;
-        raid.start();
-        let scrub: Rc<dyn Scrub> = raid.clone();
-        let device = raid.device();
-        let close = Box::new(move || -> LocalFuture<'static, IoResult> {
-            Box::pin(async move {
-                let array = raid.close().await;
-                close_members(layers).await?;
-                array
-            })
-        });
-        Ok(Volume { device, scrub: Some(scrub), close })
+    fn start(
+        self,
+        array: Rc<Array>,
+        freshest: &Superblock,
+        layers: Vec<Rc<Integrity>>,
+    ) -> Result<Volume, String> {
+        if self.level == Level::Raid1 {
+            let raid = Raid1::new(array).map_err(|error| error.to_string())?;
+            raid.start();
+            let (scrub, device) = (Rc::clone(&raid), raid.device());
+            return Ok(volume(device, scrub, layers, async move { raid.close().await }));
+        }
+        let geometry = freshest.geometry().ok_or("no geometry")?.map_err(|e| e.to_string())?;
+        let member_sectors = freshest.size();
+        let cache_bytes = self.cache_bytes;
+        let options = raid456::Options { geometry, member_sectors, force: false, cache_bytes };
+        let raid = Raid456::new(&array, &options).map_err(|error| error.to_string())?;
+        raid.start_resync();
+        let raid = Rc::new(raid);
+        let (scrub, device) = (Rc::clone(&raid), Device::shared(Rc::clone(&raid)));
+        Ok(volume(device, scrub, layers, async move { raid.close().await }))
     }
+}
+
+fn volume(
+    device: Device,
+    scrub: Rc<dyn Scrub>,
+    layers: Vec<Rc<Integrity>>,
+    raid: impl Future<Output = IoResult> + 'static,
+) -> Volume {
+    let close = Box::new(move || -> LocalFuture<'static, IoResult> {
+        Box::pin(async move {
+            let array = raid.await;
+            close_members(layers).await?;
+            array
+        })
+    });
+    Volume { device, scrub: Some(scrub), close }
 }
 
 /// A member that could be opened.
