@@ -177,9 +177,20 @@ async fn repair_md(
         member.md = MdFound::Sound { superblock: Box::new(superblock), repaired: true };
     } else if let MdFound::Problem(MdProblem::Unreadable { .. }) = member.md
         && peers.is_empty()
+        && !resembles_md(&raw)
     {
         // A block of data that is damaged, and nothing that says it ever was a superblock.
         member.md = MdFound::None;
     }
     Ok(())
 }
+
+/// Whether `bytes` start like a superblock of metadata 1.x, but for a few bits. What is damaged and
+/// no superblock does so about once in 2^32 times.
+fn resembles_md(bytes: &[u8]) -> bool {
+    let differing = bytes.iter().zip(MD_START).map(|(found, known)| (found ^ known).count_ones());
+    bytes.len() >= MD_START.len() && differing.sum::<u32>() <= 8
+}
+
+/// Magic and major version (the md specification, section 2), as they lie there.
+const MD_START: [u8; 8] = *b"\xfc\x4e\x2b\xa9\x01\0\0\0";
