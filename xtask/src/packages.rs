@@ -135,7 +135,6 @@ const PACKAGES: &[Package] = &[
     program("e2fsprogs", "mkfs.ext4", "demo: a real file system to carry"),
     program("fio", "fio", "front: random writes that verify themselves; bench: load"),
     program("g++", "g++", "fuzz: libFuzzer is C++"),
-    program("gddrescue", "ddrescue", "export: the map file must be one that ddrescue reads"),
     ISA_L,
     program("libnbd-bin", "nbdinfo", "front: nbdinfo and nbdcopy as clients"),
     program("mdadm", "mdadm", "mdadm --examine must accept what we create"),
