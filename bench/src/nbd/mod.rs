@@ -18,6 +18,7 @@ mod server;
 use crate::measure::median;
 use crate::row::{Row, note};
 use crate::settings::Settings;
+use anyhow::Context;
 use load::LOADS;
 use place::Place;
 use server::{Kind, Server};
@@ -68,6 +69,7 @@ impl Comparison {
         let ours = Server::start(self.ours, place)?.expect("ours was built just now");
         let mut rows = Vec::new();
         for load in wanted {
+            let name = format!("{subject}, {}", load.name);
             let (mut our_rates, mut peer_rates) = (Vec::new(), Vec::new());
             for round in 0..settings.rounds {
                 let mut sides = [(&ours, &mut our_rates), (&peer, &mut peer_rates)];
@@ -76,11 +78,12 @@ impl Comparison {
                     sides.reverse();
                 }
                 for (server, rates) in sides {
-                    rates.push(load.run(server, place)?);
+                    let rate = load.run(server, place);
+                    rates.push(rate.with_context(|| format!("{name}\n{}", server.log()))?);
                 }
             }
             let (ours, peer) = (median(our_rates), median(peer_rates));
-            let name = format!("{subject}, {}", load.name);
+            note(&format!("{name}: {ours:.1} beside {peer:.1} {}", load.unit));
             rows.push(Row::new(name, ours, (self.peer.name(), Some(peer)), load.unit));
         }
         Ok(rows)

@@ -138,9 +138,8 @@ impl Server {
         place: &Place,
     ) -> anyhow::Result<Option<Self>> {
         place.show(&command);
-        let log = socket.with_extension("log");
         let start = Instant::now();
-        let output = File::create(&log)?;
+        let output = File::create(socket.with_extension("log"))?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = match command.spawn() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -149,7 +148,7 @@ impl Server {
         let mut server = Self { child, socket, bytes: 0, startup: Duration::ZERO };
         while UnixStream::connect(&server.socket).is_err() {
             if server.child.try_wait()?.is_some() || start.elapsed() > PATIENCE {
-                bail!("{command:?} serves nobody: {}", fs::read_to_string(log)?);
+                bail!("{command:?} serves nobody: {}", server.log());
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -163,6 +162,12 @@ impl Server {
     /// What clients are given.
     pub(super) fn uri(&self) -> String {
         format!("nbd+unix:///?socket={}", self.socket.display())
+    }
+
+    /// What it has said.
+    pub(super) fn log(&self) -> String {
+        let log = fs::read_to_string(self.socket.with_extension("log"));
+        log.unwrap_or_else(|error| error.to_string())
     }
 
     /// Where it listens.
