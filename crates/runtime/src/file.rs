@@ -141,8 +141,8 @@ impl File {
             if let Some(user) = in_use {
                 return Err(OpenError::Locked(Holder::Kernel(user)));
             }
-            if !lock::try_lock(&file, options.write)? {
-                return Err(OpenError::Locked(lock::holder(&metadata)));
+            if let Some(holder) = lock::lock(&file, options.write, &metadata)? {
+                return Err(OpenError::Locked(holder));
             }
         }
         let fd = OwnedFd::from(file);

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Who has what we wanted.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -41,8 +42,33 @@ impl fmt::Display for Holder {
     }
 }
 
+/// Locks all of the file's bytes, for writing or for reading; whoever forbids it, if somebody does.
+///
+/// Requests that a process had in flight when it was killed are finished by the kernel after the
+/// process is gone, and hold its lock until then: so that the next one neither reads nor writes in
+/// between. A lock that belongs to nobody to be seen is therefore waited for, a moment.
+pub(crate) fn lock(
+    file: impl AsFd,
+    write: bool,
+    metadata: &Metadata,
+) -> io::Result<Option<Holder>> {
+    let begun = Instant::now();
+    while !try_lock(file.as_fd(), write)? {
+        let holder = holder(metadata);
+        if holder != Holder::Unknown || begun.elapsed() > GRACE {
+            return Ok(Some(holder));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(None)
+}
+
+/// How long a lock is waited for whose holder is gone.
+const GRACE: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(5);
+
 /// Locks all of the file's bytes, for writing or for reading; false if somebody's lock forbids it.
-pub(crate) fn try_lock(file: impl AsFd, write: bool) -> io::Result<bool> {
+fn try_lock(file: impl AsFd, write: bool) -> io::Result<bool> {
     let kind = if write { libc::F_WRLCK } else { libc::F_RDLCK };
     let short = |number: i32| libc::c_short::try_from(number).expect("a small constant");
     let range = libc::flock {

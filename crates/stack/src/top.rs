@@ -13,13 +13,15 @@ use std::rc::Rc;
 pub(crate) struct Top {
     pub device: Device,
     pub scrub: Option<Rc<dyn Scrub>>,
+    resyncing: Box<dyn Fn() -> bool>,
     close: Box<dyn Fn() -> LocalFuture<'static, IoResult>>,
 }
 
 impl Top {
     /// A device without anything to check or to close.
     pub fn plain(device: Device) -> Self {
-        Self { device, scrub: None, close: Box::new(|| Box::pin(async { Ok(()) })) }
+        let close = Box::new(|| -> LocalFuture<'static, IoResult> { Box::pin(async { Ok(()) }) });
+        Self { device, scrub: None, resyncing: Box::new(|| false), close }
     }
 
     /// A single dm-integrity volume. It is closed as every member's is.
@@ -39,11 +41,13 @@ impl Top {
             let layer = Raid1::new(Rc::clone(array)).map_err(|error| refuse(error.to_string()))?;
             layer.start();
             let (device, scrub) = (layer.device(), Rc::clone(&layer) as Rc<dyn Scrub>);
+            let mirror = Rc::clone(&layer);
+            let resyncing = Box::new(move || mirror.is_resyncing());
             let close = move || -> LocalFuture<'static, IoResult> {
                 let layer = Rc::clone(&layer);
                 Box::pin(async move { layer.close().await })
             };
-            return Ok(Self { device, scrub: Some(scrub), close: Box::new(close) });
+            return Ok(Self { device, scrub: Some(scrub), resyncing, close: Box::new(close) });
         };
         let geometry = geometry.map_err(|error| refuse(error.to_string()))?;
         let options =
@@ -54,11 +58,18 @@ impl Top {
             layer.start_resync();
         }
         let (device, scrub) = (Device::shared(Rc::clone(&layer)), Rc::clone(&layer));
+        let parity = Rc::clone(&layer);
+        let resyncing = Box::new(move || parity.is_resyncing());
         let close = move || -> LocalFuture<'static, IoResult> {
             let layer = Rc::clone(&layer);
             Box::pin(async move { layer.close().await })
         };
-        Ok(Self { device, scrub: Some(scrub), close: Box::new(close) })
+        Ok(Self { device, scrub: Some(scrub), resyncing, close: Box::new(close) })
+    }
+
+    /// Whether redundancy is being made true in the background.
+    pub fn is_resyncing(&self) -> bool {
+        (self.resyncing)()
     }
 
     /// Leaves the array as it should be left.

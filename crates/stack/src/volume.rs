@@ -14,6 +14,7 @@ use md::superblock::{ResyncOffset, Superblock};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// An open volume. One that is open for writing must be [closed](Self::close): dropped, it is left
 /// as after a crash.
@@ -318,18 +319,39 @@ impl Volume {
             integrity: part.integrity.as_ref().map(|part| part.algorithm.to_string()),
             problem: part.problem.clone(),
             corrected_sectors: superblock.map_or(0, Superblock::corrected_reads),
-            counters: self.log.counters(&part.name),
+            counters: self.counters(part),
         }
+    }
+
+    /// What was counted for a member. Without redundancy, what is damaged is lost.
+    fn counters(&self, part: &MemberPart) -> Counters {
+        let mut counters = self.log.counters(&part.name);
+        if self.array.is_none() {
+            let block = self.top.device.limits().logical_block.sectors();
+            counters.lost_sectors += counters.mismatches * block + counters.medium_errors;
+        }
+        counters
+    }
+
+    /// Sectors, of data or parity, that nothing could give back when they were read since it was
+    /// opened.
+    #[must_use]
+    pub fn lost_sectors(&self) -> u64 {
+        let members = self.members.iter().map(|part| self.counters(part).lost_sectors);
+        self.log.volume_counters().lost_sectors + members.sum::<u64>()
     }
 
     /// Reads the whole volume, or a part of it, past every cache; see [`scrub::run`]. The
     /// superblocks of all members are always looked at too.
     ///
+    /// A repairing walk through the whole of an array that was found dirty also waits for its
+    /// resync: only then is everything true that the superblocks will say.
+    ///
     /// A plain device has nothing to check: its summary is empty.
     pub async fn scrub(
         &self,
         options: &scrub::Options,
-        on_progress: impl FnMut(&scrub::Progress, &scrub::Summary) -> ControlFlow<()>,
+        mut on_progress: impl FnMut(&scrub::Progress, &scrub::Summary) -> ControlFlow<()>,
     ) -> scrub::Summary {
         debug_assert!(
             !self.read_only || options.mode == ScrubMode::Check,
@@ -337,8 +359,23 @@ impl Volume {
         );
         let Some(layer) = &self.top.scrub else { return scrub::Summary::new(options.list_max) };
         let superblocks = crate::superblocks::scrub(self, options.mode).await;
-        let mut summary = scrub::run(Rc::clone(layer), options, on_progress).await;
+        let mut last = None;
+        let mut summary = scrub::run(Rc::clone(layer), options, |progress, summary| {
+            last = Some(*progress);
+            on_progress(progress, summary)
+        })
+        .await;
         summary.add(superblocks);
+        let whole = options.mode == ScrubMode::Repair && options.range.is_none();
+        while let Some(progress) = last.filter(|_| whole && summary.stopped_at.is_none()) {
+            if !self.top.is_resyncing() {
+                break;
+            }
+            if on_progress(&progress, &summary).is_break() {
+                summary.stopped_at = Some(progress.total);
+            }
+            runtime::sleep(RESYNC_POLL).await;
+        }
         summary
     }
 
@@ -366,6 +403,9 @@ impl Volume {
         result
     }
 }
+
+/// How often a resync is asked whether it is done.
+const RESYNC_POLL: Duration = Duration::from_millis(5);
 
 fn place(members: &mut [MemberPart], decision: &ArrayDecision) {
     for &(slot, index) in &decision.in_sync {

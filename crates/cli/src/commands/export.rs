@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use stack::copy::{CopyProgress, ExportOptions, Exported, FileSink, Sink, StreamSink, export};
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
 use units::Sector;
@@ -64,9 +65,11 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
         let read_only = !arguments.heal || arguments.dry_run;
         let volume = arguments.volume.open(&told, read_only).await?;
         if arguments.dry_run {
-            let text = format!("would write {} and nothing else", arguments.to);
-            told.report.line(text);
-            told.report.object(json!({"dry_run": true, "writes": [{"file": arguments.to}]}));
+            let files: Vec<&str> =
+                [&arguments.to].into_iter().chain(&arguments.map).map(String::as_str).collect();
+            told.report.line(format!("would write {} and nothing else", files.join(" and ")));
+            let writes: Vec<Value> = files.iter().map(|file| json!({"file": file})).collect();
+            told.report.object(json!({"dry_run": true, "writes": writes}));
             let health = super::status::health(&volume.status());
             return close(volume, Ok(health)).await;
         }
@@ -83,17 +86,18 @@ async fn copy(
     arguments: &Arguments,
     options: &ExportOptions,
 ) -> Result<Exported, Failure> {
+    // All that can be refused is refused before a file is made or emptied.
+    let size = Sector(volume.device().limits().sectors).bytes();
+    let range = options.range(size)?;
     if let Some(map) = &arguments.map {
-        refuse_existing(map, arguments.yes)?;
+        refuse_map(map, arguments, volume)?;
     }
     let mut sink: Box<dyn Sink> = if arguments.to == "-" {
         Box::new(StreamSink::new(std::io::stdout().lock(), "standard output"))
     } else {
         Box::new(FileSink::create(Path::new(&arguments.to), arguments.yes, &volume.files())?)
     };
-    let size = Sector(volume.device().limits().sectors).bytes();
-    let total = options.length.unwrap_or_else(|| size.saturating_sub(options.offset));
-    let bar = context.report.progress("exporting", total);
+    let bar = context.report.progress("exporting", range.end - range.start);
     let on_progress = |progress: &CopyProgress| {
         bar.set(progress.done);
         context.go_on()
@@ -102,12 +106,21 @@ async fn copy(
     Ok(exported)
 }
 
-fn refuse_existing(path: &str, yes: bool) -> Result<(), Failure> {
-    if yes || !Path::new(path).exists() {
-        return Ok(());
+fn refuse_map(path: &str, arguments: &Arguments, volume: &stack::Volume) -> Result<(), Failure> {
+    let refused = |why: &str| Failure::new(Outcome::Refused, format!("{path}: {why}"));
+    let another = "choose another name for --map";
+    if path == arguments.to {
+        return Err(refused("is where the data goes").advise(another));
     }
-    Err(Failure::new(Outcome::Refused, format!("{path}: exists already"))
-        .advise("choose another name, or overwrite it with --yes"))
+    let Ok(existing) = std::fs::metadata(path) else { return Ok(()) };
+    if volume.files().contains(&(existing.dev(), existing.ino())) {
+        return Err(refused("is a member of the volume").advise(another));
+    }
+    if !arguments.yes {
+        let advice = "choose another name, or overwrite it with --yes";
+        return Err(refused("exists already").advise(advice));
+    }
+    Ok(())
 }
 
 fn tell(

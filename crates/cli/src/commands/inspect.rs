@@ -28,8 +28,11 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
     group_lines(&inspection).iter().for_each(|line| told.report.line(line));
     let outcome = outcome(&inspection);
     told.report.object(json!(inspection));
+    // Nothing was found that makes a volume: that is said where errors are read, too.
+    let problems = inspection.members.iter().map(|member| &member.problem);
+    let problems = problems.chain(inspection.groups.iter().map(|group| &group.problem));
     if let (Outcome::Failed | Outcome::Refused, Some(problem)) =
-        (outcome, inspection.members.iter().find_map(|member| member.problem.as_ref()))
+        (outcome, problems.flatten().next())
     {
         told.report.warn(problem);
     }

@@ -94,9 +94,9 @@ impl Arguments {
 
 /// Members from what a person typed.
 pub fn parse_members(names: &[String]) -> Result<Vec<Member>, Failure> {
-    let parse = |name: &String| {
-        Member::parse(name).map_err(|error| Failure::usage(format!("{name}: {error}")))
-    };
+    // The error names what was typed.
+    let parse =
+        |name: &String| Member::parse(name).map_err(|error| Failure::usage(error.to_string()));
     names.iter().map(parse).collect()
 }
 

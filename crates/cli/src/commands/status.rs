@@ -26,8 +26,7 @@ pub fn health(status: &VolumeStatus) -> Outcome {
 
 /// The volume's health with what was lost in the volume as a whole.
 pub fn health_of(volume: &Volume) -> Outcome {
-    let lost = volume.log().volume_counters().lost_sectors > 0;
-    if lost { Outcome::DataLost } else { health(&volume.status()) }
+    if volume.lost_sectors() > 0 { Outcome::DataLost } else { health(&volume.status()) }
 }
 
 /// Shows it.
@@ -73,7 +72,10 @@ pub fn served_answer(answer: &Value) -> Result<(Value, Outcome), Failure> {
 pub fn object(volume: &Volume, spelled: &str) -> Value {
     let status = volume.status();
     let mut object = json!(status);
-    let (state, why) = state(&status);
+    let (mut state, why) = state(&status);
+    if volume.lost_sectors() > 0 {
+        state = "damaged: some data cannot be read";
+    }
     object["state"] = json!(state);
     object["why"] = json!(why);
     object["action"] = json!(action(volume, &status, spelled));
@@ -88,8 +90,7 @@ pub fn object(volume: &Volume, spelled: &str) -> Value {
             line["lost_sectors"] = json!(counters.lost_sectors);
         }
     }
-    let lost = volume.log().volume_counters().lost_sectors;
-    object["lost_sectors"] = json!(lost);
+    object["lost_sectors"] = json!(volume.lost_sectors());
     object["events"] =
         volume.log().last().iter().map(|event| Value::String(event.to_string())).collect();
     object
@@ -132,6 +133,12 @@ fn state(status: &VolumeStatus) -> (&'static str, Vec<String>) {
 
 /// What to do next: a command where there is one.
 fn action(volume: &Volume, status: &VolumeStatus, spelled: &str) -> String {
+    if volume.lost_sectors() > 0 {
+        return format!(
+            "steadfast scrub --check {spelled}   (lists what is lost; write it again, whole, from \
+             a copy)"
+        );
+    }
     if volume.is_read_only() && status.synced_below.is_some() {
         return format!("steadfast scrub {spelled}   (makes redundancy true again)");
     }
@@ -197,7 +204,7 @@ pub fn lines(object: &Value) -> Vec<String> {
     let lost = object["lost_sectors"].as_u64().unwrap_or_default();
     lines.push(match lost {
         0 => "data     no errors known since it was opened".to_owned(),
-        lost => format!("data     {lost} sectors were asked for and could not be given"),
+        lost => format!("data     {lost} sectors, of data or parity, could not be given back"),
     });
     lines
 }

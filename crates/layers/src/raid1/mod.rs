@@ -138,6 +138,12 @@ impl Raid1 {
         Inner::start_resync(&self.inner);
     }
 
+    /// Whether copies are being made to agree.
+    #[must_use]
+    pub fn is_resyncing(&self) -> bool {
+        self.inner.resyncing.get()
+    }
+
     /// Makes copies agree that a crash may have left different; waits for it.
     ///
     /// # Errors

@@ -278,6 +278,12 @@ impl Raid456 {
         resync::start(&self.inner);
     }
 
+    /// Whether that task runs.
+    #[must_use]
+    pub fn is_resyncing(&self) -> bool {
+        self.inner.resyncing.get()
+    }
+
     /// One step of that, a few MiB: false when there is nothing more to do, or a member missing.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use crate::mapfile::{Map, Status};
 use bio::{Buf, Device, IoError, IoErrorKind};
 use runtime::JoinHandle;
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use units::{SECTOR, Sector, u64_of, usize_of};
 
 /// Which part of a volume to copy out; bytes.
@@ -15,6 +15,20 @@ pub struct ExportOptions {
     pub offset: u64,
     /// How many; none: up to the volume's end.
     pub length: Option<u64>,
+}
+
+impl ExportOptions {
+    /// First byte, and the byte behind the last, in a volume of `size` bytes.
+    ///
+    /// # Errors
+    /// [`CopyError::Range`].
+    pub fn range(&self, size: u64) -> Result<Range<u64>, CopyError> {
+        let offset = self.offset;
+        let length = self.length.unwrap_or_else(|| size.saturating_sub(offset));
+        let end = offset.checked_add(length).filter(|&end| end <= size && offset <= size);
+        let wrong = CopyError::Range { offset, end: offset.saturating_add(length), size };
+        end.map(|end| offset..end).ok_or(wrong)
+    }
 }
 
 /// What was copied out.
@@ -38,12 +52,8 @@ pub async fn export(
     mut on_progress: impl FnMut(&CopyProgress) -> ControlFlow<()>,
 ) -> Result<Exported, CopyError> {
     let size = Sector(device.limits().sectors).bytes();
-    let offset = options.offset;
-    let length = options.length.unwrap_or_else(|| size.saturating_sub(offset));
-    let end = offset
-        .checked_add(length)
-        .filter(|&end| end <= size && offset <= size)
-        .ok_or(CopyError::Range { offset, end: offset.saturating_add(length), size })?;
+    let Range { start: offset, end } = options.range(size)?;
+    let length = end - offset;
     let mut map = Map::from(offset);
     let mut reads: VecDeque<JoinHandle<Result<Vec<Piece>, IoError>>> = VecDeque::new();
     let (mut upcoming, mut stopped) = (offset, false);
@@ -110,7 +120,7 @@ impl Piece {
 }
 
 /// Reads bytes `range`, around every block that cannot be read.
-async fn read_chunk(device: &Device, range: std::ops::Range<u64>) -> Result<Vec<Piece>, IoError> {
+async fn read_chunk(device: &Device, range: Range<u64>) -> Result<Vec<Piece>, IoError> {
     let block = device.limits().logical_block;
     let block_bytes = u64_of(block.bytes());
     let first = range.start / block_bytes * block.sectors();
@@ -149,7 +159,7 @@ async fn read_chunk(device: &Device, range: std::ops::Range<u64>) -> Result<Vec<
 }
 
 /// The part of `buf`, read from sector `at`, that lies in the byte range asked for.
-fn cut(buf: Buf, at: u64, range: &std::ops::Range<u64>) -> Buf {
+fn cut(buf: Buf, at: u64, range: &Range<u64>) -> Buf {
     let start = at * SECTOR;
     let end = start + u64_of(buf.len());
     if start >= range.start && end <= range.end {

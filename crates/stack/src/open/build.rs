@@ -26,7 +26,9 @@ pub(super) async fn build(
         Decision::Single => vec![0],
         Decision::Array(array) => array.in_sync.iter().map(|&(_, index)| index).collect(),
     };
-    if !rules.read_only {
+    if rules.read_only {
+        taking_part.iter().for_each(|&index| tell_damaged(&members[index], &events));
+    } else {
         for &index in &taking_part {
             if let Err(error) = make_writable(&mut members[index], &events).await {
                 close_all(&members).await;
@@ -49,7 +51,7 @@ pub(super) async fn build(
                     return Err(error);
                 }
             };
-            tell(&members, array, &events);
+            tell(&members, array, rules, &events);
             (top, Some((running, array)))
         }
     };
@@ -119,6 +121,20 @@ fn heal_told(events: &Events, sector: Sector, sectors: u64, what: &str) {
     events.emit_detail(kind, sector, sectors, format!("{what} written back"));
 }
 
+/// The superblocks of a member that are damaged on it, where nothing is written.
+fn tell_damaged(member: &Probed, events: &Events) {
+    let events = events.for_member(&member.name);
+    let tell = |place, sectors, what: &str| {
+        events.emit_detail(EventKind::Healable, place, sectors, what.to_owned());
+    };
+    if member.open_integrity().is_some_and(|open| open.repaired.is_some()) {
+        tell(Sector::ZERO, AREA_SECTORS, "dm-integrity superblock");
+    }
+    if let MdFound::Sound { superblock, repaired: true } = &member.md {
+        tell(superblock.super_offset(), md::superblock::SUPERBLOCK_SECTORS, "md superblock");
+    }
+}
+
 /// Writes the 64 bytes of the superblock; the rest of its area stays as it is.
 async fn write_integrity_superblock(
     device: &Device,
@@ -165,7 +181,7 @@ fn found(member: &Probed, slot: usize) -> Result<Found, OpenError> {
 }
 
 /// What a person should know about who is not there.
-fn tell(members: &[Probed], decision: &ArrayDecision, events: &Events) {
+fn tell(members: &[Probed], decision: &ArrayDecision, rules: Rules, events: &Events) {
     for (index, why) in &decision.left_out {
         let kind = if is_stale(why) { EventKind::MemberStale } else { EventKind::MemberMissing };
         let events = events.for_member(&members[*index].name);
@@ -182,8 +198,12 @@ fn tell(members: &[Probed], decision: &ArrayDecision, events: &Events) {
         events.emit_detail(EventKind::MemberMissing, Sector::ZERO, 0, detail);
     }
     if decision.assembly.resync != md::superblock::ResyncOffset::Clean {
-        let detail = "redundancy is made true again in the background".to_owned();
-        events.emit_detail(EventKind::Dirty, Sector::ZERO, 0, detail);
+        let detail = if rules.read_only {
+            "redundancy may not be true everywhere until it is opened for writing"
+        } else {
+            "redundancy is made true again in the background"
+        };
+        events.emit_detail(EventKind::Dirty, Sector::ZERO, 0, detail.to_owned());
     }
 }
 

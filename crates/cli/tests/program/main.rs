@@ -1,0 +1,21 @@
+//! The program as its users meet it: arguments in; exit codes, lines and files out.
+//!
+//! ```text
+//!   support/     a scratch folder, the program, a server of it, other people's programs
+//!   verbs        every verb on every kind of volume
+//!   bad_input    what is refused: one line, the right exit code, nothing written
+//!   space        no space left where the members lie
+//!   damage       flipped bits: found, told, healed, or given back as errors in the right places
+//!   crash        kill -9 while clients write
+//!   golden       images made by the real kernel
+//!   interop      integritysetup and mdadm look at what 'create' makes
+//! ```
+
+mod bad_input;
+mod crash;
+mod damage;
+mod golden;
+mod interop;
+mod space;
+mod support;
+mod verbs;
