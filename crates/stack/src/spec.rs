@@ -11,7 +11,7 @@
 //! a leaf and then its rules, as words ([`crate::fault`]).
 //!
 //! The text is what a volume prints of itself, what `--stack` takes, and what tests and bug reports
-//! use. Here it is only read and printed; building is [`crate::open`]'s work.
+//! use. Here it is only read and printed; building is [`crate::open()`]'s work.
 
 use crate::fault::parse_rule;
 use crate::member::Member;

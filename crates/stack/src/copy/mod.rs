@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Everything of the volume goes through its verified path. What cannot be read is a hole in the
-//! copy and a line in its [`Map`]; a copy is never silently wrong. Offsets and lengths are bytes.
+//! copy and a line in its [`crate::Map`]; a copy is never silently wrong. Offsets and lengths are bytes.
 
 mod export;
 mod import;

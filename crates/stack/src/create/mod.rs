@@ -1,7 +1,7 @@
 //! Makes members into a volume: no kernel, no root.
 //!
 //! First everything is looked at (names, sizes, signatures, content), then everything is planned
-//! ([`Plan`], the list that `--dry-run` prints), then it is written ([`write`]). Whatever is
+//! ([`Plan`], the list that `--dry-run` prints), then it is written (`write.rs`). Whatever is
 //! refused is refused before the first write.
 
 mod plan;
