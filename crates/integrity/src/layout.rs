@@ -9,7 +9,7 @@
 //! With a separate metadata device that one holds superblock, journal and a single flat array of
 //! tags; the data device holds the data and nothing else.
 //!
-//! [`format`] computes a new volume's numbers exactly as the kernel does (specification, section
+//! [`format()`] computes a new volume's numbers exactly as the kernel does (specification, section
 //! 3); [`Layout::of`] takes an existing superblock and says whether it fits its device (section
 //! 4). All sums on numbers from disk are checked before they are made.
 

@@ -1,6 +1,6 @@
 //! The superblock that each member carries: who it is, which array, and how fresh.
 //!
-//! [`v1`] knows its bytes, [`fields`] what single fields mean. Metadata 0.90 is out of scope.
+//! `v1` knows its bytes, `fields` what single fields mean. Metadata 0.90 is out of scope.
 
 mod fields;
 mod v1;

@@ -102,7 +102,7 @@ impl Superblock {
         self.raw.chunksize.get()
     }
 
-    /// Slots of the array. At most [`SLOTS_MAX`] once validated.
+    /// Slots of the array. At most `SLOTS_MAX` once validated.
     #[must_use]
     pub fn raid_disks(&self) -> u32 {
         self.raw.raid_disks.get()
