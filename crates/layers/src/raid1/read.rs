@@ -39,6 +39,7 @@ impl Copy {
 
 impl Inner {
     pub(super) async fn read(&self, bio: &mut Bio) -> IoResult {
+        self.settle_for_reader(Extent { sector: bio.sector, sectors: bio.sectors() }).await;
         loop {
             let member = self.pick(bio)?;
             let head = &self.heads[member.slot()];

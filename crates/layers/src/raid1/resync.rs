@@ -98,6 +98,31 @@ impl Inner {
     async fn resync_window(&self, window: Extent) -> IoResult {
         let range = window.sector.0..window.sector.0 + window.sectors;
         let _lock = self.ranges.lock(range.clone()).await;
+        self.agree(window).await?;
+        // A write may have failed meanwhile and taken the mark back: then not beyond that.
+        if self.array.synced().number() >= window.sector.0 {
+            self.array.set_synced(ResyncOffset::Below(Sector(range.end)));
+        }
+        Ok(())
+    }
+
+    /// Before `window` is given to a reader, makes it what all members hold, if a crash may have
+    /// left it different: else damage to the copy that was read would bring back another one.
+    pub(super) async fn settle_for_reader(&self, window: Extent) {
+        let end = window.sector + window.sectors;
+        let settled = || self.array.synced_up_to(end) || self.array.members().count() < 2;
+        if self.limits.read_only || settled() {
+            return;
+        }
+        let _lock = self.ranges.lock(window.sector.0..end.0).await;
+        if !settled() {
+            // What could not be rewritten is the resync's to tell; the copy to be read is there.
+            let _told_by_resync = self.agree(window).await;
+        }
+    }
+
+    /// Makes all copies of `window` what the first says. Called under the range's lock.
+    async fn agree(&self, window: Extent) -> IoResult {
         let (first, lost) = self.reference(window).await?;
         for member in self.members() {
             if Rc::ptr_eq(&member, &first.member) {
@@ -110,10 +135,6 @@ impl Inner {
                 }
                 Err(error) => return Err(error),
             }
-        }
-        // A write may have failed meanwhile and taken the mark back: then not beyond that.
-        if self.array.synced().number() >= window.sector.0 {
-            self.array.set_synced(ResyncOffset::Below(Sector(range.end)));
         }
         Ok(())
     }
