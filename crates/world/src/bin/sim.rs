@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use steadfast_world::{Catalogue, Failure};
 
 const USAGE: &str = "\
-usage: sim [--scenario NAME] (--seed N | --seconds S [--from SEED] | --replay FILE | --list)
+usage: sim [--scenario NAME] (--seed N | --seconds S | --seeds N) [--from SEED] | --replay FILE | --list
   --seed N        the histories of one seed, twice, and the hash of their trace
   --seconds S     seeds from --from on (default 1) for so long
+  --seeds N       so many seeds from --from on
   --replay FILE   the events that a failure printed
   --scenario NAME only volumes whose name starts so
   --list          the names";
@@ -16,6 +17,7 @@ usage: sim [--scenario NAME] (--seed N | --seconds S [--from SEED] | --replay FI
 enum Task {
     Seed(u64),
     Seconds(u64),
+    Seeds(u64),
     Replay(String),
     List,
 }
@@ -30,7 +32,8 @@ fn main() -> ExitCode {
         };
         match task {
             Task::Seed(seed) => one(&catalogue, seed),
-            Task::Seconds(seconds) => many(&catalogue, seconds, from),
+            Task::Seconds(seconds) => many(&catalogue, from.., Duration::from_secs(seconds)),
+            Task::Seeds(count) => many(&catalogue, from..from.saturating_add(count), Duration::MAX),
             Task::Replay(path) => replay(&catalogue, &path),
             Task::List => {
                 catalogue.names().for_each(say);
@@ -59,6 +62,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<(Task, u64, Option<S
         match word.as_str() {
             "--seed" => task = Some(Task::Seed(number()?)),
             "--seconds" => task = Some(Task::Seconds(number()?)),
+            "--seeds" => task = Some(Task::Seeds(number()?)),
             "--from" => from = number()?,
             "--scenario" => only = Some(value),
             "--replay" => task = Some(Task::Replay(value)),
@@ -85,16 +89,20 @@ fn one(catalogue: &Catalogue, seed: u64) -> Result<bool, String> {
     Ok(again.trace == report.trace)
 }
 
-fn many(catalogue: &Catalogue, seconds: u64, from: u64) -> Result<bool, String> {
-    let (started, budget) = (Instant::now(), Duration::from_secs(seconds));
-    let (mut seeds, mut lives, mut cuts, mut requests) = (0u64, 0, 0, 0);
-    for seed in from.. {
+fn many(
+    catalogue: &Catalogue,
+    seeds: impl Iterator<Item = u64>,
+    budget: Duration,
+) -> Result<bool, String> {
+    let started = Instant::now();
+    let (mut count, mut lives, mut cuts, mut requests) = (0u64, 0, 0, 0);
+    for seed in seeds {
         if started.elapsed() >= budget {
             break;
         }
         match catalogue.run(seed) {
             Ok(report) => {
-                seeds += 1;
+                count += 1;
                 lives += report.lives;
                 cuts += report.cuts;
                 requests += report.requests;
@@ -102,9 +110,9 @@ fn many(catalogue: &Catalogue, seconds: u64, from: u64) -> Result<bool, String> 
             Err(failure) => return shorten(catalogue, seed, *failure),
         }
     }
-    let last = from + seeds;
+    let seconds = started.elapsed().as_secs();
     say(format_args!(
-        "seeds {from}..{last}: {lives} lives, {cuts} power cuts, {requests} requests in {seconds} s, \
+        "{count} seeds: {lives} lives, {cuts} power cuts, {requests} requests in {seconds} s, \
          nothing wrong"
     ));
     Ok(true)
