@@ -10,3 +10,4 @@ pub mod memory;
 pub mod nbd;
 pub mod raid1;
 pub mod raid456;
+pub mod sides;

@@ -13,7 +13,10 @@
 //! Source: the md specification, section 15.
 
 use crate::geometry::{Geometry, GeometryError, ParityLevel};
-use crate::superblock::{Features, Level, ResyncOffset, Role, Superblock, SuperblockError, Uuid};
+use crate::reshape::ReshapeError;
+use crate::superblock::{
+    Features, Level, ResyncOffset, Role, SLOTS_MAX, Superblock, SuperblockError, Uuid,
+};
 use units::{Sector, usize_of};
 
 /// A member as it was found.
@@ -156,9 +159,9 @@ pub enum CannotStart {
     /// The newest data may be in the journal device only.
     #[error("it has a journal device and was not closed cleanly: the journal is not read here")]
     JournalNotReplayed,
-    /// Positions must be mapped by side of the reshape.
-    #[error("a reshape is under way, which is not implemented")]
-    Reshape,
+    /// A change of shape is under way that cannot be read across.
+    #[error(transparent)]
+    Reshape(#[from] ReshapeError),
     /// Not a level that is implemented.
     #[error("{0} is not implemented")]
     Level(Level),
@@ -255,7 +258,7 @@ pub fn assemble(candidates: &[Candidate<'_>]) -> Result<Assembly, AssembleError>
     let freshest = of(newest);
     let mut assembly = Assembly {
         newest,
-        slots: vec![Slot::Missing; usize_of(u64::from(freshest.raid_disks()))],
+        slots: vec![Slot::Missing; usize_of(u64::from(freshest.slots()))],
         spares: Vec::new(),
         journals: Vec::new(),
         replacements: Vec::new(),
@@ -325,8 +328,8 @@ fn place(freshest: &Superblock, member: &Superblock) -> Result<Role, LeftOut> {
         return Err(LeftOut::BadBlocks);
     }
     match own {
-        Role::Active(slot) if u32::from(slot) >= freshest.raid_disks() => {
-            Err(LeftOut::Slot { slot, raid_disks: freshest.raid_disks() })
+        Role::Active(slot) if u32::from(slot) >= freshest.slots() => {
+            Err(LeftOut::Slot { slot, raid_disks: freshest.slots() })
         }
         Role::Unknown(_) => Err(LeftOut::Role { own, expected: Role::Spare }),
         placed => Ok(placed),
@@ -374,13 +377,17 @@ impl Assembly {
         Ok(())
     }
 
+    /// Slots without a complete member, of the first `raid_disks`.
+    fn missing_among(&self, raid_disks: u32) -> u32 {
+        let slots = self.slots.iter().take(usize_of(raid_disks.into()));
+        let missing = slots.filter(|slot| !matches!(slot, Slot::InSync(_))).count();
+        u32::try_from(missing).unwrap_or(u32::MAX)
+    }
+
     fn judge(&mut self, candidates: &[Candidate<'_>]) {
         let freshest = candidates[self.newest].superblock;
         let dirty = self.resync != ResyncOffset::Clean;
         let features = freshest.features();
-        if features.contains(Features::RESHAPE) {
-            self.cannot_start.push(CannotStart::Reshape);
-        }
         if features.contains(Features::JOURNAL) && dirty {
             self.cannot_start.push(CannotStart::JournalNotReplayed);
         }
@@ -388,8 +395,13 @@ impl Assembly {
             self.cannot_start.push(why);
         }
 
-        let (level, raid_disks) = (freshest.level(), freshest.raid_disks());
-        let missing = u32::try_from(self.missing_count()).unwrap_or(u32::MAX);
+        let level = freshest.level();
+        // In the middle of a reshape, the shape that fares worse.
+        let (missing, raid_disks) = freshest
+            .shapes()
+            .map(|raid_disks| (self.missing_among(raid_disks), raid_disks))
+            .max()
+            .expect("there is a shape");
         if let Some(allowed) = level.missing_max(raid_disks) {
             if missing > allowed {
                 let why = CannotStart::Missing { missing, raid_disks, level, allowed };
@@ -424,7 +436,22 @@ impl Assembly {
 }
 
 impl Superblock {
-    /// The shape of a parity array; `None` for other levels.
+    /// The slots of each shape that the array has: one, or two in the middle of a reshape.
+    fn shapes(&self) -> impl Iterator<Item = u32> {
+        let before = self.reshape().map(|reshape| {
+            self.raid_disks().saturating_add_signed(reshape.delta_disks.saturating_neg())
+        });
+        before.into_iter().chain([self.raid_disks()]).map(|slots| slots.min(SLOTS_MAX))
+    }
+
+    /// Slots that members may hold: those of the larger shape.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.shapes().max().expect("there is a shape")
+    }
+
+    /// The shape of a parity array; `None` for other levels. While the shape is being changed it
+    /// has two: see [`Self::sides`].
     ///
     /// # Errors
     /// [`GeometryError`] if the stored shape is impossible.
@@ -439,10 +466,11 @@ impl Superblock {
     /// [`CannotStart`] if the level is not implemented or the shape or size is impossible.
     pub fn array_sectors(&self) -> Result<u64, CannotStart> {
         let size = self.size();
-        let sectors = match (self.level(), self.geometry()) {
-            (Level::Raid1, _) => Some(size),
-            (_, Some(geometry)) => geometry?.array_sectors(size),
-            (level, None) => return Err(CannotStart::Level(level)),
+        let sectors = match (self.sides(), self.level(), self.geometry()) {
+            (Some(sides), ..) => sides?.array_sectors(size),
+            (None, Level::Raid1, _) => Some(size),
+            (None, _, Some(geometry)) => geometry?.array_sectors(size),
+            (None, level, None) => return Err(CannotStart::Level(level)),
         };
         // Byte addresses must fit too.
         sectors

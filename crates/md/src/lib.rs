@@ -6,6 +6,7 @@
 //! - [`assemble`](mod@assemble): what a set of members amounts to;
 //! - [`create`](mod@create): the superblocks of a new array;
 //! - [`geometry`]: where a sector of a parity array lies;
+//! - [`reshape`]: the two shapes of an array whose shape is being changed;
 //! - [`bitmap`]: the header and the bits of a write-intent bitmap.
 
 #![forbid(unsafe_code)]
@@ -14,4 +15,5 @@ pub mod assemble;
 pub mod bitmap;
 pub mod create;
 pub mod geometry;
+pub mod reshape;
 pub mod superblock;

@@ -82,7 +82,7 @@ fn judge(superblocks: &[Superblock], device_sectors: u64) -> Assembly {
 
 #[test]
 fn encoding_gives_the_kernels_bytes_back() {
-    for golden in images("md", "") {
+    for golden in images("md", "").into_iter().chain(images("md-reshape", "")) {
         for (image, superblock) in golden.images.iter().zip(golden.superblocks()) {
             assert_eq!(superblock.encode(), image[4096..8192], "{}", golden.text("name"));
         }
@@ -91,7 +91,7 @@ fn encoding_gives_the_kernels_bytes_back() {
 
 #[test]
 fn fields_are_what_mdadm_printed_on_the_kernels_machine() {
-    for golden in images("md", "") {
+    for golden in images("md", "").into_iter().chain(images("md-reshape", "")) {
         let examine = golden.text("examine");
         // The text ends in one part per member, each beginning with its superblock's magic.
         let parts: Vec<&str> = examine.split("Magic : a92b4efc").skip(1).collect();
@@ -115,6 +115,18 @@ fn fields_are_what_mdadm_printed_on_the_kernels_machine() {
             }
             if superblock.chunk_sectors() > 0 {
                 expected.push(format!("Chunk Size : {}K", superblock.chunk_sectors() / 2));
+            }
+            if let Some(reshape) = superblock.reshape() {
+                expected.push(format!("Reshape pos'n : {} (", reshape.position.0 / 2));
+                if reshape.delta_disks != 0 {
+                    let (after, delta) = (superblock.raid_disks(), reshape.delta_disks);
+                    let before = after.checked_add_signed(-delta).unwrap();
+                    expected.push(format!("Delta Devices : {delta} ({before}->{after})"));
+                }
+                let moved = superblock.data_offset_after().unwrap();
+                if moved != superblock.data_offset() {
+                    expected.push(format!("New Offset : {moved} sectors"));
+                }
             }
             let clean = superblock.resync() == ResyncOffset::Clean;
             expected.push(format!("State : {}", if clean { "clean" } else { "active" }));
@@ -146,6 +158,23 @@ fn clean_arrays_assemble_whole_and_say_what_forbids_writing() {
 }
 
 #[test]
+fn both_shapes_of_an_array_in_the_middle_of_a_reshape_are_known() {
+    let golden = images("md-reshape", "");
+    assert_eq!(golden.len(), 3);
+    for golden in golden {
+        let (name, assembly) = (golden.text("name"), golden.assembly());
+        assert_eq!((assembly.missing_count(), &assembly.cannot_start[..]), (0, &[][..]), "{name}");
+        let superblocks = golden.superblocks();
+        let sides = superblocks[0].sides().unwrap().unwrap();
+        assert_eq!(sides.backwards, name.ends_with("backwards"), "{name}");
+        assert_eq!((sides.slots(), assembly.slots.len()), (superblocks.len(), superblocks.len()));
+        for superblock in &superblocks {
+            assert_eq!(superblock.sides(), Some(Ok(sides)), "{name}: all members agree");
+        }
+    }
+}
+
+#[test]
 fn the_member_that_failed_is_stale_and_the_rest_is_degraded() {
     let golden = &images("md", "md-raid5-4-ls-64k-degraded")[0];
     let assembly = golden.assembly();
@@ -156,7 +185,7 @@ fn the_member_that_failed_is_stale_and_the_rest_is_degraded() {
 
 #[test]
 fn bitmaps_of_clean_arrays_are_believed_and_clean() {
-    for golden in images("md", "") {
+    for golden in images("md", "").into_iter().chain(images("md-reshape", "")) {
         for (image, superblock) in golden.images.iter().zip(golden.superblocks()) {
             let Some(sector) = superblock.bitmap_sector() else { continue };
             let area = &image[usize_of(sector.bytes())..usize_of(superblock.data_offset().bytes())];

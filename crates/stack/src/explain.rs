@@ -129,12 +129,19 @@ pub async fn explain(volume: &Volume, sector: Sector) -> Result<Explanation, Exp
         return Ok(explanation);
     };
     let holder = |slot: usize| volume.members.iter().find(|part| part.slot == Some(slot));
+    let sides = md.sides().and_then(Result::ok).map(|sides| sides.at(sector));
     let offset = |slot: usize| {
         let own = holder(slot).and_then(|part| part.md.as_ref()).unwrap_or(md);
-        own.data_offset()
+        match sides {
+            Some((_, true)) => own.data_offset_after().unwrap_or(own.data_offset()),
+            _ => own.data_offset(),
+        }
     };
     let mut wanted = Vec::new();
-    let geometry = md.geometry().and_then(Result::ok);
+    let geometry = match sides {
+        Some((geometry, _)) => Some(geometry),
+        None => md.geometry().and_then(Result::ok),
+    };
     if let Some(geometry) = geometry {
         let found = geometry.locate(sector);
         explanation.stripe = Some(found.stripe);

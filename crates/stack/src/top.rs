@@ -6,6 +6,8 @@ use layers::array::Array;
 use layers::integrity::Integrity;
 use layers::raid1::Raid1;
 use layers::raid456::{CACHE_BYTES, Options, Raid456};
+use md::geometry::Geometry;
+use md::reshape::Sides;
 use md::superblock::Superblock;
 use std::rc::Rc;
 
@@ -65,6 +67,41 @@ impl Top {
             Box::pin(async move { layer.close().await })
         };
         Ok(Self { device, scrub: Some(scrub), resyncing, close: Box::new(close) })
+    }
+
+    /// The array in the middle of a change of shape, over the members as each shape has them. It is
+    /// read only, and not scrubbed: a stripe belongs to one of two shapes, or to both.
+    ///
+    /// # Errors
+    /// What the layer refuses.
+    pub fn sides(
+        before: &Rc<Array>,
+        after: &Rc<Array>,
+        sides: &Sides,
+        member_sectors: u64,
+    ) -> Result<Self, OpenError> {
+        let refuse = |why: String| OpenError::Array { why };
+        let shape = |array: &Rc<Array>, geometry: Geometry| -> Result<Device, OpenError> {
+            let options =
+                Options { geometry, member_sectors, force: false, cache_bytes: CACHE_BYTES };
+            let layer = Raid456::new(array, &options).map_err(|error| refuse(error.to_string()))?;
+            Ok(Device::new(layer))
+        };
+        let (before, after) = (shape(before, sides.before)?, shape(after, sides.after)?);
+        let (below, above) = if sides.backwards { (before, after) } else { (after, before) };
+        let sectors = sides.array_sectors(member_sectors).expect("each shape has its sectors");
+        let block = below.limits().logical_block;
+        if !block.divides(sides.position.0) {
+            let (position, block) = (sides.position, block.bytes());
+            let why = format!("the reshape stands at sector {position}, within a block of {block}");
+            return Err(refuse(why));
+        }
+        Ok(Self::plain(Device::new(layers::sides::Sides::new(
+            below,
+            above,
+            sides.position,
+            sectors,
+        ))))
     }
 
     /// Whether redundancy is being made true in the background.

@@ -148,6 +148,8 @@ pub struct VolumeStatus {
     pub was_dirty: bool,
     /// Redundancy is true below this member sector only; none: everywhere.
     pub synced_below: Option<u64>,
+    /// The change of shape that it was caught in, in words.
+    pub reshape: Option<String>,
     /// Nothing is written, ever.
     pub read_only: bool,
     /// In order of slots, then those left out.
@@ -160,6 +162,7 @@ impl VolumeStatus {
     pub fn is_healthy(&self) -> bool {
         self.missing == 0
             && self.synced_below.is_none()
+            && self.reshape.is_none()
             && self.members.iter().all(|member| {
                 matches!(member.state, MemberState::InSync | MemberState::Spare)
                     && member.problem.is_none()
@@ -284,6 +287,7 @@ impl Volume {
                 ResyncOffset::Clean => None,
                 ResyncOffset::Below(sector) => Some(sector.0),
             },
+            reshape: md.and_then(Superblock::sides).and_then(Result::ok).map(|s| s.to_string()),
             read_only: self.read_only,
             members: self.member_lines(slots),
         }
@@ -451,7 +455,7 @@ fn missing_line(slot: usize) -> MemberStatus {
 }
 
 fn array_node(freshest: &Superblock, members: &[MemberPart]) -> Node {
-    let slots = units::usize_of(freshest.raid_disks().into());
+    let slots = units::usize_of(freshest.slots().into());
     let nodes = (0..slots).map(|slot| {
         let holder = members
             .iter()

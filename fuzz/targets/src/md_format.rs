@@ -127,7 +127,7 @@ fn check_assembly(candidates: &[Candidate<'_>]) {
         }
     };
     let newest = candidates[assembly.newest].superblock;
-    assert_eq!(u64_of(assembly.slots.len()), u64::from(newest.raid_disks()));
+    assert_eq!(u64_of(assembly.slots.len()), u64::from(newest.slots()));
 
     let held = assembly.slots.iter().filter_map(|slot| match slot {
         Slot::Missing => None,
@@ -148,6 +148,9 @@ fn check_assembly(candidates: &[Candidate<'_>]) {
     if assembly.cannot_start.is_empty() {
         assert!(newest.array_sectors().is_ok_and(|sectors| sectors > 0), "it has a size");
         assert!(complete > 0, "somebody holds its data");
+        if let Some(Ok(sides)) = newest.sides() {
+            assert!(sides.slots() <= assembly.slots.len(), "each shape's slots are there");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::exit::Outcome;
 use bio::{Extent, Finding, ScrubMode};
 use scrub::{Options, Summary, Total, word};
 use serde_json::{Value, json};
+use stack::Volume;
 use std::rc::Rc;
 use units::Sector;
 
@@ -71,6 +72,15 @@ pub fn options(request: &Value) -> Options {
     options
 }
 
+/// Whether a walk makes sense: of an array whose shape is being changed, a stripe belongs to one
+/// shape or to both, and is not checked.
+pub fn checkable(volume: &Volume) -> Result<(), Failure> {
+    let Some(reshape) = volume.status().reshape else { return Ok(()) };
+    let text = format!("{reshape}, so its stripes cannot be checked");
+    let advice = "read it all with 'steadfast export', or let the kernel finish the reshape";
+    Err(Failure::new(Outcome::Refused, text).advise(advice))
+}
+
 /// Reads it all.
 pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failure> {
     let request = arguments.request()?;
@@ -78,6 +88,9 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
     let check = arguments.check;
     let scrubbed = context.block_on(async move {
         let volume = volume.open(&told, check).await?;
+        if let Err(refused) = checkable(&volume) {
+            return close(volume, Err(refused)).await;
+        }
         let sectors = volume.device().limits().sectors;
         if walk.range.is_some_and(|r| r.sector.0.saturating_add(r.sectors) > sectors) {
             let wrong = Failure::usage(format!("--range: the volume has {sectors} sectors"));

@@ -145,6 +145,9 @@ async fn scrub_here(context: &Context, volume: &Volume, request: &Value, teller:
         let text = "the volume is served read-only: only --check is possible";
         return json!({"error": text, "exit_code": 3});
     }
+    if let Err(refused) = scrub::checkable(volume) {
+        return json!({"error": refused.message, "exit_code": refused.outcome.code()});
+    }
     let told = Rc::new(Cell::new(0));
     let summary = volume
         .scrub(&walk, |progress, _| {

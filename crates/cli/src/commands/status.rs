@@ -120,6 +120,9 @@ fn state(status: &VolumeStatus) -> (&'static str, Vec<String>) {
             "it was not closed cleanly: redundancy is true below member sector {sector} only"
         ));
     }
+    if let Some(reshape) = &status.reshape {
+        why.push(format!("{reshape}; it is read on both sides, and not continued here"));
+    }
     let degraded = status.missing > 0;
     let state = match (degraded, status.synced_below, why.is_empty()) {
         (true, Some(_), _) => "degraded, not in sync",
@@ -147,6 +150,11 @@ fn action(volume: &Volume, status: &VolumeStatus, spelled: &str) -> String {
         return format!(
             "bring the missing members back and name them too; {more} more may fail before data \
              is lost"
+        );
+    }
+    if status.reshape.is_some() {
+        return format!(
+            "steadfast export {spelled} --to FILE   (or let the kernel finish the reshape)"
         );
     }
     if status.members.iter().any(|member| member.counters.any()) {

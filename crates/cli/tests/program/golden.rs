@@ -165,6 +165,46 @@ fn raid6() {
     opened_for_writing(&looked_at("md-raid6-5-ls-64k", 2));
 }
 
+/// An array caught in the middle of a reshape by side of where it stood, with any `missing` of its
+/// members gone: read, never written, never checked.
+fn reshaped(name: &str, missing: usize, words: &[&str]) {
+    let golden = Golden::unpack(name);
+    let before = hashes(&golden.files);
+    let status = on("status", &golden.files, &[]).ended(1).text();
+    words.iter().for_each(|word| assert!(status.contains(word), "'{word}' is not said: {status}"));
+    golden.comes_out(&[]);
+    let count = golden.files.len();
+    (0..count).for_each(|slot| golden.comes_out(&[slot]));
+    if missing >= 2 {
+        let pairs = (0..count).flat_map(|a| (a + 1..count).map(move |b| [a, b]));
+        pairs.for_each(|pair| golden.comes_out(&pair));
+    }
+    for sector in ["0", "20000"] {
+        assert!(on("explain", &golden.files, &["--sector", sector]).text().contains("stripe"));
+    }
+    on("scrub", &golden.files, &["--check"]).one_line(3, &["reshape", "export"]);
+    on("serve", &golden.files, &["--nbd", "unix:/nowhere"])
+        .one_line(3, &["a reshape is not implemented for writing", "--read-only"]);
+    assert_eq!(hashes(&golden.files), before, "{name}: looking writes nothing");
+}
+
+#[test]
+fn raid5_growing_from_4_members_to_5() {
+    reshaped("md-raid5-4to5-reshape", 1, &["from 4 members", "to 5 members", "sector 32768"]);
+}
+
+#[test]
+fn raid6_shrinking_from_6_members_to_5() {
+    let words = ["backwards from 6 members", "to 5 members", "sector 11712"];
+    reshaped("md-raid6-6to5-reshape-backwards", 2, &words);
+}
+
+#[test]
+fn raid6_changing_layout_and_chunk() {
+    let words = ["of 64 KiB chunks", "of 128 KiB chunks", "sector 24576"];
+    reshaped("md-raid6-5-ls-64k-to-ra-128k-reshape", 2, &words);
+}
+
 #[test]
 fn raid1_over_dm_integrity() {
     opened_for_writing(&looked_at("stack-raid1-2", 1));

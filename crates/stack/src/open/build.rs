@@ -11,6 +11,7 @@ use integrity::superblock::{AREA_SECTORS, SUPERBLOCK_BYTES};
 use layers::array::{Array, Found, Options as ArrayOptions, wall_clock};
 use layers::integrity::{Integrity, Options as IntegrityOptions};
 use layers::linear::Linear;
+use md::superblock::Superblock;
 use std::rc::Rc;
 use units::{Sector, usize_of};
 
@@ -154,26 +155,43 @@ fn build_array(
     events: &Events,
 ) -> Result<(Top, Rc<Array>), OpenError> {
     let freshest = members[decision.newest].md().expect("the newest has a superblock");
-    let found = decision.in_sync.iter().map(|&(slot, index)| found(&members[index], slot));
-    let found = found.collect::<Result<Vec<Found>, OpenError>>()?;
-    let slots = usize_of(freshest.raid_disks().into());
-    let missing_max = freshest.level().missing_max(freshest.raid_disks()).unwrap_or(0);
-    let options = ArrayOptions {
-        read_only: rules.read_only,
-        missing_max: usize_of(missing_max.into()),
-        synced: decision.assembly.resync,
-        events: events.clone(),
-        clock: Rc::new(wall_clock),
+    let array = |slots: usize, data: DataOffset| -> Result<Rc<Array>, OpenError> {
+        let holders = decision.in_sync.iter().filter(|(slot, _)| *slot < slots);
+        let found = holders.map(|&(slot, index)| found(&members[index], slot, data));
+        let found = found.collect::<Result<Vec<Found>, OpenError>>()?;
+        let missing_max = freshest.level().missing_max(freshest.raid_disks()).unwrap_or(0);
+        let options = ArrayOptions {
+            read_only: rules.read_only,
+            missing_max: usize_of(missing_max.into()),
+            synced: decision.assembly.resync,
+            events: events.clone(),
+            clock: Rc::new(wall_clock),
+        };
+        Ok(Array::new(slots, found, Some(freshest), options))
     };
-    let array = Array::new(slots, found, Some(freshest), options);
-    let top = Top::over(&array, freshest, rules.force)?;
-    Ok((top, array))
+    let data_offset: DataOffset = |superblock| Some(superblock.data_offset());
+    let Some(sides) = freshest.sides() else {
+        let array = array(usize_of(freshest.raid_disks().into()), data_offset)?;
+        return Ok((Top::over(&array, freshest, rules.force)?, array));
+    };
+    let sides = sides.map_err(|why| OpenError::Array { why: why.to_string() })?;
+    let before = array(sides.before.raid_disks(), data_offset)?;
+    let after = array(sides.after.raid_disks(), Superblock::data_offset_after)?;
+    let top = Top::sides(&before, &after, &sides, freshest.size())?;
+    let wider = if sides.slots() == sides.after.raid_disks() { after } else { before };
+    Ok((top, wider))
 }
 
-fn found(member: &Probed, slot: usize) -> Result<Found, OpenError> {
+/// Where a member's data starts, in one of the array's shapes.
+type DataOffset = fn(&Superblock) -> Option<Sector>;
+
+fn found(member: &Probed, slot: usize, data: DataOffset) -> Result<Found, OpenError> {
     let superblock = member.md().expect("it takes part").clone();
     let device = member.inner().expect("it takes part, so it can be read");
-    let (start, sectors) = (superblock.data_offset(), superblock.size());
+    let sectors = superblock.size();
+    let start = data(&superblock).ok_or_else(|| OpenError::Array {
+        why: format!("{}: its data starts before its first sector", member.name),
+    })?;
     let data = Linear::new(device.clone(), start, sectors)
         .map_err(|error| OpenError::Array { why: format!("{}: {error}", member.name) })?;
     let name = Rc::clone(&member.name);

@@ -148,6 +148,13 @@ impl Superblock {
         Sector(self.raw.data_offset.get())
     }
 
+    /// How far the data starts elsewhere on the member after a reshape, with feature `NEW_OFFSET`
+    /// only.
+    #[must_use]
+    pub fn new_offset(&self) -> i32 {
+        self.raw.new_offset.get()
+    }
+
     /// Sectors of the member that the array could use.
     #[must_use]
     pub fn data_size(&self) -> u64 {
