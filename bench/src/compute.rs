@@ -3,7 +3,7 @@
 use crate::isal;
 use crate::measure::pair;
 use crate::row::Row;
-use checksum::{BlockTagger, ZeroTags};
+use checksum::{Algorithm, BlockTagger, ZeroTags};
 use crc_fast::CrcAlgorithm;
 use gf::Strip;
 use std::cell::Cell;
@@ -30,7 +30,7 @@ pub(crate) fn rows() -> anyhow::Result<Vec<Row>> {
 /// Tags of a request's worth of blocks, beside the bare CRC of each block.
 fn tags(block: BlockSize) -> [Row; 2] {
     let data = noise(REQUEST_BYTES);
-    let tagger = BlockTagger::new(Some([0x5A; 16]), block);
+    let tagger = BlockTagger::new(Algorithm::Crc32c, None, SALT, block).expect("it takes no key");
     let mut tags = vec![0; data.len() / block.bytes() * tagger.tag_bytes()];
     let bare = || {
         let crcs = data.chunks_exact(block.bytes());
@@ -48,7 +48,7 @@ fn tags(block: BlockSize) -> [Row; 2] {
 /// Tags of zero blocks, beside reading the zeros.
 fn zero_tags() -> Row {
     let block = BlockSize::B512;
-    let tagger = BlockTagger::new(Some([0x5A; 16]), block);
+    let tagger = BlockTagger::new(Algorithm::Crc32c, None, SALT, block).expect("it takes no key");
     let zeros = ZeroTags::new(&tagger);
     let mut tags = vec![0; REQUEST_BYTES];
     let data = vec![0; REQUEST_BYTES];
@@ -194,6 +194,7 @@ const CRC_FAST: &str = "crc-fast";
 const FIRST_SECTOR: u64 = 1 << 33;
 const PAGE_BYTES: usize = 4096;
 const REQUEST_BYTES: usize = 256 << 10;
+const SALT: Option<[u8; 16]> = Some([0x5A; 16]);
 const STRIP_BYTES: usize = 64 << 10;
 
 #[cfg(test)]

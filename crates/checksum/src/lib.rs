@@ -1,25 +1,35 @@
 //! Checksums that stand on disk: what they are, and how they run fast.
 //!
-//! Knows the digests a tag may be made with ([`Algorithm`]), how dm-integrity derives a block's
-//! tag from them ([`BlockTagger`]), and the shortcut for blocks of zeros ([`ZeroTags`]). Does not
-//! know where a tag lies: that is the `integrity` crate's.
+//! Knows the digests a tag may be made with ([`Algorithm`]), their keys ([`Key`]), how dm-integrity
+//! derives a block's tag from them ([`BlockTagger`]) and authenticates its journal ([`Mac`]), the
+//! tags of blocks of zeros ([`ZeroTags`]), and how a CRC gives back a lost salt ([`SaltRegister`]).
+//! Does not know where a tag lies: that is the `integrity` crate's.
 //!
 //! ```text
-//!   tag of a block =  digest( salt, 16 bytes, if any | LE64(first sector) | the block's data )
-//!                             \___ once per volume __/ \__ 8 bytes _____/   \__ all the work _/
+//!   tag of a block = H( key, if any | salt, 16 bytes, if any | LE64(first sector) | the block's data )
+//!                       \______ once per volume, kept ______/ \__ 8 bytes _____/   \__ all the work
 //! ```
 //!
-//! `unsafe` lives in `simd/` only; every kernel there has a portable twin that it is tested
-//! against.
+//! The hash functions are other people's crates, but for the CRCs' kernels: `unsafe` lives in
+//! `simd/` only, and every kernel there has a portable twin that it is tested against.
 
 mod algorithm;
-mod crc32c;
-mod polynomial;
+mod crc;
+mod digest;
+mod hash;
+mod key;
+mod mac;
 mod simd;
 mod tagger;
 mod zero;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
-pub use crc32c::{Crc32c, crc32c};
-pub use tagger::{BlockTagger, SALT_BYTES};
+pub use crc::{SaltRegister, crc32c};
+pub use digest::Digest;
+pub use key::{KEY_BYTES_MAX, Key, KeyError};
+pub use mac::Mac;
+pub use tagger::{BlockTagger, DISCARD_FILLER, SALT_BYTES};
 pub use zero::ZeroTags;
+
+#[cfg(test)]
+mod tests;

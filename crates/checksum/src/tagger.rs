@@ -1,34 +1,47 @@
 //! Tags of blocks, one or many at a time.
 
-use crate::simd::{self, Blocks, Level};
-use crate::{Algorithm, Crc32c};
+use crate::digest::{Digest, is_stored, store};
+use crate::hash::{Blocks, Hash, Hasher, with_hash};
+use crate::{Algorithm, Key, KeyError};
+use std::fmt;
 use units::BlockSize;
 
 /// Bytes of salt in a superblock that has the salt flag.
 pub const SALT_BYTES: usize = 16;
 
-/// Makes and checks the CRC-32C tags of one volume.
+/// What each byte of the tag of a discarded block is, unless the superblock asks for keyed tags
+/// there (the dm-integrity specification, section 5.1).
+pub const DISCARD_FILLER: u8 = 0xF6;
+
+/// Makes and checks the tags of one volume.
 ///
-/// `tag = crc32c(salt || LE64(sector of the block's first sector) || data)`, stored little-endian,
-/// cut or followed by zeros to the volume's tag size. (The dm-integrity specification, section 5.)
-/// The salt is fed once, here; sectors count 512 bytes whatever the block size is.
-#[derive(Clone, Copy, Debug)]
+/// `tag = H(salt || LE64(sector of the block's first sector) || data)`, cut or followed by zeros to
+/// the volume's tag size. (The dm-integrity specification, section 5.) Key and salt are fed once,
+/// here; sectors count 512 bytes whatever the block size is.
+#[derive(Clone)]
 pub struct BlockTagger {
-    salted: u32,
+    algorithm: Algorithm,
+    /// Behind key and salt.
+    salted: Hasher,
     block: BlockSize,
     tag_bytes: usize,
-    level: Level,
 }
 
 impl BlockTagger {
-    /// For a volume with this salt (none if its superblock has no salt flag) and block size, whose
-    /// tags are the whole digest.
-    #[must_use]
-    pub fn new(salt: Option<[u8; SALT_BYTES]>, block: BlockSize) -> Self {
-        let mut crc = Crc32c::new();
-        crc.update(salt.as_ref().map_or(&[], |salt| salt.as_slice()));
-        let tag_bytes = Algorithm::Crc32c.digest_len();
-        Self { salted: crc.register(), block, tag_bytes, level: Level::best() }
+    /// For a volume with this key (if the algorithm takes one), this salt (if its superblock has
+    /// the salt flag) and block size, whose tags are the whole digest.
+    ///
+    /// # Errors
+    /// [`KeyError::Missing`] or [`KeyError::Unwanted`].
+    pub fn new(
+        algorithm: Algorithm,
+        key: Option<&Key>,
+        salt: Option<[u8; SALT_BYTES]>,
+        block: BlockSize,
+    ) -> Result<Self, KeyError> {
+        let mut salted = Hasher::new(algorithm, key)?;
+        salted.update(salt.as_ref().map_or(&[], |salt| salt.as_slice()));
+        Ok(Self { algorithm, salted, block, tag_bytes: algorithm.digest_len() })
     }
 
     /// The same with tags of `tag_bytes`: shorter ones are the digest's beginning, longer ones end
@@ -40,6 +53,12 @@ impl BlockTagger {
     pub fn with_tag_bytes(self, tag_bytes: usize) -> Self {
         assert!(tag_bytes > 0, "a tag has at least one byte");
         Self { tag_bytes, ..self }
+    }
+
+    /// What the tags are made with.
+    #[must_use]
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
     }
 
     /// Bytes of one stored tag.
@@ -54,19 +73,14 @@ impl BlockTagger {
         self.block
     }
 
-    /// The digest of the block at `sector`; store it little-endian.
+    /// The whole digest of the block at `sector`.
     ///
     /// # Panics
     /// If `data` is not one block.
     #[must_use]
-    pub fn tag(&self, sector: u64, data: &[u8]) -> u32 {
+    pub fn tag(&self, sector: u64, data: &[u8]) -> Digest {
         assert_eq!(data.len(), self.block.bytes(), "the data is one block");
-        let mut found = 0;
-        simd::each_tag(self.level, self.blocks(sector, data), |_, tag| {
-            found = tag;
-            true
-        });
-        found
+        self.behind_sector(sector, data)
     }
 
     /// Writes the stored tags of consecutive blocks, the first at `first_sector`, to `tags`.
@@ -75,20 +89,8 @@ impl BlockTagger {
     /// If `data` is not a whole number of blocks, or `tags` has not one tag for each.
     pub fn tags(&self, first_sector: u64, data: &[u8], tags: &mut [u8]) {
         self.assert_lengths(data, tags);
-        let blocks = self.blocks(first_sector, data);
-        if let (tags, []) = tags.as_chunks_mut::<4>()
-            && self.tag_bytes == 4
-        {
-            let mut tags = tags.iter_mut();
-            simd::each_tag(self.level, blocks, |_, tag| {
-                tags.next().map(|stored| *stored = tag.to_le_bytes()).is_some()
-            });
-        } else {
-            let mut tags = tags.chunks_exact_mut(self.tag_bytes);
-            simd::each_tag(self.level, blocks, |_, tag| {
-                tags.next().map(|stored| store(stored, tag)).is_some()
-            });
-        }
+        let blocks = Blocks { first_sector, block: self.block, data };
+        with_hash!(&self.salted, hash => make(hash, blocks, tags, self.tag_bytes));
     }
 
     /// Compares consecutive blocks, the first at `first_sector`, with their stored tags: the index
@@ -99,21 +101,39 @@ impl BlockTagger {
     #[must_use]
     pub fn verify(&self, first_sector: u64, data: &[u8], tags: &[u8]) -> Option<usize> {
         self.assert_lengths(data, tags);
-        let blocks = self.blocks(first_sector, data);
-        if let (tags, []) = tags.as_chunks::<4>()
-            && self.tag_bytes == 4
-        {
-            simd::each_tag(self.level, blocks, |i, tag| u32::from_le_bytes(tags[i]) == tag)
-        } else {
-            let mut tags = tags.chunks_exact(self.tag_bytes);
-            simd::each_tag(self.level, blocks, |_, tag| {
-                tags.next().is_some_and(|stored| is_stored(stored, tag))
-            })
+        let blocks = Blocks { first_sector, block: self.block, data };
+        with_hash!(&self.salted, hash => check(hash, blocks, tags, self.tag_bytes))
+    }
+
+    /// Writes the tags that say, on a volume with keyed discards (superblock flag 0x40), that the
+    /// consecutive blocks from `first_sector` hold nothing: `H(salt || LE64(sector))`. (The
+    /// dm-integrity specification, section 5.1; only keyed algorithms are used so.)
+    ///
+    /// # Panics
+    /// If `tags` is not a whole number of tags.
+    pub fn discard_tags(&self, first_sector: u64, tags: &mut [u8]) {
+        assert!(tags.len().is_multiple_of(self.tag_bytes), "the tags are whole");
+        let mut sector = first_sector;
+        for stored in tags.chunks_exact_mut(self.tag_bytes) {
+            store(stored, self.behind_sector(sector, &[]).as_bytes());
+            sector = sector.wrapping_add(self.block.sectors());
         }
     }
 
-    fn blocks<'a>(&self, first_sector: u64, data: &'a [u8]) -> Blocks<'a> {
-        Blocks { salted: self.salted, first_sector, block: self.block, data }
+    /// Whether `stored` is the tag that [`discard_tags`](Self::discard_tags) gives the block at
+    /// `sector`.
+    #[must_use]
+    pub fn is_discard_tag(&self, sector: u64, stored: &[u8]) -> bool {
+        stored.len() == self.tag_bytes
+            && is_stored(stored, self.behind_sector(sector, &[]).as_bytes())
+    }
+
+    /// The digest of what stands behind the salt.
+    fn behind_sector(&self, sector: u64, data: &[u8]) -> Digest {
+        let mut hasher = self.salted.clone();
+        hasher.update(&sector.to_le_bytes());
+        hasher.update(data);
+        hasher.finish()
     }
 
     fn assert_lengths(&self, data: &[u8], tags: &[u8]) {
@@ -123,132 +143,48 @@ impl BlockTagger {
         assert_eq!(tags.len(), expected, "there is one tag for each block");
     }
 
-    /// Register after the salt.
-    pub(crate) const fn salted(&self) -> u32 {
-        self.salted
+    /// State behind key and salt.
+    pub(crate) const fn salted(&self) -> &Hasher {
+        &self.salted
     }
 }
 
-/// Writes `tag` as it is stored.
-pub(crate) fn store(stored: &mut [u8], tag: u32) {
-    let digest = tag.to_le_bytes();
-    let cut = stored.len().min(digest.len());
-    let (head, rest) = stored.split_at_mut(cut);
-    head.copy_from_slice(&digest[..cut]);
-    rest.fill(0);
+impl fmt::Debug for BlockTagger {
+    /// Nothing of key and salt.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { algorithm, block, tag_bytes, .. } = self;
+        write!(f, "BlockTagger({algorithm}, blocks of {block}, tags of {tag_bytes})")
+    }
 }
 
-/// Whether `stored` is `tag` as it is stored.
-fn is_stored(stored: &[u8], tag: u32) -> bool {
-    let digest = tag.to_le_bytes();
-    let (head, rest) = stored.split_at(stored.len().min(digest.len()));
-    digest.starts_with(head) && rest.iter().all(|&byte| byte == 0)
+// Almost every volume stores the whole digest: its length is then known when this is compiled, and
+// storing or comparing a CRC is one instruction.
+
+fn make<H: Hash>(salted: &H, blocks: Blocks<'_>, tags: &mut [u8], tag_bytes: usize) {
+    if tag_bytes == size_of::<H::Digest>() {
+        let mut tags = tags.chunks_exact_mut(size_of::<H::Digest>());
+        salted.each_tag(blocks, |digest| {
+            tags.next().map(|stored| stored.copy_from_slice(digest.as_ref())).is_some()
+        });
+    } else {
+        let mut tags = tags.chunks_exact_mut(tag_bytes);
+        salted.each_tag(blocks, |digest| {
+            tags.next().map(|stored| store(stored, digest.as_ref())).is_some()
+        });
+    }
+}
+
+fn check<H: Hash>(salted: &H, blocks: Blocks<'_>, tags: &[u8], tag_bytes: usize) -> Option<usize> {
+    if tag_bytes == size_of::<H::Digest>() {
+        let mut tags = tags.chunks_exact(size_of::<H::Digest>());
+        salted.each_tag(blocks, |digest| tags.next() == Some(digest.as_ref()))
+    } else {
+        let mut tags = tags.chunks_exact(tag_bytes);
+        salted.each_tag(blocks, |digest| {
+            tags.next().is_some_and(|stored| is_stored(stored, digest.as_ref()))
+        })
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{ZeroTags, crc32c};
-    use proptest::prelude::*;
-
-    const SALT: [u8; SALT_BYTES] = *b"sixteen of salt.";
-
-    /// The specification's sentence, word by word.
-    fn by_definition(salt: Option<[u8; SALT_BYTES]>, sector: u64, data: &[u8]) -> u32 {
-        let mut message = salt.map_or_else(Vec::new, Vec::from);
-        message.extend(sector.to_le_bytes());
-        message.extend(data);
-        crc32c(&message)
-    }
-
-    fn any_block() -> impl Strategy<Value = BlockSize> {
-        (0u8..4).prop_map(|log2| BlockSize::from_log2_sectors(log2).unwrap())
-    }
-
-    fn pattern(length: usize) -> Vec<u8> {
-        (0..length).map(|i| (i.wrapping_mul(0x9E37_79B9) >> 11).to_le_bytes()[0]).collect()
-    }
-
-    proptest! {
-        #[test]
-        fn tags_are_what_the_specification_says(
-            salt in proptest::option::of(any::<[u8; SALT_BYTES]>()),
-            block in any_block(),
-            tag_bytes in 1usize..9,
-            first_sector in 0u64..1 << 60,
-            count in 0usize..5,
-        ) {
-            let data = pattern(count * block.bytes());
-            let tagger = BlockTagger::new(salt, block).with_tag_bytes(tag_bytes);
-            let mut tags = vec![0xEE; count * tag_bytes];
-            tagger.tags(first_sector, &data, &mut tags);
-            prop_assert_eq!(tagger.verify(first_sector, &data, &tags), None);
-            let mut sector = first_sector;
-            for (data, stored) in data.chunks(block.bytes()).zip(tags.chunks(tag_bytes)) {
-                let tag = by_definition(salt, sector, data);
-                let mut expected = tag.to_le_bytes().to_vec();
-                expected.resize(tag_bytes, 0);
-                prop_assert_eq!(stored, expected);
-                prop_assert_eq!(tagger.tag(sector, data), tag);
-                sector += block.sectors();
-            }
-        }
-
-        #[test]
-        fn one_flipped_bit_is_caught_in_its_block(
-            block in any_block(),
-            at in any::<proptest::sample::Index>(),
-            bit in 0u8..8,
-        ) {
-            let mut data = pattern(4 * block.bytes());
-            let tagger = BlockTagger::new(Some(SALT), block);
-            let mut tags = [0; 16];
-            tagger.tags(64, &data, &mut tags);
-            let at = at.index(data.len());
-            data[at] ^= 1 << bit;
-            prop_assert_eq!(tagger.verify(64, &data, &tags), Some(at / block.bytes()));
-        }
-
-        #[test]
-        fn one_flipped_bit_of_a_tag_is_caught_padding_included(
-            tag_bytes in 1usize..9,
-            at in any::<proptest::sample::Index>(),
-            bit in 0u8..8,
-        ) {
-            let data = pattern(4 * 512);
-            let tagger = BlockTagger::new(None, BlockSize::B512).with_tag_bytes(tag_bytes);
-            let mut tags = vec![0; 4 * tag_bytes];
-            tagger.tags(7, &data, &mut tags);
-            let at = at.index(tags.len());
-            tags[at] ^= 1 << bit;
-            prop_assert_eq!(tagger.verify(7, &data, &tags), Some(at / tag_bytes));
-        }
-    }
-
-    #[test]
-    fn the_kernel_stored_this_tag() {
-        // Golden image crc32c-512 (Linux 6.12): its salt, and the tag of sector 2000, all zeros.
-        let salt = 0xC1FF_7540_F896_7714_9306_4D0F_97CF_B84A_u128.to_be_bytes();
-        let tagger = BlockTagger::new(Some(salt), BlockSize::B512);
-        let stored = [0xB2, 0x86, 0x47, 0xFB];
-        assert_eq!(tagger.verify(2000, &[0; 512], &stored), None);
-        let mut tag = [0; 4];
-        ZeroTags::new(&tagger).fill(2000, &mut tag);
-        assert_eq!(tag, stored);
-    }
-
-    #[test]
-    fn a_block_in_the_wrong_place_is_caught() {
-        let data = pattern(512);
-        let tagger = BlockTagger::new(Some(SALT), BlockSize::B512);
-        let mut tags = [0; 4];
-        tagger.tags(1000, &data, &mut tags);
-        assert_eq!(tagger.verify(1001, &data, &tags), Some(0));
-    }
-
-    #[test]
-    #[should_panic(expected = "one tag for each block")]
-    fn a_missing_tag_is_a_bug_of_the_caller() {
-        BlockTagger::new(None, BlockSize::B512).tags(0, &[0; 1024], &mut [0; 4]);
-    }
-}
+mod tests;

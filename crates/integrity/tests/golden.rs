@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use checksum::BlockTagger;
+use checksum::{Algorithm, BlockTagger};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use steadfast_integrity::layout::{DeviceSectors, FormatOptions, format, superblock_area};
@@ -93,7 +93,9 @@ fn making_the_same_volume_gives_the_kernels_superblock() {
 fn every_tag_of_a_clean_image_verifies_where_the_layout_says() {
     for golden in images() {
         let (superblock, layout) = opened(&golden);
-        let tagger = BlockTagger::new(superblock.hashed_salt(), superblock.block);
+        let tagger =
+            BlockTagger::new(Algorithm::Crc32c, None, superblock.hashed_salt(), superblock.block)
+                .unwrap();
         for run in layout.runs(Sector::ZERO, layout.provided_sectors) {
             let data = usize_of(run.data.bytes())..usize_of((run.data + run.sectors).bytes());
             let blocks = usize_of(run.sectors / layout.block.sectors());
@@ -109,7 +111,9 @@ fn journals_tell_what_they_hold() {
     for golden in images() {
         let (superblock, layout) = opened(&golden);
         let journal = &layout.journal;
-        let tagger = BlockTagger::new(superblock.hashed_salt(), superblock.block);
+        let tagger =
+            BlockTagger::new(Algorithm::Crc32c, None, superblock.hashed_salt(), superblock.block)
+                .unwrap();
         let section = |number: u32| {
             let start = usize_of(journal.section_start(number).bytes());
             &golden.image[start..start + journal.section_bytes()]

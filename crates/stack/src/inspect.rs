@@ -99,7 +99,7 @@ pub struct Inspection {
 
 /// Looks at members, each for itself and all together. A member that cannot be opened is reported,
 /// not an error.
-pub async fn inspect(members: &[Member], choice: IntegrityChoice) -> Inspection {
+pub async fn inspect(members: &[Member], choice: &IntegrityChoice) -> Inspection {
     let mut reports: Vec<MemberInspection> = Vec::new();
     let mut probed: Vec<(usize, Probed, Option<&'static str>)> = Vec::new();
     for (index, member) in members.iter().enumerate() {
@@ -139,7 +139,7 @@ pub async fn inspect(members: &[Member], choice: IntegrityChoice) -> Inspection 
 
 async fn look_at(
     member: &Member,
-    choice: IntegrityChoice,
+    choice: &IntegrityChoice,
 ) -> Result<(Probed, Vec<Signature>), String> {
     let leaf = leaf::open(member, false).await.map_err(|error| error.to_string())?;
     let device = leaf.device.clone();
@@ -166,7 +166,7 @@ fn inspect_integrity(member: &Probed) -> Option<IntegrityInspection> {
             let trial = &open.trial;
             let algorithm = format!(
                 "{} ({} of {} sampled blocks verify, {} were never written)",
-                open.algorithm,
+                open.tagger.algorithm(),
                 trial.verified,
                 trial.verified + trial.refuted,
                 trial.unwritten

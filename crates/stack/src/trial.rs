@@ -14,7 +14,7 @@
 //! ```
 
 use bio::{Device, IoError};
-use checksum::BlockTagger;
+use checksum::{BlockTagger, DISCARD_FILLER};
 use integrity::Layout;
 use runtime::join_all;
 use std::collections::BTreeSet;
@@ -64,59 +64,59 @@ impl Trial {
     }
 }
 
-/// Looks at blocks of the volume that `layout` describes on `lower`, without its journal.
-/// `hints` are sectors of it where something must have been written, if it lies where we think.
+/// Looks at blocks of the volume that `layout` describes on `lower`, without its journal, and asks
+/// each of the taggers: one [`Trial`] for each of them, of the same blocks. `hints` are sectors of it where something must have been written, if it lies where we think.
 ///
 /// # Errors
 /// A device that fails as a whole. Blocks that cannot be read are counted instead.
-pub async fn trial(
+pub async fn trials(
     lower: &Device,
     layout: &Layout,
-    tagger: &BlockTagger,
+    taggers: &[BlockTagger],
     hints: &[Sector],
-) -> Result<Trial, IoError> {
+) -> Result<Vec<Trial>, IoError> {
     // A second, wider look only if the first found nothing to go by.
-    sample(lower, layout, tagger, hints, &[SAMPLES, WIDER_SAMPLES]).await
+    sample(lower, layout, taggers, hints, &[SAMPLES, WIDER_SAMPLES]).await
 }
 
 /// The same with a handful of blocks: enough to drop a wrong guess, not to believe a right one.
 ///
 /// # Errors
-/// As [`trial`].
-pub async fn trial_quick(
+/// As [`trials`].
+pub async fn trials_quick(
     lower: &Device,
     layout: &Layout,
-    tagger: &BlockTagger,
+    taggers: &[BlockTagger],
     hints: &[Sector],
-) -> Result<Trial, IoError> {
-    sample(lower, layout, tagger, hints, &[QUICK_SAMPLES]).await
+) -> Result<Vec<Trial>, IoError> {
+    sample(lower, layout, taggers, hints, &[QUICK_SAMPLES]).await
 }
 
 async fn sample(
     lower: &Device,
     layout: &Layout,
-    tagger: &BlockTagger,
+    taggers: &[BlockTagger],
     hints: &[Sector],
     counts: &[u64],
-) -> Result<Trial, IoError> {
+) -> Result<Vec<Trial>, IoError> {
     let digest_bits = 8 * u32::try_from(layout.tag_bytes.min(4)).expect("at most four");
-    let mut sum = Trial { tag_bits: digest_bits, ..Trial::default() };
+    let mut sums = vec![Trial { tag_bits: digest_bits, ..Trial::default() }; taggers.len()];
     for &count in counts {
         let blocks: Vec<u64> = sample_blocks(layout, hints, count).into_iter().collect();
         for batch in blocks.chunks(usize_of(BATCH)) {
-            let looks = batch.iter().map(|&block| look(lower, layout, tagger, block));
+            let looks = batch.iter().map(|&block| look(lower, layout, taggers, block));
             for seen in join_all(looks).await {
-                sum.count(seen?);
+                sums.iter_mut().zip(seen?).for_each(|(sum, seen)| sum.count(seen));
             }
         }
-        if sum.belief() == Belief::Proven {
+        if sums.iter().any(|sum| sum.belief() == Belief::Proven) {
             break;
         }
     }
-    Ok(sum)
+    Ok(sums)
 }
 
-/// What one block said.
+/// What one block said to one tagger.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Seen {
     Verified,
@@ -154,24 +154,29 @@ fn sample_blocks(layout: &Layout, hints: &[Sector], count: u64) -> BTreeSet<u64>
     hinted.chain(spread).filter(|&block| block < blocks).collect()
 }
 
+/// What `block` says to each of the taggers.
 async fn look(
     lower: &Device,
     layout: &Layout,
-    tagger: &BlockTagger,
+    taggers: &[BlockTagger],
     block: u64,
-) -> Result<Seen, IoError> {
+) -> Result<Vec<Seen>, IoError> {
+    let all = |seen| Ok(vec![seen; taggers.len()]);
     let sectors = layout.block.sectors();
     let sector = Sector(block * sectors);
     let run = layout.run(sector, sectors);
     let tag = read_bytes(lower, run.tag_byte, layout.tag_bytes).await?;
-    let Some(tag) = tag else { return Ok(Seen::Unreadable) };
+    let Some(tag) = tag else { return all(Seen::Unreadable) };
     if tag.iter().all(|&byte| byte == 0) || tag.iter().all(|&byte| byte == DISCARD_FILLER) {
-        return Ok(Seen::Unwritten);
+        return all(Seen::Unwritten);
     }
     let data = read_bytes(lower, run.data.bytes(), layout.block.bytes()).await?;
-    let Some(data) = data else { return Ok(Seen::Unreadable) };
-    let refuted = tagger.verify(sector.0, &data, &tag).is_some();
-    Ok(if refuted { Seen::Refuted } else { Seen::Verified })
+    let Some(data) = data else { return all(Seen::Unreadable) };
+    let ask = |tagger: &BlockTagger| match tagger.verify(sector.0, &data, &tag) {
+        None => Seen::Verified,
+        Some(_) => Seen::Refuted,
+    };
+    Ok(taggers.iter().map(ask).collect())
 }
 
 /// Bytes from anywhere on a device; none: damaged there.
@@ -203,13 +208,12 @@ const WIDER_SAMPLES: u64 = 1024;
 const BATCH: u64 = 32;
 /// Bits of tag that must fit before it is no accident.
 const EVIDENCE_BITS: u64 = 32;
-/// The tag of a discarded block (the dm-integrity specification, section 5.1).
-const DISCARD_FILLER: u8 = 0xf6;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::test_device::{TestDevice, noise};
+    use checksum::Algorithm;
     use integrity::FormatOptions;
     use integrity::layout::DeviceSectors;
     use units::BlockSize;
@@ -236,8 +240,7 @@ mod tests {
         };
         let (superblock, layout) =
             integrity::format(DeviceSectors::Interleaved(SECTORS), &options).unwrap();
-        let tagger = BlockTagger::new(superblock.hashed_salt(), superblock.block)
-            .with_tag_bytes(layout.tag_bytes);
+        let tagger = crc32c(superblock.salt).with_tag_bytes(layout.tag_bytes);
         let mut image = vec![0; usize_of(SECTORS * SECTOR)];
         for block in (0..layout.provided_sectors / 8).filter(|&block| written(block)) {
             let run = layout.run(Sector(block * 8), 8);
@@ -250,32 +253,40 @@ mod tests {
         Volume { disk: TestDevice::of(image, BlockSize::B512), layout, tagger }
     }
 
-    fn belief(volume: &Volume, tagger: BlockTagger, hints: &'static [Sector]) -> Belief {
-        let (device, layout) = (volume.disk.clone(), volume.layout);
+    fn crc32c(salt: [u8; 16]) -> BlockTagger {
+        BlockTagger::new(Algorithm::Crc32c, None, Some(salt), BlockSize::B4096).unwrap()
+    }
+
+    fn belief(volume: &Volume, tagger: &BlockTagger, hints: &'static [Sector]) -> Belief {
+        tried(volume, tagger, hints).belief()
+    }
+
+    fn tried(volume: &Volume, tagger: &BlockTagger, hints: &'static [Sector]) -> Trial {
+        let (device, layout, taggers) = (volume.disk.clone(), volume.layout, [tagger.clone()]);
         runtime::block_on(async move {
-            trial(&device.device(), &layout, &tagger, hints).await.unwrap().belief()
+            trials(&device.device(), &layout, &taggers, hints).await.unwrap()[0]
         })
     }
 
     #[test]
     fn a_volume_in_use_is_proven_and_another_salt_refuted() {
         let volume = volume(4, |_| true);
-        assert_eq!(belief(&volume, volume.tagger, &[]), Belief::Proven);
-        let other = BlockTagger::new(Some([8; 16]), BlockSize::B4096);
-        assert_eq!(belief(&volume, other, &[]), Belief::Refuted);
+        assert_eq!(belief(&volume, &volume.tagger, &[]), Belief::Proven);
+        let other = crc32c([8; 16]);
+        assert_eq!(belief(&volume, &other, &[]), Belief::Refuted);
     }
 
     #[test]
     fn an_empty_volume_says_nothing() {
         let volume = volume(4, |_| false);
-        assert_eq!(belief(&volume, volume.tagger, &[]), Belief::Nothing);
+        assert_eq!(belief(&volume, &volume.tagger, &[]), Belief::Nothing);
     }
 
     #[test]
     fn one_written_block_is_found_by_its_hint_or_by_the_wider_look() {
         let volume = volume(4, |block| block == 1);
-        assert_eq!(belief(&volume, volume.tagger, &[Sector(8)]), Belief::Proven);
-        assert_eq!(belief(&volume, volume.tagger, &[]), Belief::Proven);
+        assert_eq!(belief(&volume, &volume.tagger, &[Sector(8)]), Belief::Proven);
+        assert_eq!(belief(&volume, &volume.tagger, &[]), Belief::Proven);
     }
 
     #[test]
@@ -286,23 +297,36 @@ mod tests {
             volume.disk.flip(usize_of(run.data.bytes()), 1);
         }
         volume.disk.make_bad(volume.layout.run(Sector(800), 8).data.0);
-        assert_eq!(belief(&volume, volume.tagger, &[]), Belief::Proven);
+        assert_eq!(belief(&volume, &volume.tagger, &[]), Belief::Proven);
     }
 
     #[test]
     fn short_tags_need_more_blocks() {
         let volume = volume(1, |_| true);
-        assert_eq!(belief(&volume, volume.tagger, &[]), Belief::Proven);
+        assert_eq!(belief(&volume, &volume.tagger, &[]), Belief::Proven);
         // Of a thousand wrong tags of one byte, about four fit by accident.
-        let other = BlockTagger::new(Some([8; 16]), BlockSize::B4096).with_tag_bytes(1);
-        let one = trial_count(&volume, other);
+        let other = crc32c([8; 16]).with_tag_bytes(1);
+        let one = tried(&volume, &other, &[]);
         assert!(one.refuted > 500 && one.belief() == Belief::Refuted, "{one:?}");
     }
 
-    fn trial_count(volume: &Volume, tagger: BlockTagger) -> Trial {
+    #[test]
+    fn the_same_blocks_tell_algorithms_apart() {
+        let volume = volume(4, |_| true);
+        let named = |algorithm| {
+            BlockTagger::new(algorithm, None, Some([9; 16]), BlockSize::B4096)
+                .unwrap()
+                .with_tag_bytes(4)
+        };
+        let taggers: Vec<BlockTagger> = Algorithm::UNKEYED.iter().copied().map(named).collect();
         let (device, layout) = (volume.disk.clone(), volume.layout);
-        runtime::block_on(
-            async move { trial(&device.device(), &layout, &tagger, &[]).await.unwrap() },
-        )
+        let found = runtime::block_on(async move {
+            trials(&device.device(), &layout, &taggers, &[]).await.unwrap()
+        });
+        for (algorithm, trial) in Algorithm::UNKEYED.iter().zip(found) {
+            let right = *algorithm == Algorithm::Crc32c;
+            let expected = if right { Belief::Proven } else { Belief::Refuted };
+            assert_eq!(trial.belief(), expected, "{algorithm}");
+        }
     }
 }

@@ -48,15 +48,13 @@ pub(crate) struct MemberPart {
 pub(crate) struct IntegrityPart {
     pub volume: Rc<Integrity>,
     pub tagger: checksum::BlockTagger,
-    pub algorithm: checksum::Algorithm,
 }
 
 impl MemberPart {
     pub fn of(probed: &Probed) -> Self {
         let part = |open: &ReadIntegrity| IntegrityPart {
             volume: Rc::clone(&open.volume),
-            tagger: open.tagger,
-            algorithm: open.algorithm,
+            tagger: open.tagger.clone(),
         };
         Self {
             name: Rc::clone(&probed.name),
@@ -320,7 +318,7 @@ impl Volume {
             slot: part.slot,
             state: if failed { MemberState::Failed } else { part.state },
             access: format!("{}, {}", crate::open::kind_word(part.kind), part.access),
-            integrity: part.integrity.as_ref().map(|part| part.algorithm.to_string()),
+            integrity: part.integrity.as_ref().map(|part| part.tagger.algorithm().to_string()),
             problem: part.problem.clone(),
             corrected_sectors: superblock.map_or(0, Superblock::corrected_reads),
             counters: self.counters(part),

@@ -63,7 +63,7 @@ fn images(family: &str) -> Vec<Golden> {
 /// Inspects, opens, reads, explains and checks; gives the content.
 fn look_in_every_way(golden: &Golden) -> Vec<u8> {
     let named = members(&golden.paths);
-    let inspection = run(async move { stack::inspect(&named, IntegrityChoice::Find).await });
+    let inspection = run(async move { stack::inspect(&named, &IntegrityChoice::Find).await });
     for member in &inspection.members {
         assert_eq!(member.problem, None, "{}", golden.name());
         assert!(member.integrity.is_some() || member.md.is_some());

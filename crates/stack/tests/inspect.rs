@@ -16,7 +16,7 @@ const MEMBER: u64 = 24 << 20;
 
 fn inspect(paths: &[PathBuf]) -> Inspection {
     let named = members(paths);
-    run(async move { stack::inspect(&named, IntegrityChoice::Find).await })
+    run(async move { stack::inspect(&named, &IntegrityChoice::Find).await })
 }
 
 fn value<'a>(fields: &'a [Field], name: &str) -> &'a str {

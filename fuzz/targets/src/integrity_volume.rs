@@ -120,7 +120,9 @@ impl Images {
                 salt: [0xa5; 16],
             };
             let (_, layout) =
-                create(&device, &options, Wipe::Zeroes, |_, _| ()).await.expect("it fits");
+                create(&device, &options, (Algorithm::Crc32c, None), Wipe::Zeroes, |_, _| ())
+                    .await
+                    .expect("it fits");
             let blocks = usize_of(layout.provided_sectors);
             let mut version_one = vec![[0; SECTOR_BYTES]; blocks];
             let volume = open(&device).await;

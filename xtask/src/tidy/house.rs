@@ -30,7 +30,11 @@ const FORMAT: &[&str] = &["zerocopy", "thiserror"];
 /// Lowest first: an import of something further down this list is an import upwards.
 pub(super) const ROOMS: &[Room] = &[
     pure("units", &[], FORMAT),
-    pure("checksum", &["units"], &["crc-fast", "thiserror", "zerocopy"]),
+    pure(
+        "checksum",
+        &["units"],
+        &["blake2", "crc-fast", "hmac", "sha1", "sha2", "thiserror", "twox-hash", "zeroize"],
+    ),
     pure("gf", &["units"], FORMAT),
     pure("integrity", &["units", "checksum", "gf"], FORMAT),
     pure("md", &["units", "checksum", "gf"], FORMAT),

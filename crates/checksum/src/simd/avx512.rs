@@ -15,8 +15,9 @@
 //! constant in the low half of a 64-bit word counts x^32 times itself: the constant for a shift by
 //! n bits is therefore x^(n-33).
 
-use super::Blocks;
-use crate::polynomial::power_of_x;
+use crate::crc::polynomial;
+use crate::crc::{Castagnoli, Polynomial};
+use crate::hash::Blocks;
 use std::arch::x86_64::{
     __m512i, _mm_crc32_u8, _mm_crc32_u64, _mm_cvtsi32_si128, _mm_cvtsi128_si64, _mm_extract_epi64,
     _mm_xor_si128, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256,
@@ -54,21 +55,20 @@ pub(super) fn feed(register: u32, bytes: &[u8]) -> u32 {
     register
 }
 
-/// See [`super::each_tag`]. One loop, so that the processor overlaps a block's reduction with the
-/// next block's folding.
+/// See [`super::each_register`]. One loop, so that the processor overlaps a block's reduction with
+/// the next block's folding.
 #[target_feature(enable = "avx512f,avx512vl,vpclmulqdq,pclmulqdq,sse4.2")]
-pub(super) fn each_tag(
+pub(super) fn each_register(
+    salted: u32,
     blocks: Blocks<'_>,
-    mut each: impl FnMut(usize, u32) -> bool,
+    mut each: impl FnMut(u32) -> bool,
 ) -> Option<usize> {
-    let mut sector = blocks.first_sector;
-    for (index, data) in blocks.data.chunks_exact(blocks.block.bytes()).enumerate() {
+    for (index, (sector, data)) in blocks.iter().enumerate() {
         let (vectors, _) = data.as_chunks::<VECTOR_BYTES>();
         let (sectors, _) = vectors.as_chunks::<VECTORS>();
-        if !each(index, !fold(feed_u64(blocks.salted, sector), sectors)) {
+        if !each(fold(feed_u64(salted, sector), sectors)) {
             return Some(index);
         }
-        sector = sector.wrapping_add(blocks.block.sectors());
     }
     None
 }
@@ -134,6 +134,10 @@ fn feed_u64(register: u32, word: u64) -> u32 {
 /// x^64 more) and for its high half.
 const fn shift(bits: i64) -> [u64; 2] {
     [power_of_x(bits + 64 - 33) as u64, power_of_x(bits - 33) as u64]
+}
+
+const fn power_of_x(exponent: i64) -> u32 {
+    polynomial::power_of_x(Castagnoli::P, Castagnoli::ORDER_OF_X, exponent)
 }
 
 const fn by_a_sector() -> [u64; 8] {

@@ -12,8 +12,11 @@
 mod avx512;
 mod portable;
 
+use crate::crc::Polynomial;
+use crate::hash::Blocks;
 use std::sync::OnceLock;
-use units::{BlockSize, SECTOR_BYTES};
+#[cfg(target_arch = "x86_64")]
+use units::SECTOR_BYTES;
 
 /// A way of computing; ordered by preference.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,60 +47,62 @@ impl Level {
     }
 }
 
-/// A run of blocks on a volume: what the tags of each start from, and its bytes.
-#[derive(Clone, Copy)]
-pub(crate) struct Blocks<'a> {
-    /// Register after the salt.
-    pub(crate) salted: u32,
-    /// Sector of the first block.
-    pub(crate) first_sector: u64,
-    /// Length of each.
-    pub(crate) block: BlockSize,
-    /// A whole number of blocks.
-    pub(crate) data: &'a [u8],
-}
-
 /// The register after `bytes`, from `register`.
-pub(crate) fn feed(register: u32, bytes: &[u8]) -> u32 {
-    feed_at(Level::best(), register, bytes)
+pub(crate) fn feed<P: Polynomial>(register: u32, bytes: &[u8]) -> u32 {
+    feed_at::<P>(Level::best(), register, bytes)
 }
 
-pub(crate) fn feed_at(level: Level, register: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn feed_at<P: Polynomial>(level: Level, register: u32, bytes: &[u8]) -> u32 {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if bytes.len() >= SECTOR_BYTES => {
+        Level::Avx512 if P::IS_CASTAGNOLI && bytes.len() >= SECTOR_BYTES => {
             // SAFETY: the level is only made where `detected()` held.
             unsafe { avx512::feed(register, bytes) }
         }
-        _ => portable::feed(register, bytes),
+        _ => P::from_register(register, bytes),
     }
 }
 
-/// Calls `each(index, tag)` block by block, until it says false; then gives that index.
-pub(crate) fn each_tag(
+/// Calls `each` with the register after each block, which stood at `salted` before its sector
+/// number, until it says false; then gives that block's index.
+pub(crate) fn each_register<P: Polynomial>(
     level: Level,
+    salted: u32,
     blocks: Blocks<'_>,
-    each: impl FnMut(usize, u32) -> bool,
+    each: impl FnMut(u32) -> bool,
 ) -> Option<usize> {
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the level is only made where `detected()` held.
-        Level::Avx512 => unsafe { avx512::each_tag(blocks, each) },
-        Level::Portable => portable::each_tag(blocks, each),
+        Level::Avx512 if P::IS_CASTAGNOLI => unsafe { avx512::each_register(salted, blocks, each) },
+        _ => portable::each_register::<P>(salted, blocks, each),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::polynomial::TABLES;
+    use crate::crc::{Castagnoli, Ieee};
     use proptest::prelude::*;
 
-    fn bytewise(register: u32, bytes: &[u8]) -> u32 {
-        bytes.iter().fold(register, |register, &byte| {
-            let [low, ..] = register.to_le_bytes();
-            (register >> 8) ^ TABLES[0][usize::from(low ^ byte)]
-        })
+    fn feeds_alike<P: Polynomial>(register: u32, bytes: &[u8]) {
+        for level in Level::available() {
+            let expected = P::tables().bytewise(register, bytes);
+            assert_eq!(feed_at::<P>(level, register, bytes), expected, "{level:?}");
+        }
+    }
+
+    fn tags_alike<P: Polynomial>(salted: u32, blocks: Blocks<'_>) {
+        for level in Level::available() {
+            let mut expected = blocks.iter();
+            let stopped = each_register::<P>(level, salted, blocks, |register| {
+                let (sector, data) = expected.next().unwrap();
+                let behind_sector = P::tables().bytewise(salted, &sector.to_le_bytes());
+                register == P::tables().bytewise(behind_sector, data)
+            });
+            assert_eq!(stopped, None, "{level:?}");
+            assert!(expected.next().is_none());
+        }
     }
 
     proptest! {
@@ -108,11 +113,8 @@ mod tests {
             skip in 0usize..80,
         ) {
             let bytes = bytes.get(skip..).unwrap_or_default();
-            for level in Level::available() {
-                prop_assert_eq!(
-                    feed_at(level, register, bytes), bytewise(register, bytes), "{:?}", level
-                );
-            }
+            feeds_alike::<Castagnoli>(register, bytes);
+            feeds_alike::<Ieee>(register, bytes);
         }
 
         #[test]
@@ -123,22 +125,13 @@ mod tests {
             count in 0usize..6,
             seed: u8,
         ) {
-            let block = BlockSize::from_log2_sectors(log2).unwrap();
+            let block = units::BlockSize::from_log2_sectors(log2).unwrap();
             let data: Vec<u8> = (0..count * block.bytes())
                 .map(|i| (i.wrapping_mul(0x9E37_79B9) >> 13).to_le_bytes()[0] ^ seed)
                 .collect();
-            let blocks = Blocks { salted, first_sector, block, data: &data };
-            for level in Level::available() {
-                let mut sector = first_sector;
-                let mut chunks = data.chunks(block.bytes());
-                let stopped = each_tag(level, blocks, |_, tag| {
-                    let register = bytewise(salted, &sector.to_le_bytes());
-                    sector = sector.wrapping_add(block.sectors());
-                    tag == !bytewise(register, chunks.next().unwrap())
-                });
-                prop_assert_eq!(stopped, None, "{:?}", level);
-                prop_assert!(chunks.next().is_none());
-            }
+            let blocks = Blocks { first_sector, block, data: &data };
+            tags_alike::<Castagnoli>(salted, blocks);
+            tags_alike::<Ieee>(salted, blocks);
         }
     }
 }

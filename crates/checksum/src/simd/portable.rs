@@ -1,34 +1,24 @@
-//! Without special instructions of ours: `crc-fast` for the data, tables for what precedes it.
+//! `crc-fast` for the data, tables for the sector number.
 
-use super::Blocks;
-use crate::polynomial::{feed_u64, feed_zero_block};
-use crc_fast::{CrcAlgorithm, Digest};
+use crate::crc::Polynomial;
+use crate::hash::Blocks;
 
-/// The register after `bytes`, from `register`.
-pub(super) fn feed(register: u32, bytes: &[u8]) -> u32 {
-    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(register));
-    digest.update(bytes);
-    u32::try_from(digest.get_state()).expect("a 32-bit CRC has a 32-bit register")
-}
-
-/// See [`super::each_tag`].
+/// See [`super::each_register`].
 ///
 /// `crc-fast` starts from a given register only by way of a large state; a third of the time at
-/// 512 bytes. So each block's CRC starts afresh, and linearity does the rest: the register that
-/// should have been there and the one that was differ, and the difference goes through a block of
-/// zeros.
-pub(super) fn each_tag(
+/// 512 bytes. So each block's CRC starts at all ones, and linearity does the rest: the register
+/// that should have been there and the one that was differ, and the difference goes through a block
+/// of zeros.
+pub(super) fn each_register<P: Polynomial>(
+    salted: u32,
     blocks: Blocks<'_>,
-    mut each: impl FnMut(usize, u32) -> bool,
+    mut each: impl FnMut(u32) -> bool,
 ) -> Option<usize> {
-    let mut sector = blocks.first_sector;
-    for (index, data) in blocks.data.chunks_exact(blocks.block.bytes()).enumerate() {
-        let difference = feed_u64(blocks.salted, sector) ^ u32::MAX;
-        let tag = crc_fast::crc32_iscsi(data) ^ feed_zero_block(difference, blocks.block);
-        if !each(index, tag) {
+    for (index, (sector, data)) in blocks.iter().enumerate() {
+        let difference = P::feed_u64(salted, sector) ^ u32::MAX;
+        if !each(P::from_ones(data) ^ P::feed_zero_block(difference, blocks.block)) {
             return Some(index);
         }
-        sector = sector.wrapping_add(blocks.block.sectors());
     }
     None
 }

@@ -21,7 +21,7 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
     let members = parse_members(&arguments.paths)?;
     let told = Rc::clone(context);
     let inspection = context
-        .block_on(async move { Ok(stack::inspect(&members, IntegrityChoice::Find).await) })?;
+        .block_on(async move { Ok(stack::inspect(&members, &IntegrityChoice::Find).await) })?;
     for member in &inspection.members {
         member_lines(member).iter().for_each(|line| told.report.line(line));
     }

@@ -59,6 +59,7 @@ impl Arguments {
                 "none" => IntegrityChoice::None,
                 name => IntegrityChoice::Algorithm(
                     name.parse().map_err(|e| Failure::usage(format!("--integrity: {e}")))?,
+                    None,
                 ),
             };
         }

@@ -12,7 +12,7 @@ use ::integrity::layout::{DeviceSectors, FormatOptions, superblock_area};
 use ::integrity::superblock::AREA_SECTORS;
 use ::integrity::{FormatError, Layout, Superblock, format};
 use bio::{Bio, Buf, Device, IoError};
-use checksum::{BlockTagger, ZeroTags};
+use checksum::{Algorithm, BlockTagger, Key, KeyError, ZeroTags};
 use runtime::join_all;
 use units::{SECTOR, Sector, usize_of};
 
@@ -33,12 +33,15 @@ pub enum CreateError {
     /// No such volume is possible.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// The algorithm and the key do not go together.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The device failed.
     #[error("{0} of the device below")]
     Io(#[from] IoError),
 }
 
-/// Makes `lower` into a volume; `progress` is told how many of the volume's sectors are done, and
+/// Makes `lower` into a volume whose tags are made with the algorithm and its key; `progress` is told how many of the volume's sectors are done, and
 /// of how many.
 ///
 /// # Errors
@@ -46,19 +49,20 @@ pub enum CreateError {
 pub async fn create(
     lower: &Device,
     options: &FormatOptions,
+    (algorithm, key): (Algorithm, Option<&Key>),
     wipe: Wipe,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<(Superblock, Layout), CreateError> {
     let device = DeviceSectors::Interleaved(lower.limits().sectors);
     let (superblock, layout) = format(device, options)?;
+    let tagger = BlockTagger::new(algorithm, key, superblock.hashed_salt(), layout.block)?
+        .with_tag_bytes(layout.tag_bytes);
     let area = Buf::zeroed(usize_of(AREA_SECTORS * SECTOR));
     lower.write(Sector::ZERO, area).await?;
     lower.flush().await?;
     let sections: Vec<u32> = (0..layout.journal.sections).collect();
     initialise(lower, &layout.journal, &sections, Sequence::FIRST).await?;
     if wipe != Wipe::Nothing {
-        let tagger = BlockTagger::new(superblock.hashed_salt(), layout.block)
-            .with_tag_bytes(layout.tag_bytes);
         let zeros = ZeroTags::new(&tagger);
         let runs: Vec<_> = layout.runs(Sector::ZERO, layout.provided_sectors).collect();
         for batch in runs.chunks(RUNS_AT_ONCE) {

@@ -9,7 +9,7 @@ use ::integrity::layout::DeviceSectors;
 use ::integrity::superblock::AREA_SECTORS;
 use ::integrity::{Flags, Layout, LayoutError, PlanError, Superblock, SuperblockError, explain};
 use bio::{Device, EventKind, Events, IoError, IoErrorKind, Limits};
-use checksum::{Algorithm, BlockTagger, ZeroTags};
+use checksum::{Algorithm, BlockTagger, Key, KeyError, ZeroTags};
 use runtime::{RangeLock, join_all, spawn};
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -24,6 +24,8 @@ pub struct Options {
     pub read_only: bool,
     /// What the tags were made with; the disk does not say.
     pub algorithm: Algorithm,
+    /// The tags' key, if the algorithm takes one.
+    pub integrity_key: Option<Key>,
     /// Where findings go, labelled with the member's name.
     pub events: Events,
     /// How long a write may stay in memory only (the kernel's `commit_time`).
@@ -41,12 +43,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults for `algorithm`, writable.
+    /// The defaults for `algorithm`, writable, without a key.
     #[must_use]
     pub fn new(algorithm: Algorithm, events: Events) -> Self {
         Self {
             read_only: false,
             algorithm,
+            integrity_key: None,
             events,
             commit_time: Duration::from_secs(10),
             watermark: 50,
@@ -142,6 +145,9 @@ pub enum OpenError {
     /// A feature without which nothing can be read.
     #[error("the volume uses {0}, which is not implemented")]
     Unimplemented(String),
+    /// The algorithm and the key do not go together.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The device's blocks are larger than the volume's.
     #[error("the volume has blocks of {block} bytes, the device below {device}")]
     LogicalBlock {
@@ -180,8 +186,9 @@ pub(super) async fn open(lower: Device, options: Options) -> Result<Integrity, O
     refuse_unreadable(&superblock, &lower)?;
     let layout = Layout::of(&superblock, DeviceSectors::Interleaved(lower.limits().sectors))?;
     let mut restrictions = restrictions(&superblock, &lower);
-    let tagger =
-        BlockTagger::new(superblock.hashed_salt(), layout.block).with_tag_bytes(layout.tag_bytes);
+    let (key, salt) = (options.integrity_key.as_ref(), superblock.hashed_salt());
+    let tagger = BlockTagger::new(options.algorithm, key, salt, layout.block)?
+        .with_tag_bytes(layout.tag_bytes);
 
     let bitmap = superblock.flags.has(Flags::DIRTY_BITMAP);
     let found = if bitmap { None } else { Some(scan(&lower, &layout.journal, &tagger).await?) };
@@ -192,8 +199,8 @@ pub(super) async fn open(lower: Device, options: Options) -> Result<Integrity, O
         return Err(OpenError::ReadOnlyOnly(restrictions));
     }
     let inner = Inner {
-        tagger,
         zeros: ZeroTags::new(&tagger),
+        tagger,
         tags: TagCache::new(lower.clone(), options.tag_cache_bytes),
         events: options.events.clone(),
         journal: Journal::Reading(Overlay::new(lower.clone(), layout.journal, Default::default())),

@@ -32,7 +32,9 @@ fn format_options(block: u64, journal_sectors: u64) -> FormatOptions {
 /// A volume of zeroes on a new disk of `sectors`.
 async fn made(sectors: u64, options: &FormatOptions) -> Rc<Disk> {
     let disk = Disk::new(sectors);
-    create(&disk.device(), options, Wipe::Zeroes, |_, _| {}).await.unwrap();
+    create(&disk.device(), options, (Algorithm::Crc32c, None), Wipe::Zeroes, |_, _| {})
+        .await
+        .unwrap();
     disk
 }
 

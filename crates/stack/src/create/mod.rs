@@ -16,7 +16,7 @@ use crate::leaf::MemberError;
 use crate::member::Member;
 use crate::signature::Signature;
 use crate::verdict::{Fault, Verdict};
-use checksum::Algorithm;
+use checksum::{Algorithm, Key, KeyError};
 use md::assemble::CannotStart;
 use md::superblock::Level;
 use units::{SECTOR, Sector};
@@ -68,6 +68,8 @@ pub struct CreateOptions {
     pub chunk_bytes: u64,
     /// What tags are made with; none: no dm-integrity.
     pub integrity: Option<Algorithm>,
+    /// The tags' key, if the algorithm takes one.
+    pub integrity_key: Option<Key>,
     /// Bytes of tag; none: the whole digest.
     pub tag_size: Option<u16>,
     /// Bytes of the block that each tag covers.
@@ -94,6 +96,7 @@ impl CreateOptions {
             level,
             chunk_bytes: 64 << 10,
             integrity: Some(Algorithm::Crc32c),
+            integrity_key: None,
             tag_size: None,
             sector_size: 4096,
             journal_bytes: None,
@@ -164,6 +167,9 @@ pub enum CreateError {
         /// Members needed.
         min: usize,
     },
+    /// The algorithm and the key do not go together.
+    #[error("--integrity: {0}")]
+    Key(#[from] KeyError),
     /// Neither an array nor integrity.
     #[error("--level none with --integrity none makes nothing")]
     Nothing,
@@ -261,6 +267,7 @@ impl Fault for CreateError {
             Self::OneMember { .. }
             | Self::TooFew { .. }
             | Self::Nothing
+            | Self::Key(_)
             | Self::Chunk { .. }
             | Self::SectorSize { .. }
             | Self::MemberBytes { .. }

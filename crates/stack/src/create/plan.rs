@@ -139,8 +139,9 @@ pub fn plan(
     for (index, (member, &sectors)) in options.members.iter().zip(sectors).enumerate() {
         let integrity = match options.integrity {
             None => None,
-            Some(Algorithm::Crc32c) => {
-                Some(plan_integrity(options, member, sectors, block, identity.salts[index])?)
+            Some(algorithm) => {
+                let salt = identity.salts[index];
+                Some(plan_integrity(options, algorithm, member, sectors, block, salt)?)
             }
         };
         let member = member.clone();
@@ -169,12 +170,13 @@ fn inner_sectors(member: &MemberPlan) -> u64 {
 
 fn plan_integrity(
     options: &CreateOptions,
+    algorithm: Algorithm,
     member: &Member,
     sectors: u64,
     block: BlockSize,
     salt: [u8; 16],
 ) -> Result<IntegrityPlan, CreateError> {
-    let digest = u16::try_from(Algorithm::Crc32c.digest_len()).expect("a few bytes");
+    let digest = u16::try_from(algorithm.digest_len()).expect("a few bytes");
     let format = FormatOptions {
         block,
         tag_size: options.tag_size.unwrap_or(digest),
@@ -187,7 +189,8 @@ fn plan_integrity(
     };
     let (superblock, layout) = integrity::format(DeviceSectors::Interleaved(sectors), &format)
         .map_err(|error| CreateError::Integrity { member: member.to_string(), error })?;
-    let tagger = BlockTagger::new(superblock.hashed_salt(), block).with_tag_bytes(layout.tag_bytes);
+    let (key, salt) = (options.integrity_key.as_ref(), superblock.hashed_salt());
+    let tagger = BlockTagger::new(algorithm, key, salt, block)?.with_tag_bytes(layout.tag_bytes);
     Ok(IntegrityPlan { superblock, layout, tagger })
 }
 

@@ -49,8 +49,14 @@ fn content(image: &[u8]) -> Vec<u8> {
     let superblock = integrity::Superblock::decode(image).unwrap();
     let sectors = units::u64_of(image.len()) / 512;
     let layout = Layout::of(&superblock, DeviceSectors::Interleaved(sectors)).unwrap();
-    let tagger = checksum::BlockTagger::new(superblock.hashed_salt(), superblock.block)
-        .with_tag_bytes(layout.tag_bytes);
+    let tagger = checksum::BlockTagger::new(
+        checksum::Algorithm::Crc32c,
+        None,
+        superblock.hashed_salt(),
+        superblock.block,
+    )
+    .unwrap()
+    .with_tag_bytes(layout.tag_bytes);
     let mut content = Vec::new();
     for run in layout.runs(Sector::ZERO, layout.provided_sectors) {
         let data = &image[usize_of(run.data.bytes())..][..usize_of(run.sectors) * 512];

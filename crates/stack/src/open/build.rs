@@ -95,7 +95,8 @@ async fn make_writable(member: &mut Probed, events: &Events) -> Result<(), OpenE
         }
         let options = IntegrityOptions {
             sample: false,
-            ..IntegrityOptions::new(open.algorithm, events.clone())
+            integrity_key: open.key.clone(),
+            ..IntegrityOptions::new(open.tagger.algorithm(), events.clone())
         };
         let volume = Integrity::open(device, options).await;
         let member_name = name.clone();

@@ -176,6 +176,10 @@ impl Fault for OpenError {
             Self::Integrity { problem: IntegrityProblem::Refuted { .. }, .. } => {
                 "if this is right, read it as it is with --integrity none; nothing was written"
             }
+            Self::Integrity {
+                problem: IntegrityProblem::Ambiguous { .. } | IntegrityProblem::Unwritten { .. },
+                ..
+            } => "name it with --integrity",
             Self::Integrity { .. } | Self::Md { .. } => {
                 "look with 'steadfast inspect'; if an array can spare it, leave it out"
             }

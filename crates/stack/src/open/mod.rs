@@ -120,9 +120,9 @@ async fn open_leaves(leaves: Vec<NamedLeaf>, options: &OpenOptions) -> Result<Vo
     let events = log.events(Rc::clone(&options.on_event));
     // What a writable opening finds is told when it is opened for good.
     let probe_events = if options.read_only { events.clone() } else { Events::none() };
-    let mut members = look(leaves, options.integrity, &probe_events).await?;
+    let mut members = look(leaves, &options.integrity, &probe_events).await?;
     let whole = |error: IoError| OpenError::Io { member: "members".to_owned(), error };
-    repair(&mut members, options.integrity, &events).await.map_err(whole)?;
+    repair(&mut members, &options.integrity, &events).await.map_err(whole)?;
     let mut foreign = Vec::new();
     for member in &members {
         foreign.push(foreign_signature(member).await?);
@@ -135,7 +135,7 @@ async fn open_leaves(leaves: Vec<NamedLeaf>, options: &OpenOptions) -> Result<Vo
 /// Looks at every member, all at once.
 pub(crate) async fn look(
     leaves: Vec<NamedLeaf>,
-    choice: IntegrityChoice,
+    choice: &IntegrityChoice,
     events: &Events,
 ) -> Result<Vec<Probed>, OpenError> {
     let looks = leaves.into_iter().map(|(name, member, leaf)| async move {

@@ -9,13 +9,14 @@
 //! Nothing here writes. A superblock that is damaged is looked at again once the other members are
 //! known ([`repair`]), because they may say what it was.
 
+mod algorithm;
 pub(crate) mod repair;
 
 use crate::leaf::Leaf;
 use crate::member::Member;
-use crate::trial::{Belief, Trial, read_bytes, trial};
+use crate::trial::{Trial, read_bytes};
 use bio::{Device, Events, IoError};
-use checksum::{Algorithm, BlockTagger};
+use checksum::{Algorithm, BlockTagger, Key, KeyError};
 use integrity::layout::DeviceSectors;
 use integrity::layout::JournalLayout;
 use integrity::{CommitIds, Layout, LayoutError, SuperblockError};
@@ -25,13 +26,13 @@ use std::rc::Rc;
 use units::{SECTOR_BYTES, Sector, usize_of};
 
 /// What tags are made with, as far as the user says.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub enum IntegrityChoice {
-    /// Every algorithm that fits is tried.
+    /// Every algorithm without a key is tried.
     #[default]
     Find,
-    /// This one.
-    Algorithm(Algorithm),
+    /// This one, with its key if it takes one.
+    Algorithm(Algorithm, Option<Key>),
     /// There is no dm-integrity here, whatever the first sectors look like.
     None,
 }
@@ -47,15 +48,35 @@ pub enum IntegrityProblem {
     Layout(LayoutError),
     /// Something was written, and no tag fits.
     #[error(
-        "none of {} written blocks that were sampled verifies with {algorithm}: another \
-         algorithm, or a damaged superblock (it has no checksum)", .trial.refuted
+        "none of {} written blocks that were sampled verifies with {}: another algorithm (those \
+         with a key are tried only if named), or a damaged superblock (it has no checksum)",
+        .trial.refuted,
+        any_of(.tried)
     )]
     Refuted {
-        /// The samples.
+        /// The samples, for the first that was tried.
         trial: Trial,
         /// What was tried.
-        algorithm: Algorithm,
+        tried: Vec<Algorithm>,
     },
+    /// What was written fits more than one algorithm.
+    #[error("the sampled blocks verify with {}: which is right must be said", any_of(.fitting))]
+    Ambiguous {
+        /// They all fit.
+        fitting: Vec<Algorithm>,
+    },
+    /// Nothing was written, and the size of the tags does not say enough.
+    #[error(
+        "no sampled block was ever written, so nothing shows what its tags of {tag_bytes} bytes \
+         are to be made with"
+    )]
+    Unwritten {
+        /// Bytes of each.
+        tag_bytes: usize,
+    },
+    /// The algorithm and the key do not go together.
+    #[error(transparent)]
+    Key(KeyError),
     /// What was written last may be in a journal that cannot be read.
     #[error(
         "no sector of its journal carries a commit id: it is encrypted, or destroyed, and the \
@@ -67,11 +88,21 @@ pub enum IntegrityProblem {
     Open(layers::integrity::OpenError),
 }
 
+fn any_of(algorithms: &[Algorithm]) -> String {
+    match algorithms {
+        [only] => only.to_string(),
+        several => {
+            let names: Vec<&str> = several.iter().map(|algorithm| algorithm.name()).collect();
+            format!("any of {}", names.join(", "))
+        }
+    }
+}
+
 /// A dm-integrity volume, open for reading.
 pub(crate) struct ReadIntegrity {
     pub layout: Layout,
     pub tagger: BlockTagger,
-    pub algorithm: Algorithm,
+    pub key: Option<Key>,
     pub trial: Trial,
     pub volume: Rc<Integrity>,
     /// The superblock was damaged, and rebuilt in memory; this is what belongs on the member.
@@ -168,16 +199,13 @@ pub(crate) async fn probe(
     name: Rc<str>,
     member: Option<Member>,
     leaf: Leaf,
-    choice: IntegrityChoice,
+    choice: &IntegrityChoice,
     events: &Events,
 ) -> Result<Probed, IoError> {
     let events = events.for_member(&name);
     let integrity = match choice {
         IntegrityChoice::None => IntegrityFound::None,
-        IntegrityChoice::Find => find_integrity(&leaf.device, None, &events).await?,
-        IntegrityChoice::Algorithm(algorithm) => {
-            find_integrity(&leaf.device, Some(algorithm), &events).await?
-        }
+        _ => find_integrity(&leaf.device, choice, &events).await?,
     };
     let mut probed = Probed { name, member, leaf, integrity, md: MdFound::None };
     if let Some(inner) = probed.inner() {
@@ -188,7 +216,7 @@ pub(crate) async fn probe(
 
 async fn find_integrity(
     device: &Device,
-    algorithm: Option<Algorithm>,
+    choice: &IntegrityChoice,
     events: &Events,
 ) -> Result<IntegrityFound, IoError> {
     if device.limits().sectors < integrity::superblock::AREA_SECTORS {
@@ -211,7 +239,7 @@ async fn find_integrity(
         Ok(layout) => layout,
         Err(error) => return Ok(IntegrityFound::Problem(IntegrityProblem::Layout(error))),
     };
-    open_read_only(device, &superblock, layout, algorithm, events).await
+    open_read_only(device, &superblock, layout, choice, events).await
 }
 
 /// Tries the algorithms on the volume, and opens it for reading with the one that fits.
@@ -219,43 +247,36 @@ pub(super) async fn open_read_only(
     device: &Device,
     superblock: &integrity::Superblock,
     layout: Layout,
-    algorithm: Option<Algorithm>,
+    choice: &IntegrityChoice,
     events: &Events,
 ) -> Result<IntegrityFound, IoError> {
-    let mut refuted = None;
-    let candidates = algorithm.map_or(Algorithm::ALL.to_vec(), |algorithm| vec![algorithm]);
-    for algorithm in candidates {
-        let Algorithm::Crc32c = algorithm;
-        let tagger = BlockTagger::new(superblock.hashed_salt(), layout.block)
-            .with_tag_bytes(layout.tag_bytes);
-        // In inline mode there are no tags to look at; the layer refuses it by name.
-        let trial = if layout.inline {
-            Trial::default()
-        } else {
-            trial(device, &layout, &tagger, &HINTS).await?
-        };
-        if trial.belief() == Belief::Refuted {
-            refuted.get_or_insert(IntegrityProblem::Refuted { trial, algorithm });
-            continue;
-        }
-        let options = Options { sample: false, ..Options::new(algorithm, events.clone()) };
-        return match Integrity::open(device.clone(), options.read_only()).await {
-            Ok(volume) => {
-                if matches!(volume.journal_state(), JournalState::Damaged(_))
-                    && journal_is_foreign(device, &layout.journal).await?
-                {
-                    return Ok(IntegrityFound::Problem(IntegrityProblem::JournalForeign));
-                }
-                let repaired = None;
-                let open = ReadIntegrity { layout, tagger, algorithm, trial, volume, repaired };
-                Ok(IntegrityFound::Open(Box::new(open)))
+    let (tagger, trial) = match algorithm::choose(device, superblock, &layout, choice).await? {
+        Ok(chosen) => chosen,
+        Err(problem) => return Ok(IntegrityFound::Problem(problem)),
+    };
+    let key = match choice {
+        IntegrityChoice::Algorithm(_, key) => key.clone(),
+        IntegrityChoice::Find | IntegrityChoice::None => None,
+    };
+    let options = Options {
+        sample: false,
+        integrity_key: key.clone(),
+        ..Options::new(tagger.algorithm(), events.clone())
+    };
+    match Integrity::open(device.clone(), options.read_only()).await {
+        Ok(volume) => {
+            if matches!(volume.journal_state(), JournalState::Damaged(_))
+                && journal_is_foreign(device, &layout.journal).await?
+            {
+                return Ok(IntegrityFound::Problem(IntegrityProblem::JournalForeign));
             }
-            Err(layers::integrity::OpenError::Io(error)) if !error.kind.is_damage() => Err(error),
-            Err(error) => Ok(IntegrityFound::Problem(IntegrityProblem::Open(error))),
-        };
+            let repaired = None;
+            let open = ReadIntegrity { layout, tagger, key, trial, volume, repaired };
+            Ok(IntegrityFound::Open(Box::new(open)))
+        }
+        Err(layers::integrity::OpenError::Io(error)) if !error.kind.is_damage() => Err(error),
+        Err(error) => Ok(IntegrityFound::Problem(IntegrityProblem::Open(error))),
     }
-    let problem = refuted.expect("there is at least one algorithm");
-    Ok(IntegrityFound::Problem(problem))
 }
 
 /// Whether not a single sector of the first section carries a commit id. Damage leaves some; an

@@ -3,15 +3,15 @@
 //! What may be believed, and why, is in [`crate::recover`]; here its candidates are tried on the
 //! members. Still nothing is written.
 
+use super::algorithm::candidates;
 use super::{
     HINTS, IntegrityChoice, IntegrityFound, MdFound, MdProblem, Probed, ReadIntegrity, find_md,
     open_read_only,
 };
 use crate::patched::Patched;
 use crate::recover::{integrity_candidates, is_as_made, md_by_peer, md_by_tag};
-use crate::trial::{Belief, read_bytes, trial, trial_quick};
+use crate::trial::{Belief, read_bytes, trials, trials_quick};
 use bio::{Device, EventKind, Events, IoError};
-use checksum::{Algorithm, BlockTagger};
 use integrity::Layout;
 use integrity::superblock::AREA_BYTES;
 use layers::integrity::JournalState;
@@ -24,10 +24,10 @@ use units::Sector;
 /// A device that fails as a whole.
 pub(crate) async fn repair(
     members: &mut [Probed],
-    choice: IntegrityChoice,
+    choice: &IntegrityChoice,
     events: &Events,
 ) -> Result<(), IoError> {
-    if choice != IntegrityChoice::None {
+    if !matches!(choice, IntegrityChoice::None) {
         repair_integrity(members, choice, events).await?;
     }
     let peers: Vec<(Superblock, Minor)> = members
@@ -50,7 +50,7 @@ pub(crate) async fn repair(
 
 async fn repair_integrity(
     members: &mut [Probed],
-    choice: IntegrityChoice,
+    choice: &IntegrityChoice,
     events: &Events,
 ) -> Result<(), IoError> {
     let peers: Vec<integrity::Superblock> = members
@@ -75,19 +75,16 @@ async fn repair_integrity(
             continue;
         }
         let Some(area) = read_bytes(&device, 0, AREA_BYTES).await? else { continue };
-        let Some((superblock, layout)) = only_candidate(&device, &area, &peers).await? else {
+        let Some((superblock, layout)) = only_candidate(&device, &area, &peers, choice).await?
+        else {
             continue;
         };
         let mut head = area;
         let fields = superblock.encode();
         head[..fields.len()].copy_from_slice(&fields);
         let patched = Device::new(Patched::new(device, head));
-        let algorithm = match choice {
-            IntegrityChoice::Algorithm(algorithm) => Some(algorithm),
-            IntegrityChoice::Find | IntegrityChoice::None => None,
-        };
         let own_events = events.for_member(&member.name);
-        let found = open_read_only(&patched, &superblock, layout, algorithm, &own_events).await?;
+        let found = open_read_only(&patched, &superblock, layout, choice, &own_events).await?;
         if let IntegrityFound::Open(open) = found {
             let detail = "dm-integrity superblock rebuilt: written blocks vouch for it".to_owned();
             own_events.emit_detail(EventKind::Note, Sector::ZERO, 0, detail);
@@ -104,27 +101,28 @@ async fn only_candidate(
     device: &Device,
     area: &[u8],
     peers: &[integrity::Superblock],
+    choice: &IntegrityChoice,
 ) -> Result<Option<(integrity::Superblock, Layout)>, IoError> {
     if area.iter().all(|&byte| byte == 0) {
         return Ok(None);
     }
-    let mut proven = None;
+    let mut found = None;
     for (superblock, layout) in integrity_candidates(area, peers, device.limits().sectors) {
-        let Algorithm::Crc32c = Algorithm::Crc32c;
-        let tagger = BlockTagger::new(superblock.hashed_salt(), layout.block)
-            .with_tag_bytes(layout.tag_bytes);
-        if trial_quick(device, &layout, &tagger, &HINTS).await?.verified == 0 {
+        let Ok(taggers) = candidates(choice, &superblock, &layout) else { return Ok(None) };
+        let quick = trials_quick(device, &layout, &taggers, &HINTS).await?;
+        if quick.iter().all(|trial| trial.verified == 0) {
             continue;
         }
-        let trial = trial(device, &layout, &tagger, &HINTS).await?;
-        if trial.belief() != Belief::Proven || trial.is_suspicious() {
+        let trials = trials(device, &layout, &taggers, &HINTS).await?;
+        let mut proven = trials.iter().filter(|trial| trial.belief() == Belief::Proven);
+        if proven.next().is_none_or(|trial| trial.is_suspicious()) || proven.next().is_some() {
             continue;
         }
-        if proven.replace((superblock, layout)).is_some() {
+        if found.replace((superblock, layout)).is_some() {
             return Ok(None);
         }
     }
-    Ok(proven)
+    Ok(found)
 }
 
 async fn repair_md(

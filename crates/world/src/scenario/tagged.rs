@@ -68,7 +68,13 @@ impl Tagged {
 
     pub(super) async fn make(self, device: Device) -> Result<(), String> {
         let options = self.format();
-        let made = integrity::create(&device, &options, integrity::Wipe::TagsOnly, |_, _| {});
+        let made = integrity::create(
+            &device,
+            &options,
+            (Algorithm::Crc32c, None),
+            integrity::Wipe::TagsOnly,
+            |_, _| {},
+        );
         made.await.map(drop).map_err(|error| error.to_string())
     }
 

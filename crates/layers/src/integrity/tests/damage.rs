@@ -246,7 +246,15 @@ fn a_damaged_salt_is_noticed_before_anything_is_written() {
 fn a_volume_that_was_not_wiped_opens_and_each_block_is_unreadable_until_written() {
     runtime::block_on(async {
         let disk = Disk::new(16384);
-        create(&disk.device(), &format_options(512, 600), Wipe::Nothing, |_, _| {}).await.unwrap();
+        create(
+            &disk.device(),
+            &format_options(512, 600),
+            (Algorithm::Crc32c, None),
+            Wipe::Nothing,
+            |_, _| {},
+        )
+        .await
+        .unwrap();
         let volume = opened(&disk).await;
         let device = volume.device();
         assert!(read(&device, 100, 1).await.is_err());
@@ -328,7 +336,9 @@ fn a_rotten_journal_entry_makes_its_block_unreadable_unless_home_is_that_version
         disk.set(place.data.bytes(), &pattern(105, 1, 2));
         let mut tag = [0; 4];
         let salt = Some(*b"sixteen of salt.");
-        checksum::BlockTagger::new(salt, layout.block).tags(105, &pattern(105, 1, 2), &mut tag);
+        let tagger =
+            checksum::BlockTagger::new(Algorithm::Crc32c, None, salt, layout.block).unwrap();
+        tagger.tags(105, &pattern(105, 1, 2), &mut tag);
         disk.set(place.tag_byte, &tag);
         let volume = opened(&disk).await;
         let device = volume.device();

@@ -1,0 +1,87 @@
+//! What a volume's tags are made with: the disk does not say, so its written blocks are asked.
+//!
+//! Every algorithm without a key is tried on the same samples; those with a key only if the user
+//! names one and has its key. That a digest is as long as the tags is likely but no proof: tags may
+//! be cut or padded.
+
+use super::{HINTS, IntegrityChoice, IntegrityProblem};
+use crate::trial::{Belief, Trial, trials};
+use bio::{Device, IoError};
+use checksum::{Algorithm, BlockTagger, KeyError};
+use integrity::{Layout, Superblock};
+
+/// Taggers to try on a volume, the likeliest first.
+///
+/// # Errors
+/// [`KeyError`] if the user's algorithm and key do not go together.
+pub(super) fn candidates(
+    choice: &IntegrityChoice,
+    superblock: &Superblock,
+    layout: &Layout,
+) -> Result<Vec<BlockTagger>, KeyError> {
+    let (mut algorithms, key) = match choice {
+        IntegrityChoice::Algorithm(algorithm, key) => (vec![*algorithm], key.as_ref()),
+        IntegrityChoice::Find | IntegrityChoice::None => (Algorithm::UNKEYED.to_vec(), None),
+    };
+    algorithms.sort_by_key(|algorithm| algorithm.digest_len() != layout.tag_bytes);
+    let tagger = |algorithm| {
+        let tagger = BlockTagger::new(algorithm, key, superblock.hashed_salt(), layout.block)?;
+        Ok(tagger.with_tag_bytes(layout.tag_bytes))
+    };
+    algorithms.into_iter().map(tagger).collect()
+}
+
+/// The tagger that the volume's written blocks agree with, and what they said.
+///
+/// # Errors
+/// A device that fails as a whole. Inside: why none is chosen.
+pub(super) async fn choose(
+    device: &Device,
+    superblock: &Superblock,
+    layout: &Layout,
+    choice: &IntegrityChoice,
+) -> Result<Result<(BlockTagger, Trial), IntegrityProblem>, IoError> {
+    let mut taggers = match candidates(choice, superblock, layout) {
+        Ok(taggers) => taggers,
+        Err(error) => return Ok(Err(IntegrityProblem::Key(error))),
+    };
+    if layout.inline {
+        // There are no tags to look at; the layer refuses it by name.
+        return Ok(Ok((taggers.swap_remove(0), Trial::default())));
+    }
+    let trials = trials(device, layout, &taggers, &HINTS).await?;
+    Ok(decide(&taggers, &trials).map(|index| (taggers.swap_remove(index), trials[index])))
+}
+
+/// The index of the one that is right.
+fn decide(taggers: &[BlockTagger], trials: &[Trial]) -> Result<usize, IntegrityProblem> {
+    let believed =
+        |belief| (0..trials.len()).filter(move |&index| trials[index].belief() == belief);
+    let names = |indexes: &[usize]| indexes.iter().map(|&i| taggers[i].algorithm()).collect();
+    let proven: Vec<usize> = believed(Belief::Proven).collect();
+    match proven[..] {
+        [only] => return Ok(only),
+        [] => {}
+        _ => return Err(IntegrityProblem::Ambiguous { fitting: names(&proven) }),
+    }
+    let open: Vec<usize> = believed(Belief::Nothing).collect();
+    match open[..] {
+        [] => {
+            let all: Vec<usize> = (0..trials.len()).collect();
+            Err(IntegrityProblem::Refuted { trial: trials[0], tried: names(&all) })
+        }
+        [only] => Ok(only),
+        // Some blocks were written, too few to tell accidents from proof.
+        [first, ..] if trials[first].verified > 0 => {
+            Err(IntegrityProblem::Ambiguous { fitting: names(&open) })
+        }
+        // Nothing was written: whoever makes tags of four bytes and says nothing else means
+        // CRC-32C. Other sizes have no such custom, and writing with the wrong one would spoil the
+        // volume for its owner.
+        [first, ..] if taggers[first].tag_bytes() == Algorithm::Crc32c.digest_len() => Ok(first),
+        [first, ..] => {
+            let tag_bytes = taggers[first].tag_bytes();
+            Err(IntegrityProblem::Unwritten { tag_bytes })
+        }
+    }
+}
