@@ -3,9 +3,11 @@
 use crate::isal;
 use crate::measure::pair;
 use crate::row::Row;
-use checksum::{Algorithm, BlockTagger, ZeroTags};
+use checksum::{Algorithm, BlockTagger, Key, ZeroTags};
 use crc_fast::CrcAlgorithm;
 use gf::Strip;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
 use std::cell::Cell;
 use std::hint::black_box;
 use units::BlockSize;
@@ -16,6 +18,7 @@ pub(crate) fn rows() -> anyhow::Result<Vec<Row>> {
     for block in [BlockSize::B512, BlockSize::B4096] {
         rows.extend(tags(block));
     }
+    rows.extend(hash_tags());
     rows.push(zero_tags());
     for data_count in [4, 8] {
         rows.extend(parity(data_count, 1, "in cache"));
@@ -43,6 +46,43 @@ fn tags(block: BlockSize) -> [Row; 2] {
         pair(|| assert_eq!(tagger.verify(FIRST_SECTOR, black_box(&data), &tags), None), bare);
     let verify = rate_row(format!("crc32c verify {block}"), data.len(), ours, CRC_FAST, Some(peer));
     [generate, verify]
+}
+
+/// Tags of the same request with other algorithms, beside the bare hash of each block.
+fn hash_tags() -> [Row; 4] {
+    let key = Key::new([0x4B; 32]).expect("a key may have 32 bytes");
+    let keyed = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("any length will do");
+    [
+        hash_row(Algorithm::Crc32, None, CRC_FAST, |block| {
+            black_box(crc_fast::checksum(CrcAlgorithm::Crc32IsoHdlc, block));
+        }),
+        hash_row(Algorithm::Xxhash64, None, "twox-hash", |block| {
+            black_box(twox_hash::XxHash64::oneshot(0, block));
+        }),
+        hash_row(Algorithm::Sha256, None, "sha2", |block| {
+            black_box(Sha256::digest(block));
+        }),
+        hash_row(Algorithm::HmacSha256, Some(&key), "hmac", |block| {
+            black_box(keyed.clone().chain_update(block).finalize());
+        }),
+    ]
+}
+
+fn hash_row(
+    algorithm: Algorithm,
+    key: Option<&Key>,
+    peer_name: &'static str,
+    bare: impl Fn(&[u8]),
+) -> Row {
+    let block = BlockSize::B4096;
+    let data = noise(REQUEST_BYTES);
+    let tagger = BlockTagger::new(algorithm, key, SALT, block).expect("a key where one belongs");
+    let mut tags = vec![0; data.len() / block.bytes() * tagger.tag_bytes()];
+    let (ours, peer) = pair(
+        || tagger.tags(FIRST_SECTOR, black_box(&data), &mut tags),
+        || data.chunks_exact(block.bytes()).for_each(&bare),
+    );
+    rate_row(format!("{algorithm} tags {block}"), data.len(), ours, peer_name, Some(peer))
 }
 
 /// Tags of zero blocks, beside reading the zeros.

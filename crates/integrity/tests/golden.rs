@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use checksum::{Algorithm, BlockTagger};
+use checksum::{Algorithm, BlockTagger, Key, SaltRegister};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use steadfast_integrity::layout::{DeviceSectors, FormatOptions, format, superblock_area};
@@ -15,7 +15,18 @@ struct Golden {
     dump: String,
     table: String,
     state: String,
+    algorithm: Algorithm,
     image: Vec<u8>,
+}
+
+impl Golden {
+    fn tagger(&self, superblock: &Superblock) -> BlockTagger {
+        // The manifest's `/k.hmac`.
+        let key = Key::new((0..32).collect::<Vec<u8>>()).unwrap();
+        let key = self.algorithm.is_keyed().then_some(&key);
+        let salt = superblock.hashed_salt();
+        BlockTagger::new(self.algorithm, key, salt, superblock.block).unwrap()
+    }
 }
 
 fn folder() -> PathBuf {
@@ -29,6 +40,8 @@ fn images() -> Vec<Golden> {
     let ours = entries.iter().filter(|entry| entry["family"] == "dm-integrity");
     let images: Vec<Golden> = ours
         .map(|entry| {
+            let made_by = entry["format_cmd"].as_str().unwrap();
+            let mut words = made_by.split(' ').skip_while(|word| *word != "--integrity");
             let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
             let file = entry["files"][0]["file"].as_str().unwrap();
             let raw = Command::new("zstd").arg("-dcq").arg(folder().join(file)).output().unwrap();
@@ -38,11 +51,12 @@ fn images() -> Vec<Golden> {
                 dump: text("dump"),
                 table: text("dm_table"),
                 state: text("state"),
+                algorithm: words.nth(1).map_or(Algorithm::Crc32c, |name| name.parse().unwrap()),
                 image: raw.stdout,
             }
         })
         .collect();
-    assert!(images.len() >= 6, "the images of this slice are there");
+    assert!(images.len() >= 14, "the images of this slice are there");
     images
 }
 
@@ -77,9 +91,9 @@ fn making_the_same_volume_gives_the_kernels_superblock() {
             block: superblock.block,
             tag_size: superblock.tag_size,
             journal_sectors: golden.name.contains("-j1m").then_some(2048),
-            interleave_sectors: None,
-            fix_padding: true,
-            fix_hmac: true,
+            interleave_sectors: golden.name.contains("-inter8k").then_some(8192),
+            fix_padding: !golden.name.contains("-legacypad"),
+            fix_hmac: !golden.name.contains("-legacyhmac"),
             journal_mac: false,
             salt: superblock.salt,
         };
@@ -90,12 +104,10 @@ fn making_the_same_volume_gives_the_kernels_superblock() {
 }
 
 #[test]
-fn every_tag_of_a_clean_image_verifies_where_the_layout_says() {
+fn every_tag_verifies_where_the_layout_says() {
     for golden in images() {
         let (superblock, layout) = opened(&golden);
-        let tagger =
-            BlockTagger::new(Algorithm::Crc32c, None, superblock.hashed_salt(), superblock.block)
-                .unwrap();
+        let tagger = golden.tagger(&superblock);
         for run in layout.runs(Sector::ZERO, layout.provided_sectors) {
             let data = usize_of(run.data.bytes())..usize_of((run.data + run.sectors).bytes());
             let blocks = usize_of(run.sectors / layout.block.sectors());
@@ -107,13 +119,35 @@ fn every_tag_of_a_clean_image_verifies_where_the_layout_says() {
 }
 
 #[test]
+fn the_salt_of_a_volume_with_a_crc_is_found_again_from_any_block() {
+    let mut count = 0;
+    for golden in images().iter().filter(|golden| golden.algorithm.digest_len() == 4) {
+        let (superblock, layout) = opened(golden);
+        let block = layout.block.sectors();
+        let found = [0, 5 * block, layout.provided_sectors - block].map(|sector| {
+            let run = layout.run(Sector(sector), block);
+            let at = usize_of(run.data.bytes());
+            let data = &golden.image[at..at + layout.block.bytes()];
+            let at = usize_of(run.tag_byte);
+            let tag = golden.image[at..at + 4].try_into().unwrap();
+            SaltRegister::behind(golden.algorithm, sector, data, tag).unwrap()
+        });
+        assert!(found.iter().all(|register| *register == found[0]), "{}", golden.name);
+        let solved = Superblock { salt: found[0].salt(), ..superblock.clone() };
+        let data = &[0x5A; 4096][..layout.block.bytes()];
+        let (solved, lost) = (golden.tagger(&solved), golden.tagger(&superblock));
+        assert_eq!(solved.tag(77 * block, data), lost.tag(77 * block, data), "{}", golden.name);
+        count += 1;
+    }
+    assert!(count >= 9, "{count} images with CRCs");
+}
+
+#[test]
 fn journals_tell_what_they_hold() {
     for golden in images() {
         let (superblock, layout) = opened(&golden);
         let journal = &layout.journal;
-        let tagger =
-            BlockTagger::new(Algorithm::Crc32c, None, superblock.hashed_salt(), superblock.block)
-                .unwrap();
+        let tagger = golden.tagger(&superblock);
         let section = |number: u32| {
             let start = usize_of(journal.section_start(number).bytes());
             &golden.image[start..start + journal.section_bytes()]

@@ -24,6 +24,21 @@ impl Golden {
         self.entry["name"].as_str().unwrap()
     }
 
+    /// How it is opened: only a keyed algorithm has to be named.
+    fn choice(&self) -> IntegrityChoice {
+        if !self.name().starts_with("hmac-sha256") {
+            return IntegrityChoice::Find;
+        }
+        // The manifest's `/k.hmac`.
+        let key = checksum::Key::new((0..32).collect::<Vec<u8>>()).unwrap();
+        IntegrityChoice::Algorithm(checksum::Algorithm::HmacSha256, Some(key))
+    }
+
+    fn read_only(&self) -> OpenOptions {
+        let integrity = self.choice();
+        OpenOptions { integrity, ..OpenOptions::read_only(members(&self.paths)) }
+    }
+
     fn expected(&self) -> &str {
         self.entry["expect_sha256"].as_str().unwrap()
     }
@@ -62,13 +77,13 @@ fn images(family: &str) -> Vec<Golden> {
 
 /// Inspects, opens, reads, explains and checks; gives the content.
 fn look_in_every_way(golden: &Golden) -> Vec<u8> {
-    let named = members(&golden.paths);
-    let inspection = run(async move { stack::inspect(&named, &IntegrityChoice::Find).await });
+    let (named, choice) = (members(&golden.paths), golden.choice());
+    let inspection = run(async move { stack::inspect(&named, &choice).await });
     for member in &inspection.members {
         assert_eq!(member.problem, None, "{}", golden.name());
         assert!(member.integrity.is_some() || member.md.is_some());
     }
-    with_volume(OpenOptions::read_only(members(&golden.paths)), |volume| async move {
+    with_volume(golden.read_only(), |volume| async move {
         let (content, bad) = read_all(&volume).await;
         assert_eq!(bad, 0);
         for sector in [0, 1, 4096, volume.device().limits().sectors - 1] {
@@ -112,7 +127,7 @@ fn opened_for_writing_and_closed_they_still_give_it_or_are_refused_by_name() {
     for family in ["dm-integrity", "md", "md-on-dm-integrity"] {
         for golden in images(family) {
             let before = golden.hashes();
-            let options = OpenOptions::writable(members(&golden.paths));
+            let options = OpenOptions { read_only: false, ..golden.read_only() };
             let refused = run(async move {
                 match stack::open(&options).await {
                     Err(error) => Some(error.to_string()),
@@ -139,4 +154,23 @@ fn opened_for_writing_and_closed_they_still_give_it_or_are_refused_by_name() {
             assert_eq!(sha256(&content), golden.expected(), "{name}");
         }
     }
+}
+
+#[test]
+fn a_volume_with_a_key_is_refused_without_it_and_names_what_was_tried() {
+    let images = images("dm-integrity");
+    let keyed = images.iter().find(|golden| golden.name() == "hmac-sha256-512").unwrap();
+    let refused = |integrity| {
+        let options = OpenOptions { integrity, ..keyed.read_only() };
+        run(async move { stack::open(&options).await.err().unwrap().to_string() })
+    };
+    let text = refused(IntegrityChoice::Find);
+    assert!(text.contains("any of sha256, blake2b-256, blake2s-256, crc32c, "), "{text}");
+    assert!(text.contains("those with a key are tried only if named"), "{text}");
+    let text = refused(IntegrityChoice::Algorithm(checksum::Algorithm::HmacSha256, None));
+    assert!(text.contains("hmac-sha256 needs a key, and none was given"), "{text}");
+    let other = checksum::Key::new([9; 32]).unwrap();
+    let other = IntegrityChoice::Algorithm(checksum::Algorithm::HmacSha256, Some(other));
+    let text = refused(other);
+    assert!(text.contains("verifies with hmac-sha256"), "{text}");
 }

@@ -32,7 +32,7 @@ pub struct Arguments {
     #[arg(long, value_name = "SIZE", default_value = "64K")]
     chunk: String,
 
-    /// What the tags are made with: crc32c, or none for a plain md array
+    /// What the tags are made with, such as crc32c, xxhash64 or sha256; none: a plain md array
     #[arg(long, value_name = "ALG", default_value = "crc32c")]
     integrity: String,
 

@@ -8,6 +8,7 @@ use std::process::Command;
 struct Golden {
     name: String,
     expected: String,
+    algorithm: Algorithm,
     image: Vec<u8>,
 }
 
@@ -22,6 +23,11 @@ fn images() -> Vec<Golden> {
         "crc32c-512+partreplayed",
         "crc32c-512-j1m",
         "crc32c-512-j1m+unreplayed",
+        "crc32-512",
+        "hmac-sha256-4k",
+        "hmac-sha256-512-legacyhmac",
+        "sha256-512+unreplayed",
+        "xxhash64-512",
     ];
     let entries = manifest["entries"].as_array().unwrap();
     let image = |name: &str| {
@@ -30,9 +36,21 @@ fn images() -> Vec<Golden> {
         let raw = Command::new("zstd").arg("-dcq").arg(file).output().unwrap();
         assert!(raw.status.success());
         let expected = entry["expect_sha256"].as_str().unwrap().to_owned();
-        Golden { name: name.to_owned(), expected, image: raw.stdout }
+        // An image's name starts with that of its algorithm; crc32 starts crc32c too.
+        let named = Algorithm::ALL.iter().filter(|algorithm| name.starts_with(algorithm.name()));
+        let algorithm = *named.max_by_key(|algorithm| algorithm.name().len()).unwrap();
+        Golden { name: name.to_owned(), expected, algorithm, image: raw.stdout }
     };
     names.into_iter().map(image).collect()
+}
+
+impl Golden {
+    fn options(&self) -> Options {
+        // The manifest's `/k.hmac`.
+        let key = self.algorithm.is_keyed().then(|| (0..32).collect::<Vec<u8>>());
+        let integrity_key = key.map(|key| checksum::Key::new(key).unwrap());
+        Options { integrity_key, ..Options::new(self.algorithm, Events::none()) }
+    }
 }
 
 async fn digest_of(device: &Device) -> String {
@@ -49,7 +67,8 @@ fn a_read_only_volume_gives_the_kernels_content_and_touches_nothing() {
     for golden in images() {
         runtime::block_on(async move {
             let disk = Disk::holding(golden.image.clone());
-            let volume = Integrity::open(disk.device(), options().read_only()).await.unwrap();
+            let options = golden.options().read_only();
+            let volume = Integrity::open(disk.device(), options).await.unwrap();
             let device = volume.device();
             assert_eq!(digest_of(&device).await, golden.expected, "{}", golden.name);
             device.flush().await.unwrap();
@@ -63,12 +82,13 @@ fn a_read_only_volume_gives_the_kernels_content_and_touches_nothing() {
 fn a_writable_volume_replays_and_gives_the_same_content() {
     for golden in images() {
         runtime::block_on(async move {
-            let disk = Disk::holding(golden.image);
-            let volume = opened(&disk).await;
+            let disk = Disk::holding(golden.image.clone());
+            let volume = Integrity::open(disk.device(), golden.options()).await.unwrap();
             assert_eq!(digest_of(&volume.device()).await, golden.expected, "{}", golden.name);
             volume.close().await.unwrap();
             // Now everything is home: without the journal the content is the same.
-            let volume = Integrity::open(disk.device(), options().read_only()).await.unwrap();
+            let options = golden.options().read_only();
+            let volume = Integrity::open(disk.device(), options).await.unwrap();
             assert_eq!(digest_of(&volume.device()).await, golden.expected, "{}", golden.name);
         });
     }
