@@ -103,6 +103,18 @@ impl EventLog {
     }
 }
 
+/// Begins what is said of a damaged dm-integrity superblock.
+pub(crate) const INTEGRITY_SUPERBLOCK: &str = "dm-integrity superblock";
+/// Begins what is said of a damaged md superblock.
+pub(crate) const MD_SUPERBLOCK: &str = "md superblock";
+
+/// Whether an event is about a superblock as a whole, not about the sectors in which it lies: these
+/// are the device's own below dm-integrity, which are not the sectors of the same number above.
+#[must_use]
+pub fn is_of_superblock(event: &Event) -> bool {
+    [INTEGRITY_SUPERBLOCK, MD_SUPERBLOCK].iter().any(|name| event.detail.starts_with(name))
+}
+
 /// Events that are kept.
 const KEPT: usize = 1000;
 

@@ -7,7 +7,7 @@ use crate::open::decide::{ArrayDecision, Decision, describe_problem};
 use crate::probe::{Probed, ReadIntegrity};
 use crate::spec::{ArrayLevel, Node};
 use crate::top::Top;
-use bio::{Device, IoResult, ScrubMode};
+use bio::{Device, Events, IoResult, ScrubMode};
 use layers::array::Array;
 use layers::integrity::Integrity;
 use md::superblock::{ResyncOffset, Superblock};
@@ -27,6 +27,7 @@ pub struct Volume {
     pub(crate) members: Vec<MemberPart>,
     read_only: bool,
     log: EventLog,
+    events: Events,
 }
 
 /// One member, with all that is known of it.
@@ -178,11 +179,12 @@ pub(crate) struct Parts<'a> {
     pub members: Vec<MemberPart>,
     pub read_only: bool,
     pub log: EventLog,
+    pub events: Events,
 }
 
 impl Volume {
     pub(crate) fn new(parts: Parts<'_>) -> Self {
-        let Parts { top, array, freshest, assembly, mut members, read_only, log } = parts;
+        let Parts { top, array, freshest, assembly, mut members, read_only, log, events } = parts;
         let resync_at_open =
             assembly.map_or(ResyncOffset::Clean, |decision| decision.assembly.resync);
         match assembly {
@@ -193,7 +195,7 @@ impl Volume {
             Some(freshest) => array_node(freshest, &members),
             None => members[0].node(),
         };
-        Self { top, node, array, freshest, resync_at_open, members, read_only, log }
+        Self { top, node, array, freshest, resync_at_open, members, read_only, log, events }
     }
 
     /// A leaf as it is, without a look at what lies on it.
@@ -226,6 +228,7 @@ impl Volume {
             members: vec![part],
             read_only,
             log: EventLog::default(),
+            events: Events::none(),
         }
     }
 
@@ -379,6 +382,11 @@ impl Volume {
             runtime::sleep(RESYNC_POLL).await;
         }
         summary
+    }
+
+    /// Where what happens to it is told.
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
     }
 
     /// The running array; none without one.

@@ -2,7 +2,7 @@
 
 use super::decide::{ArrayDecision, Decision, Rules};
 use super::error::OpenError;
-use crate::events::EventLog;
+use crate::events::{EventLog, INTEGRITY_SUPERBLOCK, MD_SUPERBLOCK};
 use crate::probe::{IntegrityFound, MdFound, Probed};
 use crate::top::Top;
 use crate::volume::{MemberPart, Parts, Volume};
@@ -66,6 +66,7 @@ pub(super) async fn build(
         members: parts,
         read_only: rules.read_only,
         log,
+        events,
     }))
 }
 
@@ -91,7 +92,7 @@ async fn make_writable(member: &mut Probed, events: &Events) -> Result<(), OpenE
         let mut open = *open;
         if let Some(superblock) = open.repaired.take() {
             write_integrity_superblock(&device, &superblock).await.map_err(failed)?;
-            heal_told(&events, Sector::ZERO, AREA_SECTORS, "dm-integrity superblock");
+            heal_told(&events, Sector::ZERO, AREA_SECTORS, INTEGRITY_SUPERBLOCK);
         }
         let options = IntegrityOptions {
             sample: false,
@@ -113,12 +114,12 @@ async fn make_writable(member: &mut Probed, events: &Events) -> Result<(), OpenE
         let bytes = Buf::copy_of(&superblock.encode());
         let place = superblock.super_offset();
         inner.submit(&mut Bio::write_fua(place, bytes)).await.map_err(failed)?;
-        heal_told(&events, place, md::superblock::SUPERBLOCK_SECTORS, "md superblock");
+        heal_told(&events, place, md::superblock::SUPERBLOCK_SECTORS, MD_SUPERBLOCK);
     }
     Ok(())
 }
 
-fn heal_told(events: &Events, sector: Sector, sectors: u64, what: &str) {
+pub(crate) fn heal_told(events: &Events, sector: Sector, sectors: u64, what: &str) {
     let kind = EventKind::Healed { source: "superblock evidence", vouched: true };
     events.emit_detail(kind, sector, sectors, format!("{what} written back"));
 }
@@ -130,10 +131,10 @@ fn tell_damaged(member: &Probed, events: &Events) {
         events.emit_detail(EventKind::Healable, place, sectors, what.to_owned());
     };
     if member.open_integrity().is_some_and(|open| open.repaired.is_some()) {
-        tell(Sector::ZERO, AREA_SECTORS, "dm-integrity superblock");
+        tell(Sector::ZERO, AREA_SECTORS, INTEGRITY_SUPERBLOCK);
     }
     if let MdFound::Sound { superblock, repaired: true } = &member.md {
-        tell(superblock.super_offset(), md::superblock::SUPERBLOCK_SECTORS, "md superblock");
+        tell(superblock.super_offset(), md::superblock::SUPERBLOCK_SECTORS, MD_SUPERBLOCK);
     }
 }
 

@@ -13,6 +13,7 @@ mod build;
 pub(crate) mod decide;
 mod error;
 
+pub(crate) use build::heal_told;
 pub use error::{OpenError, WhyLeftOut};
 
 use crate::events::EventLog;
