@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   commands/<verb>.rs    arguments -> options of a library -> its answer -> report and exit code
+//!   opened.rs             an open volume and its ledger
 //!   report.rs             everything that is printed
 //!   exit.rs               exit codes
 //! ```
@@ -10,6 +11,7 @@ mod commands;
 mod control;
 mod error;
 mod exit;
+mod opened;
 mod report;
 
 use clap::Parser;

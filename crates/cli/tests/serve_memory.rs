@@ -79,7 +79,9 @@ impl Drop for Server {
 }
 
 fn steadfast() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_steadfast"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_steadfast"));
+    command.env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"));
+    command
 }
 
 fn succeed(command: &mut Command) {

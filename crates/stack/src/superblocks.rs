@@ -4,6 +4,8 @@
 //! A damaged superblock is noticed only when the volume is opened next, perhaps together with other
 //! damage. While the volume is open, what belongs there is in memory.
 
+use crate::events::{INTEGRITY_SUPERBLOCK, MD_SUPERBLOCK};
+use crate::open::heal_told;
 use crate::volume::{MemberPart, MemberState, Volume};
 use bio::{Bio, Buf, Device, Extent, Finding, Findings, ScrubMode};
 use integrity::superblock::{AREA_SECTORS, SUPERBLOCK_BYTES};
@@ -21,10 +23,23 @@ pub(crate) async fn scrub(volume: &Volume, mode: ScrubMode) -> Findings {
             integrity(part, mode, &mut findings).await;
         }
     }
+    tell(volume, &findings, INTEGRITY_SUPERBLOCK);
     if let Some(array) = volume.array() {
-        md(array, mode, &mut findings).await;
+        let mut of_md = Findings::default();
+        md(array, mode, &mut of_md).await;
+        tell(volume, &of_md, MD_SUPERBLOCK);
+        findings.merge(of_md);
     }
     findings
+}
+
+/// A heal is an event, wherever it happens.
+fn tell(volume: &Volume, findings: &Findings, what: &str) {
+    for (finding, member, extent) in &findings.found {
+        if let (Finding::Healed, Some(member)) = (finding, member) {
+            heal_told(&volume.events().for_member(member), extent.sector, extent.sectors, what);
+        }
+    }
 }
 
 /// The dm-integrity superblock, which nobody writes while the volume is open.

@@ -6,6 +6,7 @@ mod explain;
 mod export;
 mod import;
 mod inspect;
+mod ledger;
 mod open;
 mod scrub;
 mod serve;
@@ -37,6 +38,8 @@ pub enum Verb {
     Export(export::Arguments),
     /// Read every sector of every member; heal what a checksum decides
     Scrub(scrub::Arguments),
+    /// List what ever happened to the volume, and what is unresolved; clear it
+    Ledger(ledger::Arguments),
     /// Show where a sector of the volume lives: members, tags, stripe, journal; writes nothing
     Explain(explain::Arguments),
     /// The whole story in a scratch folder: made, served, damaged, healed
@@ -54,6 +57,7 @@ impl Verb {
             Self::Import(arguments) => import::run(context, arguments),
             Self::Export(arguments) => export::run(context, arguments),
             Self::Scrub(arguments) => scrub::run(context, arguments),
+            Self::Ledger(arguments) => ledger::run(context, arguments),
             Self::Explain(arguments) => explain::run(context, arguments),
             Self::Demo(arguments) => demo::run(context, arguments),
         }

@@ -2,9 +2,10 @@
 
 use super::Context;
 use crate::error::Failure;
+use crate::opened::{Keeper, Opened, Place};
 use crate::report::human;
 use bio::Event;
-use stack::{IntegrityChoice, Member, Node, OpenOptions, Volume};
+use stack::{IntegrityChoice, Member, Node, OpenOptions};
 use std::path::Path;
 use std::rc::Rc;
 use units::Sector;
@@ -28,6 +29,11 @@ pub struct Arguments {
     /// The volume spelled out: 'raid1(integrity(file:a), integrity(file:b))'
     #[arg(long, value_name = "TEXT", conflicts_with = "members")]
     stack: Option<String>,
+
+    /// Where the volume's ledger is kept: a folder of its own; 'none' keeps none. Default:
+    /// $XDG_STATE_HOME/steadfast/UUID, or below ~/.local/state; for root /var/lib/steadfast/UUID
+    #[arg(long, value_name = "DIR")]
+    state: Option<String>,
 }
 
 impl Arguments {
@@ -50,7 +56,18 @@ impl Arguments {
         parsed.map_err(|error| Failure::usage(format!("--stack: {error}")))
     }
 
-    fn options(&self, context: &Rc<Context>, read_only: bool) -> Result<OpenOptions, Failure> {
+    /// Where the ledger is kept.
+    pub fn place(&self) -> Place {
+        Place::of(self.state.as_deref())
+    }
+
+    /// How to open it; what happens is shown, and kept.
+    fn options(
+        &self,
+        context: &Rc<Context>,
+        read_only: bool,
+        keeper: &Rc<Keeper>,
+    ) -> Result<OpenOptions, Failure> {
         let mut options = OpenOptions::read_only(Vec::new());
         options.read_only = read_only;
         options.force = self.force;
@@ -63,14 +80,18 @@ impl Arguments {
                 ),
             };
         }
-        let told = Rc::clone(context);
-        options.on_event = Rc::new(move |event: &Event| told.report.event(event));
+        let (told, keeper) = (Rc::clone(context), Rc::clone(keeper));
+        options.on_event = Rc::new(move |event: &Event| {
+            told.report.event(event);
+            keeper.tell(event);
+        });
         Ok(options)
     }
 
     /// Opens the volume. A named file that does not exist is a missing member if there are others.
-    pub async fn open(&self, context: &Rc<Context>, read_only: bool) -> Result<Volume, Failure> {
-        let mut options = self.options(context, read_only)?;
+    pub async fn open(&self, context: &Rc<Context>, read_only: bool) -> Result<Opened, Failure> {
+        let keeper = Rc::new(Keeper::default());
+        let mut options = self.options(context, read_only, &keeper)?;
         if self.force {
             context.report.warn(
                 "--force: blocks of missing members may come back as they were before the last \
@@ -78,7 +99,8 @@ impl Arguments {
             );
         }
         if let Some(node) = self.node()? {
-            return Ok(stack::open_stack(&node, &options).await?);
+            let volume = stack::open_stack(&node, &options).await?;
+            return Ok(Opened::new(context, volume, keeper, &self.place()));
         }
         let named = parse_members(&self.members)?;
         let there = |member: &Member| member.path().is_none_or(Path::exists);
@@ -89,7 +111,8 @@ impl Arguments {
                 context.report.warn(format!("{gone}: no such file or device, counted as missing"));
             }
         }
-        Ok(stack::open(&options).await?)
+        let volume = stack::open(&options).await?;
+        Ok(Opened::new(context, volume, keeper, &self.place()))
     }
 }
 
@@ -102,8 +125,8 @@ pub fn parse_members(names: &[String]) -> Result<Vec<Member>, Failure> {
 }
 
 /// Closes `volume`, after whatever happened before.
-pub async fn close<T>(volume: Volume, result: Result<T, Failure>) -> Result<T, Failure> {
-    let closed = volume.close().await;
+pub async fn close<T>(volume: impl Into<Opened>, result: Result<T, Failure>) -> Result<T, Failure> {
+    let closed = volume.into().close().await;
     let value = result?;
     match closed {
         Ok(()) => Ok(value),

@@ -104,6 +104,7 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
             })
             .await;
         drop(bar);
+        volume.scrubbed(walk.range, &summary).await;
         let outcome = outcome(&summary).max(members_only(&volume.status()));
         close(volume, Ok((object(&summary), outcome))).await
     });

@@ -5,10 +5,10 @@ use super::{Context, scrub, status};
 use crate::control::{Control, Files, Teller};
 use crate::error::Failure;
 use crate::exit::Outcome;
+use crate::opened::Opened;
 use bio::ScrubMode;
 use front::nbd::{Address, BindError, Export, Server};
 use serde_json::{Value, json};
-use stack::Volume;
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -82,7 +82,7 @@ fn refused(error: &BindError) -> Failure {
 }
 
 /// The volume, once nobody else answers questions about it: a scrub stops at its next step.
-async fn alone(mut volume: Rc<Volume>) -> Volume {
+async fn alone(mut volume: Rc<Opened>) -> Opened {
     loop {
         match Rc::try_unwrap(volume) {
             Ok(volume) => return volume,
@@ -94,7 +94,7 @@ async fn alone(mut volume: Rc<Volume>) -> Volume {
 
 /// Answers `status` and `scrub` for the volume as long as it is served. The tasks hold it only
 /// while they answer.
-fn control(context: &Rc<Context>, volume: &Rc<Volume>, arguments: &Arguments) -> Option<Files> {
+fn control(context: &Rc<Context>, volume: &Rc<Opened>, arguments: &Arguments) -> Option<Files> {
     let bound = arguments.volume.names().and_then(|names| {
         Control::bind(&names).map_err(|error| Failure::io("control socket", &error))
     });
@@ -124,22 +124,24 @@ fn control(context: &Rc<Context>, volume: &Rc<Volume>, arguments: &Arguments) ->
 
 async fn answer(
     context: &Context,
-    volume: &Volume,
+    volume: &Opened,
     spelled: &str,
     request: &Value,
     teller: &Teller,
 ) -> Value {
     match request["verb"].as_str() {
         Some("status") => {
-            let outcome = status::health_of(volume);
-            json!({"result": status::object(volume, spelled), "exit_code": outcome.code()})
+            let review = volume.review().await;
+            let outcome = status::health_of(volume).max(status::health_in(review.as_ref()));
+            let object = status::object(volume, review.as_ref(), spelled);
+            json!({"result": object, "exit_code": outcome.code()})
         }
         Some("scrub") => scrub_here(context, volume, request, teller).await,
         _ => json!({"error": "no such request", "exit_code": 64}),
     }
 }
 
-async fn scrub_here(context: &Context, volume: &Volume, request: &Value, teller: &Teller) -> Value {
+async fn scrub_here(context: &Context, volume: &Opened, request: &Value, teller: &Teller) -> Value {
     let walk = scrub::options(request);
     if walk.mode == ScrubMode::Repair && volume.is_read_only() {
         let text = "the volume is served read-only: only --check is possible";
@@ -160,5 +162,6 @@ async fn scrub_here(context: &Context, volume: &Volume, request: &Value, teller:
             if context.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .await;
+    volume.scrubbed(walk.range, &summary).await;
     json!({"result": scrub::object(&summary), "exit_code": scrub::outcome(&summary).code()})
 }

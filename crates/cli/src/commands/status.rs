@@ -4,11 +4,14 @@
 //! and a running server sends it over its control socket.
 
 use super::Context;
+use super::ledger;
 use super::open::{self, close, human_sectors, is_locked};
 use crate::control;
 use crate::error::Failure;
 use crate::exit::Outcome;
+use crate::opened::Review;
 use crate::report::Report;
+use ::ledger::State;
 use serde_json::{Value, json};
 use stack::{MemberState, Volume, VolumeStatus};
 use std::rc::Rc;
@@ -29,12 +32,27 @@ pub fn health_of(volume: &Volume) -> Outcome {
     if volume.lost_sectors() > 0 { Outcome::DataLost } else { health(&volume.status()) }
 }
 
+/// What is unresolved, as an exit code. What was healed, or found fine since, alarms nobody.
+pub fn health_in(review: Option<&Review>) -> Outcome {
+    let Some(review) = review else { return Outcome::Fine };
+    let sectors = |states: [State; 2]| states.iter().any(|&state| review.sectors(state) > 0);
+    if sectors([State::Lost, State::Inconsistent]) {
+        Outcome::DataLost
+    } else if sectors([State::Detected, State::Healable]) {
+        Outcome::Warned
+    } else {
+        Outcome::Fine
+    }
+}
+
 /// Shows it.
 pub fn run(context: &Rc<Context>, arguments: open::Arguments) -> Result<Outcome, Failure> {
     let (told, asked) = (Rc::clone(context), arguments.clone());
     let opened = context.block_on(async move {
         let volume = asked.open(&told, true).await?;
-        let found = (object(&volume, &asked.spelled()), health_of(&volume));
+        let review = volume.review().await;
+        let outcome = health_of(&volume).max(health_in(review.as_ref()));
+        let found = (object(&volume, review.as_ref(), &asked.spelled()), outcome);
         close(volume, Ok(found)).await
     });
     let (object, outcome) = match opened {
@@ -69,16 +87,23 @@ pub fn served_answer(answer: &Value) -> Result<(Value, Outcome), Failure> {
 }
 
 /// All that is known of `volume`, which was named as `spelled`.
-pub fn object(volume: &Volume, spelled: &str) -> Value {
+pub fn object(volume: &Volume, review: Option<&Review>, spelled: &str) -> Value {
     let status = volume.status();
     let mut object = json!(status);
-    let (mut state, why) = state(&status);
-    if volume.lost_sectors() > 0 {
+    let (mut state, mut why) = state(&status);
+    let unresolved = health_in(review);
+    if unresolved > Outcome::Fine {
+        why.push("its ledger has unresolved entries, see below".to_owned());
+        if state == "healthy" {
+            state = "healthy, with remarks";
+        }
+    }
+    if volume.lost_sectors() > 0 || unresolved == Outcome::DataLost {
         state = "damaged: some data cannot be read";
     }
     object["state"] = json!(state);
     object["why"] = json!(why);
-    object["action"] = json!(action(volume, &status, spelled));
+    object["action"] = json!(action(volume, &status, unresolved, spelled));
     object["bytes"] = json!(status.sectors.saturating_mul(units::SECTOR));
     if let Some(Value::Array(members)) = object.get_mut("members") {
         for (line, member) in members.iter_mut().zip(&status.members) {
@@ -88,8 +113,10 @@ pub fn object(volume: &Volume, spelled: &str) -> Value {
             line["healed_sectors"] = json!(counters.healed_sectors);
             line["healable_sectors"] = json!(counters.healable_sectors);
             line["lost_sectors"] = json!(counters.lost_sectors);
+            line["device"] = json!(volume.device_identity(&member.name));
         }
     }
+    object["ledger"] = json!(review.map(ledger::object));
     object["lost_sectors"] = json!(volume.lost_sectors());
     object["events"] =
         volume.log().last().iter().map(|event| Value::String(event.to_string())).collect();
@@ -135,8 +162,8 @@ fn state(status: &VolumeStatus) -> (&'static str, Vec<String>) {
 }
 
 /// What to do next: a command where there is one.
-fn action(volume: &Volume, status: &VolumeStatus, spelled: &str) -> String {
-    if volume.lost_sectors() > 0 {
+fn action(volume: &Volume, status: &VolumeStatus, unresolved: Outcome, spelled: &str) -> String {
+    if volume.lost_sectors() > 0 || unresolved == Outcome::DataLost {
         return format!(
             "steadfast scrub --check {spelled}   (lists what is lost; write it again, whole, from \
              a copy)"
@@ -157,7 +184,8 @@ fn action(volume: &Volume, status: &VolumeStatus, spelled: &str) -> String {
             "steadfast export {spelled} --to FILE   (or let the kernel finish the reshape)"
         );
     }
-    if status.members.iter().any(|member| member.counters.any()) {
+    let damaged = status.members.iter().any(|member| member.counters.any());
+    if damaged || unresolved > Outcome::Fine {
         return format!("steadfast scrub {spelled}");
     }
     format!("nothing; read everything now and then: steadfast scrub {spelled}")
@@ -214,6 +242,7 @@ pub fn lines(object: &Value) -> Vec<String> {
         0 => "data     no errors known since it was opened".to_owned(),
         lost => format!("data     {lost} sectors, of data or parity, could not be given back"),
     });
+    lines.extend(ledger::summary(&object["ledger"]));
     lines
 }
 

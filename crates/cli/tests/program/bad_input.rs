@@ -2,7 +2,8 @@
 
 use crate::support::volume::{hashes, on};
 use crate::support::{
-    MIB, PROGRAM, Said, Server, Shape, Volume, finish, noise, qemu_io, sha256, steadfast, text,
+    MIB, PROGRAM, Said, Server, Shape, Volume, at_home, finish, noise, qemu_io, sha256, steadfast,
+    text,
 };
 use serde_json::Value;
 use std::fs::{self, File};
@@ -110,7 +111,7 @@ fn directories_pipes_and_devices_that_hold_nothing_are_refused() {
 /// The program as somebody who may nothing here.
 fn as_nobody(program: &Path, arguments: &[&str]) -> Said {
     use std::os::unix::process::CommandExt;
-    let mut command = Command::new(program);
+    let mut command = at_home(Command::new(program));
     command.args(arguments).current_dir("/");
     if rustix::process::geteuid().is_root() {
         command.uid(65534).gid(65534);

@@ -8,6 +8,7 @@
 //!   damage       flipped bits: found, told, healed, or given back as errors in the right places
 //!   crash        kill -9 while clients write
 //!   golden       images made by the real kernel
+//!   ledger       what is remembered over restarts
 //!   interop      integritysetup and mdadm look at what 'create' makes
 //! ```
 
@@ -16,6 +17,7 @@ mod crash;
 mod damage;
 mod golden;
 mod interop;
+mod ledger;
 mod space;
 mod support;
 mod verbs;

@@ -1,6 +1,8 @@
 //! No space left where the members lie: the client's error, and the volume stays whole.
 
-use crate::support::{MIB, PROGRAM, Server, Shape, Volume, finish, noise, other, qemu_io, text};
+use crate::support::{
+    MIB, PROGRAM, Server, Shape, Volume, at_home, finish, noise, other, qemu_io, text,
+};
 use std::fs;
 use std::process::Command;
 
@@ -64,7 +66,7 @@ fn a_full_file_system_ends_an_import_and_leaves_the_volume_whole() {
         let path = |name: &str| folder.path().join(name);
         fs::create_dir(path("mnt")).expect("the folder is ours");
         fs::write(path("source"), noise(28 * MIB, 18)).expect("there is room");
-        let mut command = Command::new("unshare");
+        let mut command = at_home(Command::new("unshare"));
         command.args(["--map-root-user", "--mount", "sh", "-c", FULL, "sh"]).arg(path("mnt"));
         command.args(members.iter().map(|member| path("mnt").join(member)));
         command.env("PROGRAM", PROGRAM).env("OPTIONS", options).env("SOURCE", path("source"));

@@ -221,7 +221,7 @@ fn a_served_volume_says_so_in_one_object() {
     use std::io::{BufRead, BufReader};
     let volume = Volume::create(Shape::tagged("none", 4096));
     let socket = volume.path("s");
-    let mut command = std::process::Command::new(crate::support::PROGRAM);
+    let mut command = crate::support::program();
     command.arg("serve").args(&volume.members).args(["--json", "--export", "a name"]);
     command.args(["--nbd", &format!("unix:{}", text(&socket))]);
     command.stdout(std::process::Stdio::piped());
@@ -299,7 +299,7 @@ fn imports_from_a_pipe_at_any_byte_keep_what_is_around_them() {
     let mut bytes = volume.fill(10);
     let piece = noise(100_001, 11);
     let file = volume.file("piece", &piece);
-    let mut command = std::process::Command::new(crate::support::PROGRAM);
+    let mut command = crate::support::program();
     command.arg("import").args(&volume.members).args(["--from", "-", "--offset", "12345"]);
     command.stdin(std::fs::File::open(file).expect("it is there"));
     crate::support::finish(command).ended(0);

@@ -222,7 +222,7 @@ impl Story {
 
     async fn show_status(&self, when: &str, expected: Outcome) -> Result<(), Failure> {
         let volume = self.stage.open(true).await?;
-        let object = status::object(&volume, "MEMBERS");
+        let object = status::object(&volume, None, "MEMBERS");
         let health = status::health_of(&volume);
         super::open::close(volume, Ok(())).await?;
         self.line(format!("status, {when}:"));

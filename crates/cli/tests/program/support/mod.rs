@@ -94,9 +94,21 @@ impl std::fmt::Display for Said {
     }
 }
 
+/// The program, which keeps its ledgers where the tests' files are.
+pub fn program() -> Command {
+    at_home(Command::new(PROGRAM))
+}
+
+/// The command with a home of the tests' own.
+pub fn at_home(mut command: Command) -> Command {
+    let home = format!("{}/state-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    command.env("XDG_STATE_HOME", home);
+    command
+}
+
 /// Runs the program.
 pub fn steadfast<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Said {
-    let mut command = Command::new(PROGRAM);
+    let mut command = program();
     command.args(arguments);
     finish(command)
 }

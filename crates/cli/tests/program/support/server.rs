@@ -1,11 +1,11 @@
 //! A running `steadfast serve`.
 
-use super::{PROGRAM, Said, text};
+use super::{Said, program, text};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Output, Stdio};
 
 /// A server, killed when dropped.
 pub struct Server {
@@ -24,7 +24,7 @@ impl Server {
         let socket = folder.join("nbd.sock");
         let errors = folder.join("serve.stderr");
         let file = File::create(&errors).expect("the folder is ours");
-        let mut command = Command::new(PROGRAM);
+        let mut command = program();
         command.arg("serve").args(members).args(["--nbd", &format!("unix:{}", text(&socket))]);
         command.args(options).stdout(Stdio::piped()).stderr(file);
         let text = format!("{command:?}");
