@@ -52,9 +52,10 @@ impl Place {
         }
     }
 
+    /// Absolute, so that it means the same to whoever asks a server.
     fn folder(&self, identity: &str) -> Option<PathBuf> {
         match self {
-            Self::Folder(folder) => Some(folder.clone()),
+            Self::Folder(folder) => std::path::absolute(folder).ok(),
             Self::None => None,
             Self::Default => {
                 let is_root = rustix::process::geteuid().is_root();
@@ -69,6 +70,8 @@ impl Place {
 #[derive(Default)]
 pub struct Keeper {
     early: RefCell<Vec<(Event, Time)>>,
+    /// Those for which there was no room.
+    early_dropped: Cell<u64>,
     kept: RefCell<Option<Kept>>,
     /// Nothing is kept: no event is worth remembering.
     is_off: Cell<bool>,
@@ -88,16 +91,25 @@ impl Keeper {
     pub fn tell(&self, event: &Event) {
         if let Some(kept) = &*self.kept.borrow() {
             kept.tell(event, Time::now());
-        } else if !self.is_off.get() && self.early.borrow().len() < EARLY_MAX {
-            self.early.borrow_mut().push((event.clone(), Time::now()));
+        } else if !self.is_off.get() {
+            let mut early = self.early.borrow_mut();
+            if early.len() < EARLY_MAX {
+                early.push((event.clone(), Time::now()));
+            } else {
+                self.early_dropped.set(self.early_dropped.get() + 1);
+            }
         }
     }
 
     fn start(&self, context: &Context, volume: &Volume, place: &Place) {
         let kept = start(context, volume, place);
-        let early = self.early.take();
+        let (early, sectors) = (self.early.take(), self.early_dropped.take());
         if let Some(kept) = &kept {
             early.iter().for_each(|(event, time)| kept.tell(event, *time));
+            if sectors > 0 {
+                let dropped = Draft::new(Kind::Dropped, Time::now());
+                kept.recorder.record(Draft { sectors, ..dropped });
+            }
         }
         self.is_off.set(kept.is_none());
         *self.kept.borrow_mut() = kept;

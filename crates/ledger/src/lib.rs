@@ -29,5 +29,5 @@ pub use book::{Account, Book, Counters, Unresolved};
 pub use file::{FILE_BYTES_MAX, Ledger, LedgerError, files, lines};
 pub use folder::{default_folder, is_clear_of};
 pub use open::{Entry, State};
-pub use record::{Area, Draft, Kind, LINE_BYTES_MAX, LineError, Record, Time};
+pub use record::{Area, Draft, Kind, LINE_BYTES_MAX, LineError, Record, Time, printable};
 pub use recorder::{FLUSH_AFTER, Recorder, Snapshot};

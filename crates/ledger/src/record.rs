@@ -236,6 +236,12 @@ fn clip(text: &str, bytes_max: usize) -> String {
     text[..end].to_owned()
 }
 
+/// The text without what a terminal takes for orders: a file may hold anything.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 /// One line. Only [`Self::decode`] makes one from bytes.
 #[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
 pub struct Record {
@@ -373,6 +379,7 @@ impl Record {
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = self.member.as_deref().or(self.device.as_deref()).unwrap_or("volume");
+        let who = printable(who);
         let what = match self.kind {
             Kind::Mismatch => "mismatch",
             Kind::MediumError => "medium error",
@@ -397,12 +404,13 @@ impl fmt::Display for Record {
             write!(f, ", sectors {}-{}", self.sector, self.sector + self.sectors)?;
         }
         if let (Some(stored), Some(computed)) = (&self.stored, &self.computed) {
+            let (stored, computed) = (printable(stored), printable(computed));
             write!(f, ", stored {stored}, the data says {computed}")?;
         }
         if let Some(source) = &self.source {
-            write!(f, ", from {source}")?;
+            write!(f, ", from {}", printable(source))?;
         }
-        if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
+        if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", printable(&self.detail)) }
     }
 }
 
@@ -465,6 +473,13 @@ mod tests {
     fn a_kind_of_a_later_version_is_read_and_means_nothing() {
         let line = r#"{"v":1,"seq":1,"time":"2026-01-31T12:00:00Z","kind":"levitated"}"#;
         assert_eq!(Record::decode(line.as_bytes()).unwrap().kind, Kind::Unknown);
+    }
+
+    #[test]
+    fn what_is_shown_gives_no_orders_to_a_terminal() {
+        let line = r#"{"v":1,"seq":1,"time":"2026-01-31T12:00:00Z","kind":"lost","member":"\u001b[2J","detail":"\u0007"}"#;
+        let shown = Record::decode(line.as_bytes()).unwrap().to_string();
+        assert!(!shown.contains(char::is_control), "{shown:?}");
     }
 
     #[test]

@@ -107,13 +107,15 @@ impl Drop for Recorder {
 struct Writer {
     ledger: Ledger,
     waiting: Vec<Draft>,
+    /// Those for which there was no room among the waiting.
+    dropped: u64,
     due: Option<Instant>,
     error: Option<LedgerError>,
 }
 
 impl Writer {
     const fn new(ledger: Ledger) -> Self {
-        Self { ledger, waiting: Vec::new(), due: None, error: None }
+        Self { ledger, waiting: Vec::new(), dropped: 0, due: None, error: None }
     }
 
     fn run(mut self, receiver: &Receiver<Message>) {
@@ -126,6 +128,8 @@ impl Writer {
                 Ok(Message::Draft(draft)) => {
                     if self.waiting.len() < WAITING_MAX {
                         self.waiting.push(*draft);
+                    } else {
+                        self.dropped += 1;
                     }
                     self.due.get_or_insert_with(|| Instant::now() + FLUSH_AFTER);
                 }
@@ -149,6 +153,12 @@ impl Writer {
             Ok(_) => {
                 self.waiting.clear();
                 self.error = None;
+                let sectors = std::mem::take(&mut self.dropped);
+                if sectors > 0 {
+                    let dropped = Draft::new(Kind::Dropped, Time::now());
+                    self.waiting.push(Draft { sectors, ..dropped });
+                    self.flush();
+                }
             }
             Err(error) => {
                 self.error = Some(error);

@@ -10,6 +10,7 @@
 pub mod input;
 pub mod integrity_format;
 pub mod integrity_volume;
+pub mod ledger_lines;
 pub mod md_format;
 pub mod nbd_protocol;
 pub mod stack_open;
@@ -29,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "integrity_replay", run: integrity_format::replay },
     Target { name: "integrity_superblock", run: integrity_format::superblock },
     Target { name: "integrity_volume", run: integrity_volume::volume },
+    Target { name: "ledger_lines", run: ledger_lines::lines },
     Target { name: "md_assemble", run: md_format::assemble },
     Target { name: "md_bitmap", run: md_format::bitmap },
     Target { name: "md_superblock", run: md_format::superblock },

@@ -86,7 +86,18 @@ pub(super) const ROOMS: &[Room] = &[
     ),
     room(
         "fuzz-targets",
-        &["bio", "ledger", "runtime", "layers", "stack", "units", "checksum", "integrity", "md", "nbd"],
+        &[
+            "bio",
+            "ledger",
+            "runtime",
+            "layers",
+            "stack",
+            "units",
+            "checksum",
+            "integrity",
+            "md",
+            "nbd",
+        ],
     ),
     room("xtask", &[]),
 ];

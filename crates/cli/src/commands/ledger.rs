@@ -10,7 +10,9 @@ use crate::control;
 use crate::error::Failure;
 use crate::exit::Outcome;
 use crate::opened::{Place, Review};
-use ::ledger::{Account, Book, Kind, Ledger, LedgerError, Record, State, Time, Unresolved};
+use ::ledger::{
+    Account, Book, Kind, Ledger, LedgerError, Record, State, Time, Unresolved, printable,
+};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -83,7 +85,8 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
     if arguments.clear {
         ledger.clear(device.as_deref()).map_err(failed)?;
         context.report.line(format!("cleared {}", arguments.member.as_deref().unwrap_or("all")));
-        let cleared = json!({"folder": folder, "cleared": true, "device": device});
+        let cleared =
+            json!({"folder": folder.display().to_string(), "cleared": true, "device": device});
         context.report.object(cleared);
         return Ok(Outcome::Fine);
     }
@@ -208,7 +211,7 @@ fn object_of(review: &Review, unresolved: &[Unresolved]) -> Value {
         .collect();
     let sectors = |state| review.sectors(state);
     json!({
-        "folder": review.folder,
+        "folder": review.folder.display().to_string(),
         "since": book.since(),
         "members": members,
         "unresolved_sectors": {
@@ -243,14 +246,17 @@ fn members(ledger: &Value) -> Vec<String> {
             member["healed_sectors"].to_string(),
             member["lost_sectors"].to_string(),
             member["unresolved_sectors"].to_string(),
-            member["name"].as_str().filter(|name| !name.is_empty()).unwrap_or("(volume)"),
+            match member["name"].as_str() {
+                Some("") | None => "(volume)".to_owned(),
+                Some(name) => printable(name),
+            },
         ));
     }
     lines
 }
 
 fn line_of(entry: &Value) -> String {
-    let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    let text = |name: &str| printable(entry[name].as_str().unwrap_or_default());
     let first = entry["sector"].as_u64().unwrap_or_default();
     let end = first.saturating_add(entry["sectors"].as_u64().unwrap_or_default());
     let member = Some(text("member")).filter(|name| !name.is_empty());
@@ -262,6 +268,7 @@ fn line_of(entry: &Value) -> String {
         if text("area") == "superblock" { ", superblock" } else { "" },
     );
     if let (Some(stored), Some(computed)) = (entry["stored"].as_str(), entry["computed"].as_str()) {
+        let (stored, computed) = (printable(stored), printable(computed));
         line += &format!(", stored {stored}, the data says {computed}");
     }
     let detail = text("detail");
