@@ -95,21 +95,16 @@ async fn md(array: &Rc<Array>, mode: ScrubMode, findings: &mut Findings) {
 
 /// The members whose superblock is not what the array has written last.
 async fn damaged(array: &Rc<Array>) -> Vec<(Rc<str>, Extent)> {
+    // While one is being written, the medium may have it already and the array not yet.
+    let _still = array.hold_superblocks().await;
     let members: Vec<Rc<Member>> = array.members().cloned().collect();
     let mut found = Vec::new();
     for member in members {
-        // A round may pass by while the superblock is read: then it is read again.
-        for _ in 0..ROUNDS_MAX {
-            let Some(before) = member.superblock() else { break };
-            let extent = Extent { sector: before.super_offset(), sectors: SUPERBLOCK_SECTORS };
-            let read = read(member.device(), extent).await;
-            if member.superblock().as_ref() != Some(&before) {
-                continue;
-            }
-            if read.is_none_or(|bytes| bytes.as_slice()[..] != before.encode()) {
-                found.push((Rc::clone(member.name()), extent));
-            }
-            break;
+        let Some(expected) = member.superblock() else { continue };
+        let extent = Extent { sector: expected.super_offset(), sectors: SUPERBLOCK_SECTORS };
+        let read = read(member.device(), extent).await;
+        if read.is_none_or(|bytes| bytes.as_slice()[..] != expected.encode()) {
+            found.push((Rc::clone(member.name()), extent));
         }
     }
     found
@@ -121,6 +116,3 @@ async fn read(device: &Device, extent: Extent) -> Option<Buf> {
     device.submit(&mut bio).await.ok()?;
     Some(bio.data.into_single())
 }
-
-/// Rounds that may pass by before a member is left for the next scrub.
-const ROUNDS_MAX: usize = 8;

@@ -64,7 +64,7 @@ pub use member::Member;
 use bio::{Device, EventKind, Events, IoError, IoErrorKind, IoResult};
 use md::superblock::{ResyncOffset, Superblock, Time};
 use rounds::Rounds;
-use runtime::{Notify, Semaphore};
+use runtime::{Notify, Permit, Semaphore};
 use std::cell::Cell;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -247,6 +247,12 @@ impl Array {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.get()
+    }
+
+    /// While the permit is held nobody writes superblocks: what lies on the members is what
+    /// [`Member::superblock`] says. Not to be held over anything that changes the array.
+    pub async fn hold_superblocks(&self) -> Permit {
+        self.lock.acquire(1).await
     }
 
     /// To be called, and the guard held, around everything that writes new content to members.
