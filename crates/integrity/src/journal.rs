@@ -340,16 +340,7 @@ mod tests {
     use units::BlockSize;
 
     fn journal(block: BlockSize, tag_size: u16) -> JournalLayout {
-        let options = FormatOptions {
-            block,
-            tag_size,
-            journal_sectors: None,
-            interleave_sectors: None,
-            fix_padding: true,
-            fix_hmac: true,
-            journal_mac: false,
-            salt: [7; 16],
-        };
+        let options = FormatOptions::new(block, tag_size, [7; 16]);
         format(DeviceSectors::Interleaved(131_072), &options).unwrap().1.journal
     }
 

@@ -9,19 +9,27 @@
 //! With a separate metadata device that one holds superblock, journal and a single flat array of
 //! tags; the data device holds the data and nothing else.
 //!
+//! In inline mode there is no journal and no tag on the device: the data starts behind the
+//! superblock, its tags lie in the hardware's metadata of each sector.
+//!
 //! [`format()`] computes a new volume's numbers exactly as the kernel does (specification, section
-//! 3); [`Layout::of`] takes an existing superblock and says whether it fits its device (section
-//! 4). All sums on numbers from disk are checked before they are made.
+//! 3), [`resize()`] those of a volume whose device has another size than it had; [`Layout::of`]
+//! takes an existing superblock and says whether it fits its device (section 4). All sums on
+//! numbers from disk are checked before they are made.
 
-use crate::superblock::{AREA_BYTES, AREA_SECTORS, Flags, Superblock, tag_size_max, version_for};
+mod format;
+mod resize;
+
+pub use format::{
+    BUFFER_SECTORS, FormatError, FormatOptions, buffer_sectors, format, log2_sectors_per_bit,
+};
+pub use resize::{ResizeError, resize};
+
+use crate::superblock::{AREA_SECTORS, Flags, Superblock};
 use units::{BlockSize, SECTOR, Sector};
 
 /// Metadata sectors at the head of each journal section.
 pub const SECTION_METADATA_SECTORS: u64 = 8;
-/// Journal sectors asked for when nothing else is said, at most (64 MiB).
-pub const JOURNAL_SECTORS_MAX: u64 = 131_072;
-/// Interleave when nothing else is said.
-pub const INTERLEAVE_SECTORS: u64 = 32_768;
 
 /// The sizes of what a volume lies on, in sectors.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,13 +46,13 @@ pub enum DeviceSectors {
 }
 
 impl DeviceSectors {
-    const fn metadata(self) -> u64 {
+    pub(crate) const fn metadata(self) -> u64 {
         match self {
             Self::Interleaved(sectors) | Self::Separate { metadata: sectors, .. } => sectors,
         }
     }
 
-    const fn data(self) -> u64 {
+    pub(crate) const fn data(self) -> u64 {
         match self {
             Self::Interleaved(sectors) | Self::Separate { data: sectors, .. } => sectors,
         }
@@ -72,7 +80,7 @@ pub struct JournalLayout {
 
 impl JournalLayout {
     /// The sizes that follow from block, tag and flags (steps 3 to 5), for `sections` sections.
-    fn new(block: BlockSize, tag_size: u16, flags: Flags, sections: u32) -> Self {
+    pub(crate) fn new(block: BlockSize, tag_size: u16, flags: Flags, sections: u32) -> Self {
         let tag_bytes = usize::from(tag_size);
         let sectors = 1_usize << block.log2_sectors();
         let entry_bytes = (8 + 8 * sectors + tag_bytes).next_multiple_of(8);
@@ -247,6 +255,12 @@ impl Layout {
         self.initial_sectors <= u64::from(u32::MAX) && self.initial_sectors + 8 < metadata_device
     }
 
+    /// Bits of the dirty bitmap for which the journal's area has room (step 13).
+    #[must_use]
+    pub fn bitmap_bits_max(&self) -> u64 {
+        (self.journal.sectors() * SECTOR * 8).min(u64::from(u32::MAX))
+    }
+
     /// Sectors that the metadata device must have at least.
     fn metadata_sectors_needed(&self) -> u128 {
         let provided = u128::from(self.provided_sectors);
@@ -350,184 +364,11 @@ impl Layout {
     }
 }
 
-/// What a new volume is asked to be.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct FormatOptions {
-    /// The block that each tag covers.
-    pub block: BlockSize,
-    /// Bytes of each tag; the digest's length unless it is to be cut.
-    pub tag_size: u16,
-    /// Sectors of journal asked for; none: 1/128 of the data device, at most 64 MiB.
-    pub journal_sectors: Option<u64>,
-    /// Data sectors between metadata runs, rounded down to a power of two; none: 32768.
-    pub interleave_sectors: Option<u64>,
-    /// Round metadata runs to 4 KiB (every kernel since 5.5 does).
-    pub fix_padding: bool,
-    /// Hash the salt (every kernel since 5.12 does).
-    pub fix_hmac: bool,
-    /// Leave room for section MACs.
-    pub journal_mac: bool,
-    /// Random bytes; stored only with `fix_hmac`.
-    pub salt: [u8; 16],
-}
-
-/// Why no such volume can be made.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum FormatError {
-    /// Nothing would be left for data.
-    #[error("a device of {sectors} sectors is too small for such a volume")]
-    TooSmall {
-        /// Sectors of the (metadata) device.
-        sectors: u64,
-    },
-    /// The tag cannot be stored.
-    #[error("a tag of {found} bytes is not possible, 1 to {max} are")]
-    TagSize {
-        /// Asked for.
-        found: u16,
-        /// Largest for this block.
-        max: u16,
-    },
-}
-
-/// The superblock and layout of a new volume (specification, section 3). The exposed size never
-/// exceeds what fits; the journal is usually a little smaller than asked.
-///
-/// # Errors
-/// [`FormatError`].
-pub fn format(
-    device: DeviceSectors,
-    options: &FormatOptions,
-) -> Result<(Superblock, Layout), FormatError> {
-    let mut flags = Flags::default();
-    for (wanted, flag) in [
-        (options.journal_mac, Flags::JOURNAL_MAC),
-        (options.fix_padding, Flags::FIX_PADDING),
-        (options.fix_hmac, Flags::FIX_HMAC),
-    ] {
-        flags = if wanted { flags.with(flag) } else { flags };
-    }
-    let (block, found, max) = (options.block, options.tag_size, tag_size_max(options.block, flags));
-    if found == 0 || found > max {
-        return Err(FormatError::TagSize { found, max });
-    }
-    let separate = matches!(device, DeviceSectors::Separate { .. });
-    let log2_interleave = (!separate).then(|| {
-        let sectors = options.interleave_sectors.unwrap_or(INTERLEAVE_SECTORS);
-        u8::try_from(sectors.max(8).ilog2()).expect("at most 63").min(31)
-    });
-    let with = |sections, provided| {
-        Layout::unchecked(block, options.tag_size, flags, sections, log2_interleave, provided)
-    };
-    let requested = options
-        .journal_sectors
-        .map_or_else(|| JOURNAL_SECTORS_MAX.min(device.data() >> 7), |sectors| sectors.max(1));
-    let sections = (requested / with(0, 0).journal.section_sectors).max(1);
-    let sections = u32::try_from(sections).unwrap_or(u32::MAX);
-
-    let layout = if separate {
-        fit_separate(device, &with, sections, options.tag_size)
-    } else {
-        fit_interleaved(device.metadata(), &with, sections)
-    };
-    let layout = layout.ok_or(FormatError::TooSmall { sectors: device.metadata() })?;
-    let superblock = Superblock {
-        version: version_for(flags, separate, false),
-        log2_interleave,
-        tag_size: options.tag_size,
-        journal_sections: layout.journal.sections,
-        provided_sectors: layout.provided_sectors,
-        flags,
-        block,
-        log2_blocks_per_bitmap_bit: log2_blocks_per_bitmap_bit(&layout),
-        recalc_sector: 0,
-        salt: if options.fix_hmac { options.salt } else { [0; 16] },
-        pad: [0; 2],
-        pad2: [0; 8],
-    };
-    debug_assert_eq!(Superblock::decode(&superblock.encode()).as_ref(), Ok(&superblock));
-    Ok((superblock, layout))
-}
-
-/// Step 10 without a metadata device: the provided size, bit by bit from the top down to 8.
-fn fit_interleaved(
-    device: u64,
-    with: &impl Fn(u32, u64) -> Layout,
-    sections: u32,
-) -> Option<Layout> {
-    if !with(sections, 0).journal_fits(device) {
-        return None;
-    }
-    let mut provided = 0_u64;
-    for bit in (3..64).rev() {
-        let candidate = provided | 1 << bit;
-        if candidate <= device
-            && with(sections, candidate).metadata_sectors_needed() <= u128::from(device)
-        {
-            provided = candidate;
-        }
-    }
-    (provided > 0).then(|| with(sections, provided))
-}
-
-/// Steps 10 and 11 with a metadata device: all of the data, the longest journal that leaves room
-/// for the tags, read in buffers as large as fit.
-fn fit_separate(
-    device: DeviceSectors,
-    with: &impl Fn(u32, u64) -> Layout,
-    sections_max: u32,
-    tag_size: u16,
-) -> Option<Layout> {
-    let empty = with(0, 0);
-    let spb = empty.block.sectors();
-    let provided = device.data() / spb * spb;
-    let tags = u128::from(provided / spb) * u128::from(tag_size);
-    for log2_buffer in (3..=7).rev() {
-        let buffer = u128::from(SECTOR) << log2_buffer;
-        let tag_sectors = tags.next_multiple_of(buffer) / u128::from(SECTOR);
-        let mut sections = 0_u32;
-        for bit in (0..32).rev() {
-            let candidate = sections | 1 << bit;
-            if candidate > sections_max {
-                continue;
-            }
-            let layout = with(candidate, provided);
-            let end = u128::from(layout.initial_sectors) + tag_sectors;
-            if layout.journal_fits(device.metadata()) && end <= u128::from(device.metadata()) {
-                sections = candidate;
-            }
-        }
-        if sections > 0 && provided > 0 {
-            return Some(with(sections, provided));
-        }
-    }
-    None
-}
-
 /// Step 9.
 fn metadata_run(block: BlockSize, tag_size: u16, log2_interleave: u8, flags: Flags) -> u64 {
     let bytes = u64::from(tag_size) * ((1_u64 << log2_interleave) / block.sectors());
     let pad = if flags.has(Flags::FIX_PADDING) { 4096 } else { 512 << 8 };
     bytes.next_multiple_of(pad) / SECTOR
-}
-
-/// Step 13: as fine a bitmap as the journal's area can hold.
-fn log2_blocks_per_bitmap_bit(layout: &Layout) -> u8 {
-    let bits_max = (layout.journal.sectors() * SECTOR * 8).min(u64::from(u32::MAX));
-    let mut log2_sectors = 15_u8.max(layout.block.log2_sectors());
-    while log2_sectors < 63 && layout.provided_sectors.div_ceil(1 << log2_sectors) > bits_max {
-        log2_sectors += 1;
-    }
-    log2_sectors - layout.block.log2_sectors()
-}
-
-/// What a kernel writes where the superblock's area is new: the fields, then zeroes.
-#[must_use]
-pub fn superblock_area(superblock: &Superblock) -> [u8; AREA_BYTES] {
-    let mut area = [0; AREA_BYTES];
-    let fields = superblock.encode();
-    area[..fields.len()].copy_from_slice(&fields);
-    area
 }
 
 #[cfg(test)]

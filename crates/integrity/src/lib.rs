@@ -1,7 +1,8 @@
 //! The on-disk format of Linux's dm-integrity, without any I/O.
 //!
 //! - [`superblock`]: the 64 bytes that describe a volume, and what they may be believed for.
-//! - [`layout`]: where everything lies, computed from them; making a new volume's numbers.
+//! - [`layout`]: where everything lies, computed from them; making a new volume's numbers, and those
+//!   of one whose device was resized.
 //! - [`journal`]: sections, entries and commit ids.
 //! - [`replay`]: what a journal found at open means.
 //! - [`explain`]: the same facts in words.
@@ -20,6 +21,8 @@ pub mod replay;
 pub mod superblock;
 
 pub use journal::{CommitIds, EntrySector, Sequence, Stamp};
-pub use layout::{FormatError, FormatOptions, Layout, LayoutError, Run, format};
+pub use layout::{
+    FormatError, FormatOptions, Layout, LayoutError, ResizeError, Run, format, resize,
+};
 pub use replay::{Plan, PlanError, SectionSummary};
-pub use superblock::{Flags, Superblock, SuperblockError};
+pub use superblock::{Flags, Superblock, SuperblockError, superblock_area};

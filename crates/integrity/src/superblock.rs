@@ -325,11 +325,25 @@ pub fn version_for(flags: Flags, metadata_device: bool, bitmap_mode: bool) -> u8
     }
 }
 
-/// The largest tag for which one journal entry still fits a metadata sector.
+/// The largest tag for which one journal entry still fits a metadata sector; in inline mode, the
+/// largest that a kernel takes from the hardware's metadata (specification, section 8).
 #[must_use]
 pub fn tag_size_max(block: BlockSize, flags: Flags) -> u16 {
+    if flags.has(Flags::INLINE) {
+        return 2048;
+    }
     let room = if flags.has(Flags::JOURNAL_MAC) { 496 } else { 504 };
     room - 8 - 8 * (1 << block.log2_sectors())
+}
+
+/// What a kernel writes where the superblock's area is new: the fields, then zeroes. With a journal
+/// MAC and [`Flags::FIX_HMAC`], [`crate::mac::seal_superblock`] completes it.
+#[must_use]
+pub fn superblock_area(superblock: &Superblock) -> [u8; AREA_BYTES] {
+    let mut area = [0; AREA_BYTES];
+    let fields = superblock.encode();
+    area[..fields.len()].copy_from_slice(&fields);
+    area
 }
 
 #[cfg(test)]

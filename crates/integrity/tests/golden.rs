@@ -5,8 +5,10 @@
 use checksum::{Algorithm, BlockTagger, Key, SaltRegister};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use steadfast_integrity::layout::{DeviceSectors, FormatOptions, format, superblock_area};
-use steadfast_integrity::{CommitIds, EntrySector, Layout, Plan, Superblock, explain};
+use steadfast_integrity::layout::{DeviceSectors, FormatOptions, format};
+use steadfast_integrity::{
+    CommitIds, EntrySector, Layout, Plan, Superblock, explain, superblock_area,
+};
 use units::{SECTOR_BYTES, Sector, u64_of, usize_of};
 
 /// One entry of the manifest, with its raw image.
@@ -88,14 +90,11 @@ fn making_the_same_volume_gives_the_kernels_superblock() {
     for golden in images() {
         let (superblock, layout) = opened(&golden);
         let options = FormatOptions {
-            block: superblock.block,
-            tag_size: superblock.tag_size,
             journal_sectors: golden.name.contains("-j1m").then_some(2048),
             interleave_sectors: golden.name.contains("-inter8k").then_some(8192),
             fix_padding: !golden.name.contains("-legacypad"),
             fix_hmac: !golden.name.contains("-legacyhmac"),
-            journal_mac: false,
-            salt: superblock.salt,
+            ..FormatOptions::new(superblock.block, superblock.tag_size, superblock.salt)
         };
         let sectors = u64_of(golden.image.len() / SECTOR_BYTES);
         let made = format(DeviceSectors::Interleaved(sectors), &options).unwrap();
@@ -178,16 +177,8 @@ fn journals_tell_what_they_hold() {
 #[test]
 fn the_kernels_tool_reads_what_is_made_here() {
     for (bytes, tag_size, mib) in [(512, 4, 64_u64), (4096, 4, 16), (512, 4, 1000), (2048, 4, 16)] {
-        let options = FormatOptions {
-            block: units::BlockSize::from_bytes(bytes).unwrap(),
-            tag_size,
-            journal_sectors: None,
-            interleave_sectors: None,
-            fix_padding: true,
-            fix_hmac: true,
-            journal_mac: false,
-            salt: [0x5a; 16],
-        };
+        let block = units::BlockSize::from_bytes(bytes).unwrap();
+        let options = FormatOptions::new(block, tag_size, [0x5a; 16]);
         let (superblock, _) = format(DeviceSectors::Interleaved(mib * 2048), &options).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), superblock_area(&superblock)).unwrap();

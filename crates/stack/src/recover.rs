@@ -111,15 +111,13 @@ pub(crate) fn is_as_made(superblock: &integrity::Superblock, sectors: u64) -> bo
     let Ok(layout) = Layout::of(superblock, DeviceSectors::Interleaved(sectors)) else {
         return false;
     };
+    let (block, tag_size, salt) = (superblock.block, superblock.tag_size, superblock.salt);
     let options = integrity::FormatOptions {
-        block: superblock.block,
-        tag_size: superblock.tag_size,
         journal_sectors: Some(layout.journal.sectors()),
         interleave_sectors: Some(1 << log2),
         fix_padding: superblock.flags.has(Flags::FIX_PADDING),
         fix_hmac: superblock.flags.has(Flags::FIX_HMAC),
-        journal_mac: false,
-        salt: superblock.salt,
+        ..integrity::FormatOptions::new(block, tag_size, salt)
     };
     let made = integrity::format(DeviceSectors::Interleaved(sectors), &options);
     made.is_ok_and(|(made, _)| made == *superblock)
@@ -205,16 +203,7 @@ mod tests {
     }
 
     fn volume(salt: u8) -> integrity::Superblock {
-        let options = FormatOptions {
-            block: BlockSize::B4096,
-            tag_size: 4,
-            journal_sectors: None,
-            interleave_sectors: None,
-            fix_padding: true,
-            fix_hmac: true,
-            journal_mac: false,
-            salt: [salt; 16],
-        };
+        let options = FormatOptions::new(BlockSize::B4096, 4, [salt; 16]);
         integrity::format(DeviceSectors::Interleaved(SECTORS), &options).unwrap().0
     }
 

@@ -228,16 +228,7 @@ mod tests {
 
     /// A volume on which `written` blocks hold noise with the tags that belong to it.
     fn volume(tag_size: u16, written: impl Fn(u64) -> bool) -> Volume {
-        let options = FormatOptions {
-            block: BlockSize::B4096,
-            tag_size,
-            journal_sectors: None,
-            interleave_sectors: None,
-            fix_padding: true,
-            fix_hmac: true,
-            journal_mac: false,
-            salt: [9; 16],
-        };
+        let options = FormatOptions::new(BlockSize::B4096, tag_size, [9; 16]);
         let (superblock, layout) =
             integrity::format(DeviceSectors::Interleaved(SECTORS), &options).unwrap();
         let tagger = crc32c(superblock.salt).with_tag_bytes(layout.tag_bytes);

@@ -124,14 +124,9 @@ fn journal_layout(choice: u8) -> JournalLayout {
         _ => 424,
     };
     let options = FormatOptions {
-        block,
-        tag_size,
-        journal_sectors: None,
-        interleave_sectors: None,
-        fix_padding: true,
         fix_hmac: choice & 0x10 != 0,
         journal_mac: choice & 0x20 != 0,
-        salt: [0; 16],
+        ..FormatOptions::new(block, tag_size, [0; 16])
     };
     let (_, layout) =
         format(DeviceSectors::Interleaved(1 << 20), &options).expect("512 MiB hold a volume");

@@ -110,14 +110,9 @@ impl Images {
         runtime::block_on(async {
             let device = Device::new(MemoryDevice::new(SECTORS, BlockSize::B512));
             let options = FormatOptions {
-                block: BlockSize::B512,
-                tag_size: 4,
                 journal_sectors: Some(SECTORS / 2),
                 interleave_sectors: Some(64),
-                fix_padding: true,
-                fix_hmac: true,
-                journal_mac: false,
-                salt: [0xa5; 16],
+                ..FormatOptions::new(BlockSize::B512, 4, [0xa5; 16])
             };
             let (_, layout) =
                 create(&device, &options, (Algorithm::Crc32c, None), Wipe::Zeroes, |_, _| ())

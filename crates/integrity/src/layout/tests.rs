@@ -1,4 +1,5 @@
 use super::*;
+use crate::superblock::tag_size_max;
 use proptest::prelude::*;
 
 const MIB: u64 = 2048;
@@ -6,16 +7,7 @@ const MIB: u64 = 2048;
 type Numbers = [u64; 4];
 
 fn options(block: u64, tag_size: u16) -> FormatOptions {
-    FormatOptions {
-        block: BlockSize::from_bytes(block).unwrap(),
-        tag_size,
-        journal_sectors: None,
-        interleave_sectors: None,
-        fix_padding: true,
-        fix_hmac: true,
-        journal_mac: false,
-        salt: [9; 16],
-    }
+    FormatOptions::new(BlockSize::from_bytes(block).unwrap(), tag_size, [9; 16])
 }
 
 fn made(sectors: u64, options: &FormatOptions) -> Layout {
@@ -188,6 +180,212 @@ fn an_unaddressable_journal_is_refused_without_overflow() {
     assert!(matches!(refused, Err(LayoutError::Device { .. })), "{refused:?}");
 }
 
+#[test]
+fn inline_volumes_have_neither_journal_nor_runs() {
+    let inline = FormatOptions { inline: true, ..options(4096, 4) };
+    let device = DeviceSectors::Interleaved(64 * MIB + 5);
+    let (superblock, layout) = format(device, &inline).unwrap();
+    assert_eq!((superblock.version, superblock.journal_sections), (6, 0));
+    assert_eq!(Layout::of(&superblock, device), Ok(layout));
+    // Section 8: data at 8 + n; the greedy search ends at a multiple of eight.
+    assert_eq!((layout.initial_sectors, layout.provided_sectors), (8, 64 * MIB - 8));
+    assert_eq!(layout.run(Sector(131_000), 64).data, Sector(131_008));
+    assert_eq!(layout.run(Sector(0), 131_000).sectors, 131_000, "in one piece");
+    assert_eq!(layout.sector_of_tag(8 * 512), None);
+    let refused = |device, options: &FormatOptions| format(device, options).map(drop).unwrap_err();
+    let separate = DeviceSectors::Separate { metadata: 8 * MIB, data: 64 * MIB };
+    let what = |what| FormatError::Inline { what };
+    assert_eq!(refused(separate, &inline), what("a metadata device"));
+    let journal = FormatOptions { journal_sectors: Some(100), ..inline };
+    assert_eq!(refused(device, &journal), what("a journal"));
+    let mac = FormatOptions { journal_mac: true, ..inline };
+    assert_eq!(refused(device, &mac), what("a journal MAC"));
+    let tag = |tag_size| FormatOptions { tag_size, ..inline };
+    assert!(format(device, &tag(2048)).is_ok());
+    assert_eq!(refused(device, &tag(2049)), FormatError::TagSize { found: 2049, max: 2048 });
+    let small = DeviceSectors::Interleaved(15);
+    assert_eq!(refused(small, &inline), FormatError::TooSmall { sectors: 15 });
+    let least = format(DeviceSectors::Interleaved(16), &inline).unwrap().1;
+    assert_eq!(least.provided_sectors, 8);
+}
+
+#[test]
+fn buffers_never_reach_beyond_a_run() {
+    // The buffer_sectors of the kernel's tables: section 3, step 12, section 12 and the images.
+    let of = |block, tag, interleave_sectors| {
+        let layout = made(16 * MIB, &FormatOptions { interleave_sectors, ..options(block, tag) });
+        buffer_sectors(&layout, None)
+    };
+    let found = [
+        of(512, 4, None),
+        of(4096, 4, None),
+        of(2048, 20, None),
+        of(512, 5, None),
+        of(512, 4, Some(8192)),
+        of(512, 32, None),
+    ];
+    assert_eq!(found, [128, 32, 64, 64, 64, 128]);
+    let layout = made(16 * MIB, &options(512, 32));
+    assert_eq!(buffer_sectors(&layout, Some(100)), 64);
+    assert_eq!(buffer_sectors(&layout, Some(0)), 1);
+    assert_eq!(buffer_sectors(&layout, Some(u64::MAX)), 2048, "a run of 2048");
+    let device = DeviceSectors::Separate { metadata: 8 * MIB, data: 64 * MIB };
+    let (_, layout) = format(device, &options(512, 4)).unwrap();
+    assert_eq!(buffer_sectors(&layout, Some(u64::MAX)), 1 << 22);
+}
+
+#[test]
+fn a_metadata_device_gives_the_journal_what_the_buffers_leave() {
+    // 64 MiB need 1024 sectors of tags, a multiple of every buffer; 67 MiB need 1072 of them.
+    let journal = |metadata, data, buffer_sectors| {
+        let options = FormatOptions { buffer_sectors, ..options(512, 4) };
+        let device = DeviceSectors::Separate { metadata, data };
+        format(device, &options).map(|(_, layout)| layout.journal.sections)
+    };
+    assert_eq!(journal(1024 + 888, 64 * MIB, None), Ok(5));
+    assert_eq!(journal(1024 + 887, 64 * MIB, None), Ok(4));
+    assert_eq!(journal(1072 + 888, 67 * MIB, None), Ok(4), "tags end at 1152");
+    assert_eq!(journal(1072 + 888, 67 * MIB, Some(16)), Ok(5), "tags end at 1072");
+    assert_eq!(journal(1072 + 184, 67 * MIB, None), Ok(1), "with smaller buffers");
+    let too_small = Err(FormatError::TooSmall { sectors: 1072 + 183 });
+    assert_eq!(journal(1072 + 183, 67 * MIB, None), too_small);
+}
+
+#[test]
+fn the_bitmap_is_as_fine_as_asked_or_as_its_area_allows() {
+    let bits = |sectors, sectors_per_bit| {
+        let options = FormatOptions { sectors_per_bit, ..options(4096, 4) };
+        let device = DeviceSectors::Interleaved(sectors);
+        format(device, &options).unwrap().0.log2_blocks_per_bitmap_bit
+    };
+    assert_eq!(bits(64 * MIB, None), 12);
+    assert_eq!(bits(64 * MIB, Some(65_536)), 13);
+    assert_eq!(bits(64 * MIB, Some(100)), 3, "rounded down to 64 sectors");
+    assert_eq!(bits(64 * MIB, Some(1)), 0, "not less than a block");
+    // 2^44 sectors: 536 million bits of 32768; the journal, 392 x 334 sectors, has a few less.
+    assert_eq!(bits(1 << 44, None), 13);
+}
+
+#[test]
+fn the_eighty_billion_sectors_of_cryptsetups_big_device_are_addressed() {
+    let sectors = 80_000_000_000;
+    let device = DeviceSectors::Interleaved(sectors);
+    for (block, tag) in [(512, 4), (4096, 4), (512, 64), (4096, 32)] {
+        let (superblock, layout) = format(device, &options(block, tag)).unwrap();
+        assert_eq!(Superblock::decode(&superblock.encode()).unwrap(), superblock);
+        assert_eq!(Layout::of(&superblock, device), Ok(layout));
+        assert_eq!(layout.journal.sectors() / 8 * 8, layout.journal.sectors());
+        assert!(layout.journal.sectors() <= 131_072);
+        let spb = layout.block.sectors();
+        let last = Sector(layout.provided_sectors - spb);
+        let run = layout.run(last, spb);
+        assert!(run.data.0 + spb <= sectors, "the last block lies on the device");
+        assert_eq!(layout.sector_of_tag(run.tag_byte), Some(last));
+        // Section 4 in 128 bits.
+        let (n, l) = (u128::from(last.0), u32::from(layout.log2_interleave.unwrap()));
+        let (a, o) = (n >> l, n & ((1 << l) - 1));
+        let (init, metadata) = (layout.initial_sectors, layout.metadata_run);
+        let (init, metadata) = (u128::from(init), u128::from(metadata));
+        assert_eq!(u128::from(run.data.0), init + (a << l) + (a + 1) * metadata + o);
+        let tag = (init + a * ((1 << l) + metadata)) * 512 + o / u128::from(spb) * u128::from(tag);
+        assert_eq!(u128::from(run.tag_byte), tag);
+        // Eight more would not fit.
+        let mut more = superblock;
+        more.provided_sectors += 8;
+        assert!(matches!(Layout::of(&more, device), Err(LayoutError::Device { .. })));
+    }
+}
+
+#[test]
+fn the_largest_device_is_taken_and_none_larger() {
+    let all = u64::MAX / SECTOR;
+    let layout = made(all, &options(512, 4));
+    assert!(layout.provided_sectors > all / 100 * 98);
+    assert!(layout.run(Sector(layout.provided_sectors - 8), 8).data.bytes() > u64::MAX / 100 * 99);
+}
+
+#[test]
+fn a_grown_device_gives_more_and_moves_nothing() {
+    let device = |mib| DeviceSectors::Interleaved(mib * MIB);
+    let (superblock, layout) = format(device(64), &options(512, 4)).unwrap();
+    assert_eq!(resize(&superblock, device(64)), Ok((superblock.clone(), layout)));
+    let (grown, large) = resize(&superblock, device(1000)).unwrap();
+    // As made for 1000 MiB, but for the journal.
+    let journal_sectors = Some(layout.journal.sectors());
+    let made = FormatOptions { journal_sectors, ..options(512, 4) };
+    assert_eq!(format(device(1000), &made), Ok((grown.clone(), large)));
+    assert_eq!(layout.run(Sector(100_000), 8), large.run(Sector(100_000), 8));
+    assert_eq!(resize(&grown, device(64)), Ok((superblock, layout)), "and back");
+}
+
+#[test]
+fn a_resized_volume_keeps_what_recalculation_needs_to_know() {
+    let device = |mib| DeviceSectors::Interleaved(mib * MIB);
+    let (mut superblock, _) = format(device(64), &options(512, 4)).unwrap();
+    superblock.flags = superblock.flags.with(Flags::RECALCULATING);
+    superblock.recalc_sector = superblock.provided_sectors;
+    assert_eq!(superblock.recalculated_until(), None);
+    let (grown, _) = resize(&superblock, device(100)).unwrap();
+    assert_eq!(grown.recalculated_until(), Some(129_160), "the new part is not valid yet");
+    let (shrunk, _) = resize(&superblock, device(32)).unwrap();
+    assert_eq!(shrunk.recalc_sector, shrunk.provided_sectors, "section 9.4");
+}
+
+#[test]
+fn a_size_that_cannot_be_is_refused_by_name() {
+    let device = |mib| DeviceSectors::Interleaved(mib * MIB);
+    let (superblock, _) = format(device(64), &options(512, 4)).unwrap();
+    let journal = LayoutError::Journal { sections: 5, end: 888, device: 896 };
+    let stump = DeviceSectors::Interleaved(896);
+    assert_eq!(resize(&superblock, stump), Err(ResizeError::Layout(journal)));
+    let no_data = DeviceSectors::Interleaved(888 + 256);
+    let refused = ResizeError::TooSmall { sectors: 888 + 256 };
+    assert_eq!(resize(&superblock, no_data), Err(refused));
+    let least = resize(&superblock, DeviceSectors::Interleaved(888 + 256 + 8)).unwrap().1;
+    assert_eq!(least.provided_sectors, 8);
+
+    let separate = |metadata, data| DeviceSectors::Separate { metadata, data };
+    let wrong = ResizeError::Layout(LayoutError::Interleave { separate: true });
+    assert_eq!(resize(&superblock, separate(64 * MIB, 64 * MIB)), Err(wrong));
+    let (flat, _) = format(separate(2048, 64 * MIB), &options(512, 4)).unwrap();
+    assert_eq!(resize(&flat, separate(2048, 72 * MIB)).unwrap().0.provided_sectors, 72 * MIB);
+    let tags = LayoutError::Device { needed: 888 + 1280, device: 2048 };
+    assert_eq!(resize(&flat, separate(2048, 80 * MIB)), Err(ResizeError::Layout(tags)));
+    assert_eq!(
+        resize(&flat, separate(2048, 0)),
+        Err(ResizeError::TooSmall { sectors: 0 }),
+        "no data at all"
+    );
+}
+
+#[test]
+fn a_bitmap_in_use_limits_growth_and_another_gets_coarser() {
+    // One section of 176 sectors has 720896 bits: with a bit for each sector, 352 MiB.
+    let fine =
+        FormatOptions { sectors_per_bit: Some(1), journal_sectors: Some(1), ..options(512, 4) };
+    let device = |mib| DeviceSectors::Interleaved(mib * MIB);
+    let (mut superblock, _) = format(device(300), &fine).unwrap();
+    assert_eq!(superblock.log2_blocks_per_bitmap_bit, 0);
+    let (grown, layout) = resize(&superblock, device(600)).unwrap();
+    assert_eq!(grown.log2_blocks_per_bitmap_bit, 1);
+    assert!(layout.provided_sectors / 2 < layout.bitmap_bits_max());
+    superblock.flags = superblock.flags.with(Flags::DIRTY_BITMAP);
+    let refused = ResizeError::DirtyBitmap { bits: layout.provided_sectors, max: 720_896 };
+    assert_eq!(resize(&superblock, device(600)), Err(refused));
+    assert!(resize(&superblock, device(340)).is_ok());
+}
+
+#[test]
+fn inline_volumes_are_resized_too() {
+    let inline = FormatOptions { inline: true, ..options(512, 4) };
+    let device = |mib| DeviceSectors::Interleaved(mib * MIB);
+    let small = format(device(64), &inline).unwrap();
+    assert_eq!(
+        resize(&small.0, device(100)),
+        format(device(100), &inline).map_err(|_| unreachable!())
+    );
+}
+
 /// Sectors of data and bytes of tags that some block claims, each claimed once.
 fn assert_bijection(layout: &Layout, device: u64) {
     let mut owners = vec![0_u8; units::usize_of(device * SECTOR)];
@@ -255,6 +453,45 @@ proptest! {
             prop_assert_eq!(last.tag_byte, run.tag_byte + (run.sectors - 1) * 4);
         }
         prop_assert_eq!(next, start + sectors);
+    }
+
+    #[test]
+    fn any_size_gives_the_most_that_fits_and_a_way_back(
+        made_for in 2000u64..200_000,
+        resized_to in any::<u64>(),
+        small in any::<bool>(),
+        log2_block in 0u8..4,
+        tag_size in 1u16..65,
+        interleave in 3u32..32,
+        fix_padding in any::<bool>(),
+    ) {
+        let options = FormatOptions {
+            block: BlockSize::from_log2_sectors(log2_block).unwrap(),
+            interleave_sectors: Some(1 << interleave),
+            fix_padding,
+            ..options(512, tag_size)
+        };
+        let made = format(DeviceSectors::Interleaved(made_for), &options);
+        prop_assume!(made.is_ok());
+        let (superblock, layout) = made.unwrap();
+        let sectors = if small { resized_to % 300_000 } else { resized_to / SECTOR };
+        let device = DeviceSectors::Interleaved(sectors);
+        let Ok((resized, other)) = resize(&superblock, device) else {
+            prop_assert!(sectors < layout.initial_sectors + layout.metadata_run + 16);
+            return Ok(());
+        };
+        prop_assert_eq!(Layout::of(&resized, device), Ok(other));
+        let mut more = resized.clone();
+        more.provided_sectors += 8;
+        prop_assert!(Layout::of(&more, device).is_err(), "no eight sectors are given away");
+        let (mut back, same) = resize(&resized, DeviceSectors::Interleaved(made_for)).unwrap();
+        // A bitmap that had to get coarser stays so.
+        prop_assert!(back.log2_blocks_per_bitmap_bit >= superblock.log2_blocks_per_bitmap_bit);
+        back.log2_blocks_per_bitmap_bit = superblock.log2_blocks_per_bitmap_bit;
+        prop_assert_eq!((back, same), (superblock, layout));
+        let common = other.provided_sectors.min(layout.provided_sectors);
+        let last = Sector(common - 8);
+        prop_assert_eq!(other.run(last, 8), layout.run(last, 8));
     }
 
     #[test]

@@ -8,9 +8,9 @@
 
 use super::recover::initialise;
 use ::integrity::journal::Sequence;
-use ::integrity::layout::{DeviceSectors, FormatOptions, superblock_area};
+use ::integrity::layout::{DeviceSectors, FormatOptions};
 use ::integrity::superblock::AREA_SECTORS;
-use ::integrity::{FormatError, Layout, Superblock, format};
+use ::integrity::{FormatError, Layout, Superblock, format, superblock_area};
 use bio::{Bio, Buf, Device, IoError};
 use checksum::{Algorithm, BlockTagger, Key, KeyError, ZeroTags};
 use runtime::join_all;

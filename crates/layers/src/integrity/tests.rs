@@ -17,15 +17,11 @@ use units::{BlockSize, Sector, usize_of};
 
 /// How the small volumes of these tests are made.
 fn format_options(block: u64, journal_sectors: u64) -> FormatOptions {
+    let block = BlockSize::from_bytes(block).unwrap();
     FormatOptions {
-        block: BlockSize::from_bytes(block).unwrap(),
-        tag_size: 4,
         journal_sectors: Some(journal_sectors),
         interleave_sectors: Some(256),
-        fix_padding: true,
-        fix_hmac: true,
-        journal_mac: false,
-        salt: *b"sixteen of salt.",
+        ..FormatOptions::new(block, 4, *b"sixteen of salt.")
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{CreateError, CreateLevel, CreateOptions};
 use crate::member::Member;
 use checksum::{Algorithm, BlockTagger};
-use integrity::layout::{DeviceSectors, superblock_area};
+use integrity::layout::DeviceSectors;
 use integrity::{FormatOptions, Layout};
 use md::create::{LEFT_SYMMETRIC, NewArray, NewMember};
 use md::superblock::{Level, Minor, ResyncOffset, Time, Uuid};
@@ -178,14 +178,9 @@ fn plan_integrity(
 ) -> Result<IntegrityPlan, CreateError> {
     let digest = u16::try_from(algorithm.digest_len()).expect("a few bytes");
     let format = FormatOptions {
-        block,
-        tag_size: options.tag_size.unwrap_or(digest),
         journal_sectors: options.journal_bytes.map(|bytes| bytes / SECTOR),
         interleave_sectors: options.interleave_sectors,
-        fix_padding: true,
-        fix_hmac: true,
-        journal_mac: false,
-        salt,
+        ..FormatOptions::new(block, options.tag_size.unwrap_or(digest), salt)
     };
     let (superblock, layout) = integrity::format(DeviceSectors::Interleaved(sectors), &format)
         .map_err(|error| CreateError::Integrity { member: member.to_string(), error })?;
@@ -261,7 +256,7 @@ fn writes_of(member: &MemberPlan, no_wipe: bool) -> Vec<PlannedWrite> {
         push(WriteKind::MdSuperblock, byte, bytes, bytes);
     }
     if let Some(plan) = &member.integrity {
-        let bytes = u64_of(superblock_area(&plan.superblock).len());
+        let bytes = u64_of(integrity::superblock_area(&plan.superblock).len());
         push(WriteKind::IntegritySuperblock, 0, bytes, bytes);
     }
     writes

@@ -18,7 +18,7 @@ use bio::{Bio, Buf, Device, IoResult};
 use checksum::ZeroTags;
 use integrity::CommitIds;
 use integrity::journal::{Sequence, Stamp};
-use integrity::layout::superblock_area;
+use integrity::superblock_area;
 use runtime::join_all;
 use std::cell::{Cell, RefCell};
 use units::{SECTOR, Sector, u64_of, usize_of};

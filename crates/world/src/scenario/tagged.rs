@@ -44,14 +44,9 @@ pub(super) const TAGGED_4096: Tagged =
 impl Tagged {
     fn format(&self) -> FormatOptions {
         FormatOptions {
-            block: self.block,
-            tag_size: 4,
             journal_sectors: Some(self.journal_sectors),
             interleave_sectors: Some(self.interleave_sectors),
-            fix_padding: true,
-            fix_hmac: true,
-            journal_mac: false,
-            salt: *b"the salt of sims",
+            ..FormatOptions::new(self.block, 4, *b"the salt of sims")
         }
     }
 
