@@ -52,6 +52,20 @@ impl CommitIds {
         Self(ids)
     }
 
+    /// The ids that become of these when `change` was applied to their bytes on disk.
+    pub(crate) fn changed(self, change: impl FnOnce(&mut [u8; 32])) -> Self {
+        let mut bytes = [0; 32];
+        for (bytes, id) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(self.0) {
+            *bytes = id.to_le_bytes();
+        }
+        change(&mut bytes);
+        let mut ids = [0; 4];
+        for (id, bytes) in ids.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *id = u64::from_le_bytes(*bytes);
+        }
+        Self::new(ids)
+    }
+
     /// The id of sector `sector` of section `section`, written in lap `sequence`.
     #[must_use]
     pub fn id(&self, section: u32, sector: u64, sequence: Sequence) -> u64 {
@@ -173,6 +187,17 @@ impl JournalLayout {
     pub fn entry_sector(&self, section: &[u8], entry: u32) -> EntrySector {
         let sector = get(section, self.entry_offset(entry));
         if sector >> 32 == UNUSED { EntrySector::Unused } else { EntrySector::Used(sector) }
+    }
+
+    /// The sector field of entry `entry` as it lies there: what a section's MAC covers.
+    pub(crate) fn entry_sector_bytes<'a>(&self, section: &'a [u8], entry: u32) -> &'a [u8] {
+        self.assert_length(section);
+        &section[self.entry_offset(entry)..][..8]
+    }
+
+    /// All bytes of entry `entry`.
+    pub(crate) fn entry_header<'a>(&self, section: &'a [u8], entry: u32) -> &'a [u8] {
+        &section[self.entry_offset(entry)..][..self.entry_bytes]
     }
 
     /// The tag that entry `entry` holds.

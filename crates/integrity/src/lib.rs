@@ -4,6 +4,8 @@
 //! - [`layout`]: where everything lies, computed from them; making a new volume's numbers, and those
 //!   of one whose device was resized.
 //! - [`journal`]: sections, entries and commit ids.
+//! - [`journal_crypt`]: the encrypted journal.
+//! - [`mac`]: the authentic superblock, the authentic journal.
 //! - [`replay`]: what a journal found at open means.
 //! - [`explain`]: the same facts in words.
 //!
@@ -16,13 +18,17 @@
 
 pub mod explain;
 pub mod journal;
+pub mod journal_crypt;
 pub mod layout;
+pub mod mac;
 pub mod replay;
 pub mod superblock;
 
 pub use journal::{CommitIds, EntrySector, Sequence, Stamp};
+pub use journal_crypt::{CipherKind, JournalCipher};
 pub use layout::{
     FormatError, FormatOptions, Layout, LayoutError, ResizeError, Run, format, resize,
 };
+pub use mac::{MacError, SectionMac};
 pub use replay::{Plan, PlanError, SectionSummary};
 pub use superblock::{Flags, Superblock, SuperblockError, superblock_area};
