@@ -3,10 +3,14 @@
 //! - [`superblock`]: the 64 bytes that describe a volume, and what they may be believed for.
 //! - [`layout`]: where everything lies, computed from them; making a new volume's numbers, and those
 //!   of one whose device was resized.
+//! - [`open`]: whether a volume may be opened as somebody asks.
 //! - [`journal`]: sections, entries and commit ids.
 //! - [`journal_crypt`]: the encrypted journal.
 //! - [`mac`]: the authentic superblock, the authentic journal.
 //! - [`replay`]: what a journal found at open means.
+//! - [`bitmap`]: the dirty bitmap in the journal's place.
+//! - [`recalculate`]: which tags are valid while they are computed anew.
+//! - [`discard`]: the tags of blocks that were given up.
 //! - [`explain`]: the same facts in words.
 //!
 //! Section numbers in comments are those of the dm-integrity specification that the project was
@@ -16,14 +20,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bitmap;
+pub mod discard;
 pub mod explain;
 pub mod journal;
 pub mod journal_crypt;
 pub mod layout;
 pub mod mac;
+pub mod open;
+pub mod recalculate;
 pub mod replay;
 pub mod superblock;
 
+pub use bitmap::Bitmap;
 pub use journal::{CommitIds, EntrySector, Sequence, Stamp};
 pub use journal_crypt::{CipherKind, JournalCipher};
 pub use layout::{
