@@ -11,6 +11,7 @@
 //! - [`bitmap`]: the dirty bitmap in the journal's place.
 //! - [`recalculate`]: which tags are valid while they are computed anew.
 //! - [`discard`]: the tags of blocks that were given up.
+//! - [`find`]: a volume's numbers without its superblock.
 //! - [`explain`]: the same facts in words.
 //!
 //! Section numbers in comments are those of the dm-integrity specification that the project was
@@ -23,6 +24,7 @@
 pub mod bitmap;
 pub mod discard;
 pub mod explain;
+pub mod find;
 pub mod journal;
 pub mod journal_crypt;
 pub mod layout;
