@@ -48,6 +48,13 @@ impl Golden {
     }
 }
 
+/// Whether all of it can be read with nothing but the devices: neither a key nor a second one.
+fn is_readable(entry: &Value) -> bool {
+    let others = ["+unclean", "-meta", "-nowipe", "jcrypt-", "recalc-"];
+    let name = entry["name"].as_str().unwrap();
+    others.iter().all(|other| !name.contains(other))
+}
+
 /// The images of a family, each decompressed into a folder of its own.
 fn images(family: &str) -> Vec<Golden> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden");
@@ -55,7 +62,7 @@ fn images(family: &str) -> Vec<Golden> {
     let manifest: Value = serde_json::from_str(&text).unwrap();
     let entries = manifest["entries"].as_array().unwrap().iter();
     let found: Vec<Golden> = entries
-        .filter(|entry| entry["family"] == family)
+        .filter(|entry| entry["family"] == family && is_readable(entry))
         .map(|entry| {
             let target = tempfile::tempdir().unwrap();
             let files = entry["files"].as_array().unwrap().iter();
@@ -139,7 +146,9 @@ fn opened_for_writing_and_closed_they_still_give_it_or_are_refused_by_name() {
                 }
             });
             let name = golden.name();
-            let feature = if name.contains("bitmap") || name.contains("degraded") {
+            let feature = if family != "dm-integrity"
+                && (name.contains("bitmap") || name.contains("degraded"))
+            {
                 Some("a write-intent bitmap is not implemented for writing")
             } else if name.contains("ppl") {
                 Some("a partial parity log is not implemented for writing")
