@@ -3,9 +3,11 @@
 use crate::input::{Input, flip};
 use integrity::journal::Sequence;
 use integrity::layout::{DeviceSectors, FormatOptions, JournalLayout};
+use integrity::open::{Discards, Mode, Recalculate, Request, open};
+use integrity::recalculate::Keys;
 use integrity::{
     CommitIds, EntrySector, Layout, Plan, SectionSummary, Stamp, Superblock, explain, format,
-    replay,
+    replay, resize,
 };
 use units::{BlockSize, SECTOR, Sector, u64_of, usize_of};
 
@@ -32,6 +34,31 @@ pub fn superblock(bytes: &[u8]) {
             if !layout.inline {
                 lies_inside(&layout, device);
             }
+        }
+        if let Ok((resized, layout)) = resize(&superblock, device) {
+            assert_eq!(Layout::of(&resized, device), Ok(layout), "what fits, fits");
+            assert_eq!(resize(&resized, device), Ok((resized, layout)), "it fits already");
+        }
+    }
+    opens_or_is_refused(&superblock, rest.byte());
+}
+
+fn opens_or_is_refused(superblock: &Superblock, choice: u8) {
+    for mode in [Mode::Journal, Mode::Direct, Mode::Bitmap, Mode::Recovery, Mode::Inline] {
+        let request = Request {
+            separate: choice & 1 != 0,
+            journal_mac: choice & 2 != 0,
+            discards: if choice & 4 != 0 { Discards::Keyed } else { Discards::Refused },
+            keys: Keys { integrity: choice & 8 != 0, journal_mac: choice & 2 != 0 },
+            recalculate: if choice & 16 != 0 { Recalculate::Start } else { Recalculate::AsStored },
+            ..Request::plain(mode)
+        };
+        match open(superblock, &request) {
+            Ok(opening) => {
+                assert!((1..=7).contains(&opening.version));
+                assert_eq!(opening.flags.unknown(), superblock.flags.unknown(), "kept");
+            }
+            Err(refusal) => assert!(!refusal.to_string().is_empty()),
         }
     }
 }

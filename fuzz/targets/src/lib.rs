@@ -9,6 +9,8 @@
 
 pub mod input;
 pub mod integrity_format;
+pub mod integrity_modes;
+pub mod integrity_salvage;
 pub mod integrity_volume;
 pub mod ledger_lines;
 pub mod md_format;
@@ -26,8 +28,12 @@ pub struct Target {
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    Target { name: "integrity_bitmap", run: integrity_modes::bitmap },
+    Target { name: "integrity_find", run: integrity_salvage::find },
     Target { name: "integrity_journal", run: integrity_format::journal },
     Target { name: "integrity_replay", run: integrity_format::replay },
+    Target { name: "integrity_scan", run: integrity_salvage::look },
+    Target { name: "integrity_sealed", run: integrity_modes::sealed },
     Target { name: "integrity_superblock", run: integrity_format::superblock },
     Target { name: "integrity_volume", run: integrity_volume::volume },
     Target { name: "ledger_lines", run: ledger_lines::lines },
