@@ -32,7 +32,7 @@ use ctr::CtrCore;
 use ctr::flavors::Ctr128BE;
 use std::fmt;
 use std::str::FromStr;
-use units::u64_of;
+use units::{SECTOR, u64_of};
 
 /// Bytes that AES takes at once.
 const BLOCK_BYTES: usize = 16;
@@ -101,16 +101,38 @@ impl JournalCipher {
     /// [`CipherError::KeyLength`]. A wrong key is no error here: it shows in the commit ids, of
     /// which none is then valid.
     pub fn new(kind: CipherKind, key: &Key, journal: &JournalLayout) -> Result<Self, CipherError> {
+        Self::sized(kind, key, journal.section_sectors, journal.sectors())
+    }
+
+    /// The same from the only sizes that matter, both in sectors.
+    pub(crate) fn sized(
+        kind: CipherKind,
+        key: &Key,
+        section: u64,
+        journal: u64,
+    ) -> Result<Self, CipherError> {
         let aes = modes(key.as_bytes())?;
-        let commit_ids = match kind {
+        let section_bytes = section * SECTOR;
+        let commit_ids = CommitIds::PLAIN;
+        let unknown_length = Self { kind, aes, section_bytes, commit_ids };
+        Ok(Self { commit_ids: unknown_length.commit_ids_of(journal), ..unknown_length })
+    }
+
+    /// The ids that a journal of so many sectors carries.
+    pub(crate) fn commit_ids_of(&self, journal: u64) -> CommitIds {
+        match self.kind {
             CipherKind::CbcAes => CommitIds::PLAIN,
             CipherKind::CtrAes => {
-                let end = position(journal.sectors() * units::SECTOR);
-                CommitIds::PLAIN.changed(|ids| aes.xor(end, ids))
+                let end = position(journal * SECTOR);
+                CommitIds::PLAIN.changed(|ids| self.aes.xor(end, ids))
             }
-        };
-        let section_bytes = u64_of(journal.section_bytes());
-        Ok(Self { kind, aes, section_bytes, commit_ids })
+        }
+    }
+
+    /// Which cipher it is.
+    #[must_use]
+    pub const fn kind(&self) -> CipherKind {
+        self.kind
     }
 
     /// The ids that this journal's sectors carry.
@@ -329,6 +351,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         #[test]
         fn what_was_encrypted_is_decrypted_at_its_place_only(
             chained in any::<bool>(),

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::process::Command;
 use steadfast_integrity::bitmap::{UNIT_BYTES, Verdict, verdict};
-use steadfast_integrity::find::{in_window, salt_of_crc};
+use steadfast_integrity::find::{decrypt, in_window, salt_of_crc};
 use steadfast_integrity::layout::{DeviceSectors, FormatOptions, buffer_sectors};
 use steadfast_integrity::open::{Mode, Request, open};
 use steadfast_integrity::recalculate::Recalculation;
@@ -268,15 +268,20 @@ fn every_volume_is_found_again_without_its_superblock() {
         "crc32c-512-meta+partreplayed",
         "crc32c-512-nojournal+unclean",
         "crc32c-512-nowipe",
+        "jcrypt-ctr-512+unreplayed",
         "recalc-half-crc32c",
     ];
     for name in names {
         let mut golden = golden(name);
         let (superblock, layout) = golden.opened();
         golden.metadata[..4096].fill(0);
+        let ids = match name.starts_with("jcrypt") {
+            true => decrypt(&mut golden.metadata, CipherKind::CtrAes, &journal_key()).unwrap(),
+            false => Some(CommitIds::PLAIN),
+        };
         let salt_of = salt_of_crc(Algorithm::Crc32c);
         let (metadata, data) = (&golden.metadata, golden.data.as_deref());
-        let found = in_window(metadata, data, golden.device(), &CommitIds::PLAIN, &salt_of);
+        let found = in_window(metadata, data, golden.device(), &ids.unwrap(), &salt_of);
         assert_eq!(found[0].layout, layout, "{name}: {:?}", found[0].reasons());
         let salt = found[0].evidence.salt.unwrap();
         let block = vec![0x5a; layout.block.bytes()];
