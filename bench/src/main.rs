@@ -4,6 +4,7 @@
 //! mean, and under which conditions they were taken, is in README.md beside this crate.
 
 mod compute;
+mod integrity;
 #[cfg_attr(not(feature = "isal"), path = "isal_absent.rs")]
 mod isal;
 mod measure;
@@ -44,5 +45,8 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-const AREAS: &[Area] =
-    &[Area { name: "compute", rows: |_| compute::rows() }, Area { name: "nbd", rows: nbd::rows }];
+const AREAS: &[Area] = &[
+    Area { name: "compute", rows: |_| compute::rows() },
+    Area { name: "integrity", rows: integrity::rows },
+    Area { name: "nbd", rows: nbd::rows },
+];

@@ -39,7 +39,8 @@ fn seconds_of(calls: u32, work: &mut impl FnMut()) -> f64 {
     (processor_time() - before).as_secs_f64() / f64::from(calls)
 }
 
-fn processor_time() -> Duration {
+/// How long this thread has had a core so far.
+pub(crate) fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("processor time is not negative")
 }
