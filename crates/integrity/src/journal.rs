@@ -228,6 +228,24 @@ impl JournalLayout {
         }
     }
 
+    /// Undoes the stamps of the first `used` entries' data: every sector has its own last bytes
+    /// again, and a block lies in one piece from [`Self::data_offset`] on. [`Self::read_data`] gives
+    /// the same before and after; but the section is no longer one that the journal may hold.
+    ///
+    /// # Panics
+    /// If a section has not so many entries.
+    pub fn restore(&self, section: &mut [u8], used: u32) {
+        self.assert_length(section);
+        assert!(used <= self.entries_per_section, "a section has so many entries");
+        let (metadata, data) = section.split_at_mut(self.data_offset(0));
+        for (entry, block) in (0..used).zip(data.chunks_exact_mut(self.block.bytes())) {
+            let (saved, _) = metadata[self.entry_offset(entry) + 8..].as_chunks::<8>();
+            for (sector, saved) in block.chunks_exact_mut(SECTOR_BYTES).zip(saved) {
+                sector[BODY_BYTES..].copy_from_slice(saved);
+            }
+        }
+    }
+
     /// Fills entry `entry`, and stamps its data while that is at hand.
     ///
     /// # Panics
@@ -472,6 +490,12 @@ mod tests {
                     EntrySector::Used(u64::from(k) * block.sectors())
                 );
                 prop_assert_eq!(journal.entry_tag(&section, k), tag_of(k));
+                journal.read_data(&section, k, &mut read);
+                prop_assert!(&read == data);
+            }
+            journal.restore(&mut section, used);
+            for (k, data) in (0..).zip(&blocks) {
+                prop_assert!(section[journal.data_offset(k)..].starts_with(data));
                 journal.read_data(&section, k, &mut read);
                 prop_assert!(&read == data);
             }

@@ -1,12 +1,12 @@
-//! Committing: sections go from memory to the journal, and count from then on.
+//! Committing: sections go from memory to the journal, strictly in order, many in one write where
+//! they lie side by side.
 //!
-//! Sections are written strictly in order, many in one write where they lie side by side, and the
-//! device is flushed behind them. While it is, the next ones are written already: the device may
-//! store sections in flight in any order, since replay believes only what has no gap before it,
-//! and nothing is written home or promised before all up to it is durable.
+//! The next ones are written while the device is being flushed for those before ([`super::sync`]):
+//! the device may store sections in flight in any order, since replay believes only what has no gap
+//! before it, and nothing is written home or promised before all up to it is durable.
 
-use super::log::Section;
-use super::{Inner, both};
+use super::Inner;
+use super::section::Section;
 use bio::{Bio, IoResult, Segments};
 use runtime::{join_all, sleep};
 use std::rc::Rc;
@@ -18,30 +18,20 @@ pub(super) async fn run(inner: Rc<Inner>) {
     let batch_max = (BATCH_BYTES / inner.layout.journal.section_bytes()).max(1);
     loop {
         let changed = writer.changed.notified();
-        let (batch, flush) = {
+        let batch = {
             let mut log = writer.log.borrow_mut();
             if log.is_stopped() {
                 return;
             }
-            (log.due_for_commit(batch_max), log.due_for_flush())
+            log.due_for_commit(batch_max)
         };
-        if batch.is_empty() && flush.is_none() {
+        let Some(newest) = batch.last() else {
             changed.await;
             continue;
-        }
-        let flushing = async { if flush.is_some() { inner.lower.flush().await } else { Ok(()) } };
-        let (flushed, written) = both(flushing, write(&inner, &batch)).await;
-        if let Err(error) = flushed {
-            writer.fail(error.kind);
-            return;
-        }
-        if let Some(serial) = flush {
-            writer.log.borrow_mut().flushed(serial);
-        }
-        match (written, batch.last()) {
-            (Ok(()), Some(last)) => writer.log.borrow_mut().written(last.serial),
-            (Ok(()), None) => {}
-            (Err(error), _) => {
+        };
+        match write(&inner, &batch).await {
+            Ok(()) => writer.log.borrow_mut().written(newest.serial),
+            Err(error) => {
                 // Nothing was promised: the same sections are simply written again later.
                 writer.commit_failed(error.kind);
                 sleep(RETRY).await;
@@ -55,14 +45,14 @@ pub(super) async fn run(inner: Rc<Inner>) {
 async fn write(inner: &Inner, batch: &[Rc<Section>]) -> IoResult {
     let neighbours = |a: &Rc<Section>, b: &Rc<Section>| a.number + 1 == b.number;
     let writes = batch.chunk_by(neighbours).map(|run| async move {
-        let data: Segments = run.iter().map(|section| section.bytes.borrow().clone()).collect();
+        let data: Segments = run.iter().map(|section| section.for_journal()).collect();
         let start = inner.layout.journal.section_start(run[0].number);
         inner.lower.submit(&mut Bio::write(start, data)).await
     });
     join_all(writes).await.into_iter().collect()
 }
 
-/// Bytes of journal in one batch: enough to pay for the flush behind it.
+/// Bytes of journal in one batch, at most.
 const BATCH_BYTES: usize = 8 << 20;
 /// Until a failed commit is tried again by itself.
 const RETRY: Duration = Duration::from_secs(1);

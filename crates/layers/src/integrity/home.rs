@@ -1,12 +1,14 @@
 //! Writing home: what is durable in the journal goes to its place, data and tags.
 //!
-//! The newest entry of each block wins; blocks that lie side by side are written together. Data and
-//! tags go in any order: until the device is flushed the journal still holds both.
+//! The newest entry of each block wins; blocks that lie side by side are written together, from
+//! where they lie in the sections. Data and tags go in any order: until the device is flushed
+//! ([`super::sync`]) the journal still holds both. One batch at a time: of two that have the same
+//! block, the later one is the newer.
 
 use super::Inner;
-use super::log::{Content, Section};
-use super::tags::{Changing, PAGE, pages_of};
-use bio::{Bio, Buf, EventKind, IoErrorKind, IoResult};
+use super::section::{Content, Section};
+use super::tags::{Changing, PAGE, PAGE_BYTES, pages_of};
+use bio::{Bio, EventKind, IoErrorKind, IoResult, Segments};
 use runtime::{join_all, sleep};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -35,21 +37,17 @@ pub(super) async fn run(inner: Rc<Inner>) {
             }
             log.due_for_home()
         };
-        if batch.is_empty() {
+        let Some(newest) = batch.last() else {
             changed.await;
             continue;
-        }
+        };
         if let Err(kind) = inner.write_home(&newest_blocks(&batch)).await {
             // The journal still holds all of it.
             writer.home_failed(kind);
             sleep(RETRY).await;
             continue;
         }
-        if let Err(error) = inner.lower.flush().await {
-            writer.fail(error.kind);
-            return;
-        }
-        writer.log.borrow_mut().written_home(batch.len());
+        writer.log.borrow_mut().homed(newest.serial);
         writer.changed.notify_all();
     }
 }
@@ -144,10 +142,12 @@ impl Inner {
         {
             return self.lower.submit(&mut Bio::write_zeroes(place.data, sectors, unmap)).await;
         }
-        let mut data = Buf::alloc(bytes);
-        for (block, target) in run.iter().zip(data.as_mut_slice().chunks_mut(self.block_bytes())) {
-            let section = block.section.bytes.borrow();
-            self.layout.journal.read_data(section.as_slice(), block.entry, target);
+        let mut data: Segments = (run.chunk_by(Homing::lies_before))
+            .map(|part| part[0].section.blocks(&self.layout.journal, part[0].entry, part.len()))
+            .collect();
+        // Many small pieces cost more below than a copy here.
+        if bytes < data.iter().len() * PAGE_BYTES {
+            data = data.to_single().into();
         }
         self.lower.write(place.data, data).await
     }
@@ -217,6 +217,13 @@ impl Inner {
             let detail = "its tag could not be read".to_owned();
             self.events.emit_detail(EventKind::Lost, Sector(sector), spb, detail);
         }
+    }
+}
+
+impl Homing<'_> {
+    /// Whether `next` is the next entry of the same section.
+    fn lies_before(&self, next: &Self) -> bool {
+        Rc::ptr_eq(self.section, next.section) && self.entry + 1 == next.entry
     }
 }
 

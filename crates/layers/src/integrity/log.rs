@@ -1,20 +1,24 @@
 //! The part of the journal that is in memory: what was written and is not home yet.
 //!
 //! ```text
-//!   oldest                                                    newest
-//!   | section | section | section | section | section (filling) |
-//!    `-- durable: may be written home --'
-//!                                  `-- sealed or filling: to be committed --'
+//!   oldest                                                              newest
+//!   | section | section | section | section | section | section (filling) |
+//!     homed                durable             written   sealed
+//!      `- free after the    `- may be written   `- durable after the next flush
+//!         next flush           home
 //! ```
 //!
 //! Sections get serial numbers, one after the other for the life of the opening; a serial stands
 //! for "everything up to here". Only sections without a gap from the oldest are ever durable,
 //! because replay stops at the first gap.
 //!
-//! Knows what to do next and who waits; [`super::commit`] and [`super::home`] do it.
+//! Knows what to do next and who waits; [`super::commit`], [`super::home`] and [`super::sync`] do
+//! it, each on its own: while one batch is written home, the next is committed, and the device is
+//! flushed once for both.
 
+use super::section::{Content, Entry, Section};
+use ::integrity::Sequence;
 use ::integrity::layout::JournalLayout;
-use ::integrity::{CommitIds, Sequence, Stamp};
 use bio::{Buf, IoErrorKind, IoResult};
 use runtime::{Notify, sleep, spawn};
 use std::cell::{Cell, RefCell};
@@ -23,79 +27,6 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 use units::{Sector, usize_of};
-
-/// One journal section in memory.
-pub(super) struct Section {
-    /// Its place in the journal.
-    pub number: u32,
-    /// What goes into its sectors' ends.
-    pub stamp: Stamp,
-    /// Its place in the log.
-    pub serial: u64,
-    /// As it lies, or will lie, in the journal. Not changed any more once it is sealed.
-    pub bytes: RefCell<Buf>,
-    /// What its entries hold, in order.
-    pub entries: RefCell<Vec<Entry>>,
-    sealed: Cell<bool>,
-}
-
-/// What one entry holds.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Entry {
-    /// Its number in the section.
-    pub index: u32,
-    /// The block's first sector.
-    pub sector: u64,
-    /// What is to be written home.
-    pub content: Content,
-}
-
-/// What of an entry is to be written home.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Content {
-    /// Data and tag.
-    Data,
-    /// Zeroes and their tag; the space may be given back.
-    Zeroes {
-        /// Whether it may.
-        unmap: bool,
-    },
-    /// The tag alone: the data in the journal is not what the tag vouches for (replay only).
-    Tag,
-}
-
-impl Section {
-    fn new(number: u32, sequence: Sequence, serial: u64, bytes: Buf, sealed: bool) -> Self {
-        Self {
-            number,
-            stamp: Stamp { ids: CommitIds::PLAIN, section: number, sequence },
-            serial,
-            bytes: RefCell::new(bytes),
-            entries: RefCell::default(),
-            sealed: Cell::new(sealed),
-        }
-    }
-
-    /// A section read from the journal.
-    pub fn found(number: u32, bytes: Buf, entries: Vec<Entry>) -> Rc<Self> {
-        let section = Self::new(number, Sequence::FIRST, 0, bytes, true);
-        section.entries.replace(entries);
-        Rc::new(section)
-    }
-
-    /// Makes it ready to be committed.
-    fn seal(&self, journal: &JournalLayout) {
-        if !self.sealed.replace(true) {
-            let mut bytes = self.bytes.borrow_mut();
-            journal.finish(bytes.as_mut_slice(), self.used(), &self.stamp);
-        }
-    }
-
-    /// How many entries are filled.
-    pub fn used(&self) -> u32 {
-        u32::try_from(self.entries.borrow().len()).expect("as many as fit a section")
-    }
-}
 
 /// The log itself. Borrowed only between awaits.
 pub(super) struct Log {
@@ -109,12 +40,18 @@ pub(super) struct Log {
     written: u64,
     /// Everything up to this serial is durable there.
     durable: u64,
+    /// Everything up to this serial was written home.
+    homed: u64,
     /// Everything up to this serial is asked to become durable.
     wanted: u64,
+    /// The last section that was cut short.
+    cut: u64,
     /// Sections that may be in memory at once.
     live_max: usize,
-    /// From so many sections in memory on, they are written home.
+    /// From so many sections in memory that are not home on, they are written home.
     trigger: usize,
+    /// So many sections are worth a request, or a flush, that nobody waits for.
+    batch: usize,
     /// Everything is to be written home.
     draining: bool,
     /// Nothing more is to be done: closed, or dropped.
@@ -132,7 +69,18 @@ pub(super) struct Log {
 pub(super) struct Writer {
     pub log: RefCell<Log>,
     pub changed: Notify,
+    /// Room for the tags of what is being put into a section.
+    pub tags: Cell<Vec<u8>>,
     commit_time: Duration,
+}
+
+/// What a flush that is about to begin makes durable.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flush {
+    /// The newest that was written to the journal, or home.
+    written: u64,
+    /// The newest that was written home.
+    homed: u64,
 }
 
 /// How much of the log may be in memory, and when it is written home.
@@ -158,9 +106,12 @@ impl Log {
             next_serial: 1,
             written: 0,
             durable: 0,
+            homed: 0,
             wanted: 0,
+            cut: 0,
             live_max,
             trigger: trigger.max(1),
+            batch: (live_max / BATCHES).max(1),
             draining: false,
             stopped: false,
             failed: None,
@@ -184,7 +135,7 @@ impl Log {
     /// The section being filled, a new one if need be; none if there is no room.
     pub fn filling(&mut self) -> Option<Rc<Section>> {
         if let Some(last) = self.live.back()
-            && !last.sealed.get()
+            && !last.is_sealed()
         {
             return Some(Rc::clone(last));
         }
@@ -211,15 +162,15 @@ impl Log {
 
     /// Says that the next `count` entries of `section` were filled, with blocks from `sector` on.
     pub fn add(&mut self, section: &Section, sector: u64, count: usize, content: Content) {
+        let first = section.used();
         let mut entries = section.entries.borrow_mut();
         let sectors = (sector..).step_by(usize_of(self.layout.block.sectors()));
-        for (index, sector) in (section_end(&entries)..).zip(sectors).take(count) {
+        for (index, sector) in (first..).zip(sectors).take(count) {
             entries.push(Entry { index, sector, content });
             self.index.insert(sector, (section.serial, index));
         }
-        let full = section_end(&entries) == self.layout.entries_per_section;
         drop(entries);
-        if full {
+        if section.used() == self.layout.entries_per_section {
             section.seal(&self.layout);
         }
     }
@@ -230,38 +181,60 @@ impl Log {
         if self.failed.is_some() {
             return Vec::new();
         }
-        let pressed = self.live.len() >= self.trigger;
-        let sealed = self.unwritten().filter(|section| section.sealed.get()).count();
-        let due = self.wanted > self.written || (pressed && sealed > 0) || sealed >= batch_max;
-        if !due {
+        let sealed = self.after(self.written).filter(|section| section.is_sealed()).count();
+        if self.wanted <= self.written && !self.is_worth(sealed) {
             return Vec::new();
         }
         let mut batch = Vec::new();
-        for section in self.unwritten().take(batch_max) {
-            // A section that is being filled is cut short only for somebody who waits for it.
-            if !section.sealed.get() {
-                if self.wanted < section.serial {
+        let first = self.live.partition_point(|section| section.serial <= self.written);
+        for section in self.live.range(first..).take(batch_max) {
+            // A section that is being filled is cut short only for somebody who waits for it, and
+            // not before the last one that was is durable: all who come meanwhile share the next.
+            if !section.is_sealed() {
+                if self.wanted < section.serial || self.cut > self.durable {
                     break;
                 }
                 section.seal(&self.layout);
+                self.cut = section.serial;
             }
             batch.push(Rc::clone(section));
         }
         batch
     }
 
-    fn unwritten(&self) -> impl Iterator<Item = &Rc<Section>> {
-        let first = self.live.partition_point(|section| section.serial <= self.written);
-        self.live.range(first..)
-    }
-
     /// The sections to write home now: durable ones, oldest first.
     pub fn due_for_home(&self) -> Vec<Rc<Section>> {
-        if self.failed.is_some() || !(self.draining || self.live.len() >= self.trigger) {
+        let (left, ready) = (self.after(self.homed).len(), self.count(self.homed, self.durable));
+        let pressed = left >= self.trigger && self.is_worth(ready);
+        if self.failed.is_some() || !(self.draining || pressed) {
             return Vec::new();
         }
-        let durable = self.live.iter().take_while(|section| section.serial <= self.durable);
-        durable.take(self.live_max.div_ceil(2)).cloned().collect()
+        self.after(self.homed).take(ready.min(self.live_max.div_ceil(2))).cloned().collect()
+    }
+
+    /// What a flush of the device would make durable now, if there is a reason for one.
+    pub fn due_for_flush(&self) -> Option<Flush> {
+        let written = self.count(self.durable, self.written);
+        let homed = self.count(0, self.homed);
+        let waited_for = written > 0 && self.wanted > self.durable;
+        let due = waited_for || self.is_worth(written + homed) || (self.draining && homed > 0);
+        let flush = Flush { written: self.written, homed: self.homed };
+        (due && self.failed.is_none()).then_some(flush)
+    }
+
+    /// Whether something is to be done with `sections` sections though nobody waits for it.
+    fn is_worth(&self, sections: usize) -> bool {
+        sections >= self.batch || (sections > 0 && self.live.len() >= self.live_max)
+    }
+
+    /// The sections behind `serial`.
+    fn after(&self, serial: u64) -> std::collections::vec_deque::Iter<'_, Rc<Section>> {
+        self.live.range(self.live.partition_point(|section| section.serial <= serial)..)
+    }
+
+    /// How many sections there are behind `from` up to `to`.
+    fn count(&self, from: u64, to: u64) -> usize {
+        self.after(from).len() - self.after(to.max(from)).len()
     }
 
     /// Everything up to `serial` was written to the journal.
@@ -270,19 +243,16 @@ impl Log {
         self.commit_failures.1 = None;
     }
 
-    /// The newest that was written, if a flush would make more durable.
-    pub fn due_for_flush(&self) -> Option<u64> {
-        (self.failed.is_none() && self.written > self.durable).then_some(self.written)
+    /// Everything up to `serial` was written home.
+    pub fn homed(&mut self, serial: u64) {
+        self.homed = serial;
+        self.stalled = None;
     }
 
-    /// Everything up to `serial` is durable in the journal.
-    pub fn flushed(&mut self, serial: u64) {
-        self.durable = serial;
-    }
-
-    /// The oldest `count` sections are home, and durable there.
-    pub fn written_home(&mut self, count: usize) {
-        for section in self.live.drain(..count) {
+    /// The device was flushed: what is in the journal counts, what is home is free.
+    pub fn flushed(&mut self, flush: Flush) {
+        self.durable = flush.written;
+        for section in self.live.drain(..self.count(0, flush.homed)) {
             for entry in section.entries.borrow().iter() {
                 if let Some(&(serial, _)) = self.index.get(&entry.sector)
                     && serial == section.serial
@@ -291,7 +261,6 @@ impl Log {
                 }
             }
         }
-        self.stalled = None;
     }
 
     /// The serial of the newest write.
@@ -329,7 +298,7 @@ impl Writer {
     /// A writer over `log`. Its tasks are started by whoever opens the volume.
     pub fn new(log: Log, commit_time: Duration) -> Self {
         let (log, changed) = (RefCell::new(log), Notify::default());
-        Self { log, changed, commit_time }
+        Self { log, changed, tags: Cell::default(), commit_time }
     }
 
     /// Waits for room for at least one entry.
@@ -359,7 +328,7 @@ impl Writer {
     /// time.
     pub fn filled(self: &Rc<Self>) {
         let mut log = self.log.borrow_mut();
-        if log.live.back().is_some_and(|newest| newest.sealed.get()) {
+        if log.live.back().is_some_and(|newest| newest.is_sealed()) {
             self.changed.notify_all();
         }
         if !std::mem::replace(&mut log.timer_armed, true) {
@@ -455,9 +424,9 @@ impl Writer {
     }
 }
 
-fn section_end(entries: &[Entry]) -> u32 {
-    entries.last().map_or(0, |last| last.index + 1)
-}
+/// In so many steps the log's memory is filled, committed and written home: each waits for a flush,
+/// and the others go on meanwhile.
+const BATCHES: usize = 4;
 
 /// Spreads sector numbers: cheaper than a keyed hash, and enough for numbers without a pattern in
 /// their high bits.

@@ -36,6 +36,10 @@
 //!    the log, without a gap: new.
 //! 6. The section is overwritten. The block is home: new.
 //!
+//! Committing, writing home and flushing run beside each other, each for other sections. Whatever
+//! becomes true by a flush (3 and 5) does so for what had been written when that flush began; home
+//! is written only from sections for which 3 is true, in the order of the log.
+//!
 //! Zeroing a block that already has the tag of zeroes only punches its data: old (zeroes, or
 //! unreadable) or new at every point. All other zeroing is a write.
 //!
@@ -63,6 +67,8 @@ mod overlay;
 mod read;
 mod recover;
 mod scrub;
+mod section;
+mod sync;
 mod tags;
 mod write;
 mod zero;

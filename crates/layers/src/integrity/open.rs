@@ -4,7 +4,7 @@ use super::log::{Bounds, Log, Writer};
 use super::overlay::Overlay;
 use super::recover::{Scan, StrangeEntry, resume, scan};
 use super::tags::TagCache;
-use super::{Inner, Integrity, Journal, commit, home};
+use super::{Inner, Integrity, Journal, commit, home, sync};
 use ::integrity::layout::DeviceSectors;
 use ::integrity::superblock::AREA_SECTORS;
 use ::integrity::{Flags, Layout, LayoutError, PlanError, Superblock, SuperblockError, explain};
@@ -333,6 +333,7 @@ impl Inner {
         let this = Rc::new(self);
         drop(spawn(commit::run(Rc::clone(&this))));
         drop(spawn(home::run(Rc::clone(&this))));
+        drop(spawn(sync::run(Rc::clone(&this))));
         let state =
             if entries == 0 { JournalState::Clean } else { JournalState::Replayed { entries } };
         Ok((this, state))

@@ -2,7 +2,7 @@
 //!
 //! Only the index is in memory; sections are read again when needed, a few are kept.
 
-use super::log::Section;
+use super::section::Section;
 use ::integrity::layout::JournalLayout;
 use bio::{Bio, Device, IoResult};
 use std::cell::RefCell;

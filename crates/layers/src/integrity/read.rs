@@ -10,8 +10,8 @@
 //! then was home before the request came. If it changes at home meanwhile, data and tag may be of
 //! different writes; then the second look, with writing home held off, decides.
 
-use super::log::Section;
 use super::overlay::Place;
+use super::section::Section;
 use super::{Inner, Journal, at, both};
 use ::integrity::Run;
 use bio::{Bio, Buf, EventKind, IoError, IoErrorKind, IoResult, Segments};

@@ -8,8 +8,8 @@
 
 use super::Inner;
 use super::home::newest_blocks;
-use super::log::{Content, Entry, Section};
 use super::overlay::Place;
+use super::section::{Content, Entry, Section};
 use ::integrity::layout::JournalLayout;
 use ::integrity::replay::Resume;
 use ::integrity::{CommitIds, EntrySector, Plan, PlanError, SectionSummary, Sequence, Stamp};

@@ -16,7 +16,7 @@ use units::{SECTOR, SECTOR_BYTES, Sector, u64_of, usize_of};
 
 /// Bytes of a page.
 pub(super) const PAGE: u64 = 4096;
-const PAGE_BYTES: usize = 4096;
+pub(super) const PAGE_BYTES: usize = 4096;
 const PAGE_SECTORS: u64 = PAGE / SECTOR;
 
 pub(super) struct TagCache {

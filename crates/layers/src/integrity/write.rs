@@ -4,7 +4,7 @@
 //! request completes when all of it is in memory, or, with FUA, when all of it is committed.
 
 use super::Inner;
-use super::log::{Content, Section};
+use super::section::{Content, Section};
 use bio::{IoResult, Segments};
 use std::rc::Rc;
 use units::{Sector, u64_of, usize_of};
@@ -70,7 +70,8 @@ impl Inner {
     fn fill(&self, section: &Section, sector: Sector, data: &[u8]) {
         let (journal, tag_bytes) = (&self.layout.journal, self.layout.tag_bytes);
         let count = data.len() / self.block_bytes();
-        let mut tags = vec![0; count * tag_bytes];
+        let mut tags = self.writer().tags.take();
+        tags.resize(count * tag_bytes, 0);
         self.tagger.tags(sector.0, data, &mut tags);
         let blocks = data.chunks_exact(self.block_bytes()).zip(tags.chunks_exact(tag_bytes));
         let mut bytes = section.bytes.borrow_mut();
@@ -79,6 +80,7 @@ impl Inner {
             journal.write_entry(target, index, at, block, tag, &section.stamp);
         }
         drop(bytes);
+        self.writer().tags.set(tags);
         self.add(section, sector, count, Content::Data);
     }
 
