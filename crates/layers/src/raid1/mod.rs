@@ -20,8 +20,9 @@
 //!   its own. No member is failed for damage: its good sectors still help.
 //! - Not in sync (after a crash): always the copy of the first member in slot order that can give
 //!   it, for reading and for resync alike. Before a reader gets it, all members are made to hold
-//!   it, so that what was read once stays so, whatever then happens to the first. A flushed write
-//!   is on every member; only unfinished ones can differ, and either copy of those is right.
+//!   it, durably, so that what was read once stays so, whatever then happens to the first and to
+//!   the power. A flushed write is on every member; only unfinished ones can differ, and either
+//!   copy of those is right.
 //! - Copies that differ on a clean array: nobody knows which is right. A scrub lists them and
 //!   rewrites nothing.
 //!

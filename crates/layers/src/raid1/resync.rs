@@ -6,7 +6,10 @@
 //!    what readers were given before, and are given after.
 //! 2. The others are read and compared; where they differ or are damaged they are rewritten. Crash:
 //!    the window is looked at again.
-//! 3. The array counts as in sync up to here. The superblocks learn it when the array is idle, at
+//! 3. If anything was rewritten, all members are flushed. Crash before: nobody was given the copy,
+//!    and another may be chosen. After: every member holds what readers are given, also if the
+//!    first is lost with the power.
+//! 4. The array counts as in sync up to here. The superblocks learn it when the array is idle, at
 //!    checkpoints, and at the end, always after a flush of all members. Crash: it starts again at
 //!    the last checkpoint.
 //!
@@ -121,22 +124,23 @@ impl Inner {
         }
     }
 
-    /// Makes all copies of `window` what the first says. Called under the range's lock.
+    /// Makes all copies of `window` what the first says, durably. Called under the range's lock.
     async fn agree(&self, window: Extent) -> IoResult {
         let (first, lost) = self.reference(window).await?;
+        let mut rewritten = false;
         for member in self.members() {
             if Rc::ptr_eq(&member, &first.member) {
                 continue;
             }
             match self.copy_of(&member, window.sector, window.sectors, false).await {
-                Ok(copy) => self.align(&first, &copy, &lost, window).await?,
+                Ok(copy) => rewritten |= self.align(&first, &copy, &lost, window).await?,
                 Err(error) if error.kind == IoErrorKind::Unavailable => {
                     self.give_up(&member, error).await?;
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        if rewritten { self.array.flush().await } else { Ok(()) }
     }
 
     /// The copy that all others are to agree with, and the runs that nobody has.
@@ -174,9 +178,17 @@ impl Inner {
         (copy, lost)
     }
 
-    /// Makes `copy` agree with `first`, except where that has nothing to give.
-    async fn align(&self, first: &Copy, copy: &Copy, lost: &[Extent], window: Extent) -> IoResult {
-        for (run, damaged) in self.differences(first, copy, lost, window) {
+    /// Makes `copy` agree with `first`, except where that has nothing to give; whether it did not.
+    async fn align(
+        &self,
+        first: &Copy,
+        copy: &Copy,
+        lost: &[Extent],
+        window: Extent,
+    ) -> IoResult<bool> {
+        let differences = self.differences(first, copy, lost, window);
+        let differed = !differences.is_empty();
+        for (run, damaged) in differences {
             let bytes = Buf::copy_of(first.piece(run));
             if damaged {
                 let vouched = vouches(&copy.member, run.sector, &bytes).await;
@@ -187,12 +199,12 @@ impl Inner {
                 Ok(()) => self.tell_resynced(&copy.member, run),
                 // It holds an older copy than the others and cannot take the newer.
                 Err(error) if error.kind != IoErrorKind::NoSpace => {
-                    return self.give_up(&copy.member, error).await;
+                    return self.give_up(&copy.member, error).await.map(|()| differed);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(differed)
     }
 
     pub(super) fn tell_resynced(&self, member: &Member, run: Extent) {

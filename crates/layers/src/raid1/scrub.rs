@@ -161,6 +161,13 @@ impl Inner {
                 findings.found.push((finding, Some(name), place(&copy.member, one)));
             }
         }
+        if findings.found.iter().any(|(finding, ..)| *finding == Finding::Resynced) {
+            // As in resync: what readers are given now is on every member, and stays there.
+            if let Err(error) = self.array.flush().await {
+                let detail = format!("copies made to agree may not stay so: {error}");
+                self.array.events().emit_detail(EventKind::Note, window.sector, 0, detail);
+            }
+        }
         for run in inconsistent {
             self.array.events().emit(EventKind::Inconsistent, run.sector, run.sectors);
             findings.found.push((Finding::Inconsistent, None, run));

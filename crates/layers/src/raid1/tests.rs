@@ -334,6 +334,29 @@ fn after_a_crash_the_first_copy_is_read_and_then_given_to_all() {
 }
 
 #[test]
+fn what_a_reader_was_given_after_a_crash_is_durable_on_every_member() {
+    for scrubbed in [false, true] {
+        let rig = dirty(2, true);
+        rig.disks[0].replace(DATA_OFFSET + 1, &[2; 512]);
+        let before = rig.images();
+        let held = Rc::clone(&rig);
+        let log_end = block_on(async move {
+            let raid = open(&held);
+            if scrubbed {
+                drop(raid.scrub(0, ScrubMode::Repair).await);
+            }
+            assert_eq!(read(&raid, 0, 4).await.unwrap(), [1, 2, 1, 1]);
+            held.log.borrow().len()
+        });
+        // The power is cut now, and the first member never comes back.
+        let log = rig.log.borrow().clone();
+        let second = crashed(&before[1], &log, log_end, 1, |_| false);
+        let at = usize_of(Sector(DATA_OFFSET + 1).bytes());
+        assert_eq!(second[at..at + 512], [2; 512], "scrubbed: {scrubbed}");
+    }
+}
+
+#[test]
 fn resync_goes_by_the_first_copy_that_can_be_read() {
     let rig = dirty(2, true);
     rig.disks[0].flip(DATA_OFFSET + 3);
