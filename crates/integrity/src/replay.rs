@@ -307,6 +307,37 @@ mod tests {
         assert_eq!(Plan::new(&[]), Err(PlanError::Empty));
     }
 
+    /// Closing initialises the sections from `next` on in the lap of the log, and those before it in
+    /// the lap after it. Whichever of these writes a disk lost while saying that all is well: what is
+    /// replayed is the end of the log, without a gap, so it is home already and nothing newer is.
+    #[test]
+    fn a_close_of_which_writes_were_lost_replays_nothing_that_is_older_than_home() {
+        for lap in Sequence::ALL {
+            for (next, lost) in (0..5_usize).flat_map(|next| (0..32_u32).map(move |l| (next, l))) {
+                let state: Vec<SectionSummary> = (0..5)
+                    .map(|section| {
+                        let (logged, closed) = match section < next {
+                            true => (lap, lap.plus(1)),
+                            false => (lap.minus(1), lap),
+                        };
+                        let lost = lost >> section & 1 == 1;
+                        let sequences = if lost { logged } else { closed }.bit();
+                        SectionSummary { sequences, bad_sector: None, used_entries: lost.into() }
+                    })
+                    .collect();
+                let plan = Plan::new(&state).unwrap();
+                let log = (next..5).chain(0..next);
+                let newest_first: Vec<usize> = log.rev().collect();
+                let replayed: Vec<usize> = (plan.replay_order())
+                    .map(|section| units::usize_of(section.into()))
+                    .filter(|&section| state[section].used_entries > 0)
+                    .collect();
+                let end_of_log = newest_first[..replayed.len()].iter().rev();
+                assert!(replayed.iter().eq(end_of_log), "{lap:?} {next} {lost:05b} {replayed:?}");
+            }
+        }
+    }
+
     /// Every crash within re-initialisation, in every order of writes within a batch, each section
     /// old, torn or new: nothing is replayed, and the next plan ends in a usable journal.
     #[test]

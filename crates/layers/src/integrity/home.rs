@@ -6,6 +6,7 @@
 //! block, the later one is the newer.
 
 use super::Inner;
+use super::confirm::NotHome;
 use super::section::{Content, Section};
 use super::tags::{Changing, PAGE, PAGE_BYTES, pages_of};
 use bio::{Bio, EventKind, IoErrorKind, IoResult, Segments};
@@ -41,13 +42,20 @@ pub(super) async fn run(inner: Rc<Inner>) {
             changed.await;
             continue;
         };
-        if let Err(kind) = inner.write_home(&newest_blocks(&batch)).await {
-            // The journal still holds all of it.
-            writer.home_failed(kind);
-            sleep(RETRY).await;
-            continue;
+        let blocks = newest_blocks(&batch);
+        match inner.bring_home(async || inner.write_home(&blocks).await).await {
+            Ok(()) => writer.log.borrow_mut().homed(newest.serial),
+            Err(NotHome::Unwritten(kind)) => {
+                // The journal still holds all of it.
+                writer.home_failed(kind);
+                sleep(RETRY).await;
+                continue;
+            }
+            Err(NotHome::Unflushed(kind)) => {
+                writer.fail(kind);
+                return;
+            }
         }
-        writer.log.borrow_mut().homed(newest.serial);
         writer.changed.notify_all();
     }
 }

@@ -31,9 +31,10 @@
 //!    complete now. Crash: replay writes it: new.
 //! 4. Its data and tag are on their way home. Crash: data and tag may disagree or be torn; replay
 //!    writes both again: new.
-//! 5. The device was flushed; the section is free, but still on disk. Crash: replay writes the same
-//!    bytes again, or newer ones after them, since the sections on disk are always the last ones of
-//!    the log, without a gap: new.
+//! 5. The device was flushed, and tags that could do harm elsewhere were read again (confirm.rs);
+//!    the section is free, but still on disk. Crash: replay writes the same bytes again, or newer
+//!    ones after them, since the sections on disk are always the last ones of the log, without a
+//!    gap: new.
 //! 6. The section is overwritten. The block is home: new.
 //!
 //! Committing, writing home and flushing run beside each other, each for other sections. Whatever
@@ -48,17 +49,19 @@
 //! 1. Replay writes blocks and tags home. Crash: the journal is untouched, replay starts again.
 //! 2. The device is flushed.
 //! 3. If the journal ended in a torn section, it is made anew in three batches, each durable before
-//!    the next ([`integrity::Plan::reinitialise_order`]). Crash: nothing is replayed, everything is
-//!    home.
+//!    the next ([`integrity::Plan::reinitialise_order`]), and read again. Crash: nothing is replayed,
+//!    everything is home.
 //!
 //! Closing: commit, write home, flush, and only then
 //!
 //! 1. the free part of the journal is initialised in the current lap,
 //! 2. then the part before it in the next lap. Crash at any point: what replay may still find is
-//!    home already.
+//!    home already, and the newest. The same if the disk loses any of these writes, so they need
+//!    not be read again.
 
 mod close;
 mod commit;
+mod confirm;
 mod create;
 mod home;
 mod log;

@@ -2,7 +2,7 @@
 
 use super::log::{Bounds, Log, Writer};
 use super::overlay::Overlay;
-use super::recover::{Scan, StrangeEntry, resume, scan};
+use super::recover::{Scan, StrangeEntry, scan};
 use super::tags::TagCache;
 use super::{Inner, Integrity, Journal, commit, home, sync};
 use ::integrity::layout::DeviceSectors;
@@ -326,7 +326,7 @@ impl Inner {
         };
         let failed = |kind: IoErrorKind| OpenError::Io(kind.at(Sector::ZERO));
         self.replay(&found).await.map_err(failed)?;
-        let next = resume(&self.lower, &layout, &plan).await?;
+        let next = self.resume(&plan).await?;
         let bounds = Bounds { memory_bytes: options.memory_bytes, watermark: options.watermark };
         let writer = Writer::new(Log::new(layout, next, &bounds), options.commit_time);
         self.journal = Journal::Writing(Rc::new(writer));

@@ -7,6 +7,7 @@
 //! of which one bit of the sector number rotted tells by its tag which block it was meant for.
 
 use super::Inner;
+use super::confirm::{ATTEMPTS, NotHome};
 use super::home::newest_blocks;
 use super::overlay::Place;
 use super::section::{Content, Entry, Section};
@@ -69,12 +70,16 @@ pub(super) async fn scan(
 
 /// First section and number of sections of each piece of the journal that is read at once.
 fn pieces(journal: &JournalLayout, max_bytes: u64) -> impl Iterator<Item = (u32, u32)> + use<> {
-    let at_once = max_bytes.min(PIECE_BYTES) / u64_of(journal.section_bytes());
-    let at_once = u32::try_from(at_once.max(1)).expect("a few MiB");
+    let at_once = sections_at_once(journal, max_bytes);
     let sections = journal.sections;
     (0..sections)
         .step_by(usize_of(at_once.into()))
         .map(move |first| (first, at_once.min(sections - first)))
+}
+
+fn sections_at_once(journal: &JournalLayout, max_bytes: u64) -> u32 {
+    let at_once = max_bytes.min(PIECE_BYTES) / u64_of(journal.section_bytes());
+    u32::try_from(at_once.max(1)).expect("a few MiB")
 }
 
 fn used_entries(journal: &JournalLayout, tagger: &BlockTagger, section: &[u8]) -> Vec<Found> {
@@ -155,7 +160,6 @@ impl Scan {
 impl Inner {
     /// Writes everything home that the plan says, and makes it durable.
     pub(super) async fn replay(&self, scan: &Scan) -> Result<(), IoErrorKind> {
-        let journal = &self.layout.journal;
         // The newest entry of each block: later ones in replay order replace earlier ones.
         let newest: BTreeMap<u64, (u32, u32)> = (scan.to_replay())
             .filter(|(_, entry)| entry.sector < self.layout.provided_sectors)
@@ -164,8 +168,22 @@ impl Inner {
         if newest.is_empty() {
             return Ok(());
         }
+        let replayed = self.bring_home(async || self.write_newest_home(&newest).await).await;
+        replayed.map_err(|(NotHome::Unwritten(kind) | NotHome::Unflushed(kind))| kind)?;
+        self.lower.flush().await.map_err(|error| error.kind)?;
+        let detail = format!("{} blocks written home", newest.len());
+        self.events.emit_detail(EventKind::JournalReplayed, Sector::ZERO, 0, detail);
+        Ok(())
+    }
+
+    /// Writes home what entries of the journal hold: by block, the section and the entry.
+    async fn write_newest_home(
+        &self,
+        newest: &BTreeMap<u64, (u32, u32)>,
+    ) -> Result<(), IoErrorKind> {
+        let journal = &self.layout.journal;
         let mut wanted: Vec<Vec<Entry>> = vec![Vec::new(); usize_of(journal.sections.into())];
-        for (&sector, &(section, index)) in &newest {
+        for (&sector, &(section, index)) in newest {
             let entry = Entry { index, sector, content: Content::Data };
             wanted[usize_of(section.into())].push(entry);
         }
@@ -184,9 +202,6 @@ impl Inner {
             }
             self.write_home(&newest_blocks(&sections)).await?;
         }
-        self.lower.flush().await.map_err(|error| error.kind)?;
-        let detail = format!("{} blocks written home", newest.len());
-        self.events.emit_detail(EventKind::JournalReplayed, Sector::ZERO, 0, detail);
         Ok(())
     }
 
@@ -206,20 +221,58 @@ impl Inner {
     }
 }
 
-/// Writes the journal anew where the plan demands it, and says where to go on.
-pub(super) async fn resume(
-    lower: &Device,
-    journal: &JournalLayout,
-    plan: &Plan,
-) -> IoResult<(u32, Sequence)> {
-    match plan.resume {
-        Resume::InPlace { section, sequence } => Ok((section, sequence)),
-        Resume::Reinitialise { initial } => {
-            for batch in plan.reinitialise_order() {
-                initialise(lower, journal, &batch, initial).await?;
+impl Inner {
+    /// Writes the journal anew where the plan demands it, and says where to go on.
+    ///
+    /// Each batch is read again: of the oldest section the next lap has the same number as the entries
+    /// that it held. If the disk lost the batch while saying that all is well, they would be replayed
+    /// after the next crash, behind everything newer.
+    pub(super) async fn resume(&self, plan: &Plan) -> IoResult<(u32, Sequence)> {
+        match plan.resume {
+            Resume::InPlace { section, sequence } => Ok((section, sequence)),
+            Resume::Reinitialise { initial } => {
+                for batch in plan.reinitialise_order() {
+                    self.initialise_for_certain(&batch, initial).await?;
+                }
+                Ok((0, initial.plus(1)))
             }
-            Ok((0, initial.plus(1)))
         }
+    }
+
+    async fn initialise_for_certain(&self, sections: &[u32], sequence: Sequence) -> IoResult {
+        let Some(&first) = sections.first() else { return Ok(()) };
+        let start = self.layout.journal.section_start(first);
+        for _ in 0..ATTEMPTS {
+            initialise(&self.lower, &self.layout.journal, sections, sequence).await?;
+            if self.is_initialised(sections, sequence).await? {
+                return Ok(());
+            }
+            let detail = format!("journal from section {first} on was not initialised: again");
+            self.events.emit_detail(EventKind::Note, Sector::ZERO, 0, detail);
+        }
+        Err(IoErrorKind::Medium.at(start))
+    }
+
+    /// Whether `sections` were initialised with `sequence`, as the device itself says.
+    async fn is_initialised(&self, sections: &[u32], sequence: Sequence) -> IoResult<bool> {
+        let journal = &self.layout.journal;
+        for piece in consecutive(journal, sections, self.lower.limits().max_bytes) {
+            let sectors = journal.section_sectors * u64_of(piece.len());
+            let mut again = Bio::read(journal.section_start(piece[0]), sectors).bypassing();
+            match self.lower.submit(&mut again).await {
+                Err(error) if error.kind.is_damage() => return Ok(false),
+                result => result?,
+            }
+            let bytes = again.data.into_single();
+            let found = piece.iter().zip(bytes.as_slice().chunks_exact(journal.section_bytes()));
+            for (&number, section) in found {
+                let summary = journal.summarise(section, number, &CommitIds::PLAIN);
+                if summary.used_entries > 0 || !summary.holds(sequence) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -233,22 +286,29 @@ pub(super) async fn initialise(
     if sections.is_empty() {
         return Ok(());
     }
-    let at_once = lower.limits().max_bytes.min(PIECE_BYTES) / u64_of(journal.section_bytes());
-    for run in sections.chunk_by(|a, b| a + 1 == *b) {
-        for piece in run.chunks(usize_of(at_once.max(1))) {
-            let data: Segments = (piece.iter())
-                .map(|&number| {
-                    let mut section = Buf::alloc(journal.section_bytes());
-                    journal.initialise(section.as_mut_slice());
-                    let stamp = Stamp { ids: CommitIds::PLAIN, section: number, sequence };
-                    journal.stamp(section.as_mut_slice(), &stamp);
-                    section
-                })
-                .collect();
-            lower.submit(&mut Bio::write(journal.section_start(piece[0]), data)).await?;
-        }
+    for piece in consecutive(journal, sections, lower.limits().max_bytes) {
+        let data: Segments = (piece.iter())
+            .map(|&number| {
+                let mut section = Buf::alloc(journal.section_bytes());
+                journal.initialise(section.as_mut_slice());
+                let stamp = Stamp { ids: CommitIds::PLAIN, section: number, sequence };
+                journal.stamp(section.as_mut_slice(), &stamp);
+                section
+            })
+            .collect();
+        lower.submit(&mut Bio::write(journal.section_start(piece[0]), data)).await?;
     }
     lower.flush().await
+}
+
+/// `sections` in pieces that lie side by side and are read or written at once.
+fn consecutive<'a>(
+    journal: &JournalLayout,
+    sections: &'a [u32],
+    max_bytes: u64,
+) -> impl Iterator<Item = &'a [u32]> + use<'a> {
+    let at_once = usize_of(sections_at_once(journal, max_bytes).into());
+    sections.chunk_by(|a, b| a + 1 == *b).flat_map(move |run| run.chunks(at_once))
 }
 
 /// Bytes of journal read or written at once.

@@ -8,9 +8,10 @@
 //! reads pages from the device holds it shared. So no stale page ever replaces a newer one.
 
 use bio::{Bio, Buf, Device, IoError, IoResult};
-use runtime::{RangeGuard, RangeLock};
+use checksum::crc32c;
+use runtime::{RangeGuard, RangeLock, join_all};
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use units::{SECTOR, SECTOR_BYTES, Sector, u64_of, usize_of};
 
@@ -24,6 +25,9 @@ pub(super) struct TagCache {
     pages: RefCell<Pages>,
     lock: RangeLock,
     pages_max: usize,
+    /// Pages to be read again, and the checksum of what was written. No more than changed since the
+    /// last [`TagCache::confirm`].
+    unconfirmed: RefCell<BTreeMap<u64, u32>>,
 }
 
 #[derive(Default)]
@@ -52,7 +56,8 @@ impl TagCache {
     /// A cache of at most `bytes` bytes (at least one page).
     pub fn new(lower: Device, bytes: usize) -> Self {
         let pages_max = (bytes / PAGE_BYTES).max(1);
-        Self { lower, pages: RefCell::default(), lock: RangeLock::default(), pages_max }
+        let (pages, lock, unconfirmed) = Default::default();
+        Self { lower, pages, lock, pages_max, unconfirmed }
     }
 
     /// Copies the bytes at `address` of the device to `target`. What has to be read for that is
@@ -186,14 +191,65 @@ impl TagCache {
         let Changing { bytes, first_page, _guard, .. } = changing;
         self.keep(first_page, bytes.as_slice());
         let count = u64_of(bytes.len()) / PAGE;
+        let mut checksums = Vec::new();
+        if bytes.as_slice().chunks_exact(SECTOR_BYTES).any(is_zero) {
+            checksums.extend(bytes.as_slice().chunks_exact(PAGE_BYTES).map(crc32c));
+        }
         let result = self.lower.write(Sector(first_page * PAGE_SECTORS), bytes).await;
-        if result.is_err() {
+        // What an earlier write brought is not there any more.
+        let mut unconfirmed = self.unconfirmed.borrow_mut();
+        for page in first_page..first_page + count {
+            unconfirmed.remove(&page);
+        }
+        if result.is_ok() {
+            unconfirmed.extend((first_page..).zip(checksums));
+        } else {
             let mut pages = self.pages.borrow_mut();
             for page in first_page..first_page + count {
                 pages.map.remove(&page);
             }
         }
         result
+    }
+
+    /// Whether [`Self::confirm`] has something to do.
+    pub fn has_unconfirmed(&self) -> bool {
+        !self.unconfirmed.borrow().is_empty()
+    }
+
+    /// Reads again, past every cache, what was written since the last call with a sector of zeroes in
+    /// it ([`super::confirm`] says why). Returns the pages' first bytes on the device, of those that
+    /// hold something else.
+    ///
+    /// # Errors
+    /// What the device says, unless it is about the bytes.
+    pub async fn confirm(&self) -> IoResult<Vec<u64>> {
+        let written: Vec<(u64, u32)> = self.unconfirmed.take().into_iter().collect();
+        let runs = written.chunk_by(|(a, _), (b, _)| a + 1 == *b);
+        let reads: Vec<_> = runs.flat_map(|run| run.chunks(CONFIRM_PAGES)).collect();
+        let mut astray = Vec::new();
+        for reads in reads.chunks(CONFIRM_IN_FLIGHT) {
+            for found in join_all(reads.iter().map(|run| self.differing(run))).await {
+                astray.extend(found?);
+            }
+        }
+        Ok(astray)
+    }
+
+    /// Of consecutive pages with their checksums, the first bytes of those that hold something else.
+    async fn differing(&self, run: &[(u64, u32)]) -> IoResult<Vec<u64>> {
+        let (first, count) = (run[0].0, u64_of(run.len()));
+        let _guard = self.lock.lock_shared(first..first + count).await;
+        let bytes = match self.fetch(first * PAGE_SECTORS, count * PAGE_SECTORS, true).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind.is_damage() => {
+                return Ok(run.iter().map(|(page, _)| page * PAGE).collect());
+            }
+            Err(error) => return Err(error),
+        };
+        let found = run.iter().zip(bytes.as_slice().chunks_exact(PAGE_BYTES));
+        let differing = found.filter(|((_, written), bytes)| crc32c(bytes) != *written);
+        Ok(differing.map(|((page, _), _)| page * PAGE).collect())
     }
 
     /// Puts pages into the cache, making room for them.
@@ -249,6 +305,13 @@ pub(super) fn pages_of(address: u64, length: usize) -> Range<u64> {
     address / PAGE..(address + u64_of(length)).div_ceil(PAGE)
 }
 
+fn is_zero(sector: &[u8]) -> bool {
+    sector.iter().all(|&byte| byte == 0)
+}
+
 const _: () = assert!(PAGE_BYTES.is_multiple_of(SECTOR_BYTES));
 /// Pages read at once by a request that needs more than one.
 const READ_AHEAD_PAGES: u64 = 16;
+/// Pages read again at once, and such requests at a time.
+const CONFIRM_PAGES: usize = 32;
+const CONFIRM_IN_FLIGHT: usize = 16;

@@ -1,10 +1,12 @@
-//! The layer, over disks in memory: what it does, what damage does to it, what a crash leaves.
+//! The layer, over disks in memory: what it does, what damage does to it, what a crash
+//! leaves, and what a disk that lies costs.
 
 mod behaviour;
 mod crash;
 mod damage;
 mod disk;
 mod golden;
+mod lies;
 
 use super::{Integrity, OpenError, Options, Wipe, create};
 use ::integrity::FormatOptions;

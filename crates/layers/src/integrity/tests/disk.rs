@@ -28,6 +28,8 @@ pub struct Disk {
     /// Sectors from which on nothing can be stored.
     pub full_from: Cell<u64>,
     pub fail_flush: Cell<bool>,
+    /// Writes that begin at the first sector begin at the second instead (or are lost), so often.
+    pub astray: Cell<(u64, Option<u64>, usize)>,
     pub reads: Cell<u64>,
     chaos: Cell<u64>,
 }
@@ -49,6 +51,7 @@ impl Disk {
             bad: RefCell::default(),
             full_from: Cell::new(u64::MAX),
             fail_flush: Cell::new(false),
+            astray: Cell::new((0, None, 0)),
             reads: Cell::new(0),
             chaos: Cell::new(1),
         })
@@ -92,6 +95,16 @@ impl Disk {
         next >> 60
     }
 
+    /// Where a write that is sent to `sector` begins; nowhere if it is lost.
+    fn arrives(&self, sector: u64) -> Option<u64> {
+        let (sent_to, arrives, times) = self.astray.get();
+        if times == 0 || sector != sent_to {
+            return Some(sector);
+        }
+        self.astray.set((sent_to, arrives, times - 1));
+        arrives
+    }
+
     fn store(&self, at: u64, bytes: &[u8]) -> IoResult {
         let sectors = at..at + u64_of(bytes.len()) / 512;
         if sectors.end > self.full_from.get() {
@@ -129,13 +142,14 @@ impl BlockDevice for Disk {
             }
             Op::Write { .. } => {
                 let data = bio.data.to_single();
+                let Some(sector) = self.arrives(bio.sector.0) else { return Ok(()) };
                 // Two halves, so that a cut may come between them.
                 let half = data.len() / 1024 * 512;
-                self.store(bio.sector.0, &data.as_slice()[..half])?;
+                self.store(sector, &data.as_slice()[..half])?;
                 if self.dice().is_multiple_of(2) {
                     yield_now().await;
                 }
-                self.store(bio.sector.0 + u64_of(half) / 512, &data.as_slice()[half..])
+                self.store(sector + u64_of(half) / 512, &data.as_slice()[half..])
             }
             Op::Discard { sectors } | Op::WriteZeroes { sectors, .. } => {
                 self.store(bio.sector.0, &vec![0; usize_of(sectors * 512)])
