@@ -49,6 +49,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
         apt_get(&["update"])?;
         install(&names)?;
     }
+    // Some packages of one source must have the same version: installing one may take another,
+    // newer one away (qemu-system-x86 and qemu-utils from backports). Both versions do, so what
+    // went is asked for again.
+    let gone: Vec<_> = PACKAGES.iter().filter(|package| !package.is_present()).collect();
+    if !gone.is_empty() {
+        install(&gone.iter().map(|package| package.name).collect::<Vec<_>>())?;
+    }
     match PACKAGES.iter().find(|package| !package.is_present()) {
         None => Ok(()),
         Some(Package { name, proof, .. }) => bail!("{name} is installed, but {proof} is not there"),
@@ -139,8 +146,10 @@ const PACKAGES: &[Package] = &[
     program("libnbd-bin", "nbdinfo", "front: nbdinfo and nbdcopy as clients"),
     program("mdadm", "mdadm", "mdadm --examine must accept what we create"),
     program("nbdkit", "nbdkit", "our client against another server; bench: the peer"),
+    program("qemu-system-x86", "qemu-system-x86_64", "kernel: the machine that the kernel runs in"),
     program("qemu-utils", "qemu-io", "front: qemu-img and qemu-io as clients; bench: qemu-nbd"),
-    program("zstd", "zstd", "golden: the images are compressed"),
+    program("xz-utils", "xz", "kernel: its package is compressed"),
+    program("zstd", "zstd", "golden: the images are compressed; kernel: so may be its package"),
 ];
 
 #[cfg(test)]

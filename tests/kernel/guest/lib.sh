@@ -1,0 +1,95 @@
+# What the scripts of the cases are written with. D0, D1, ... are the disks that the case attached;
+# PATTERN is the pattern that writes take their bytes from; OUT is what the host reads.
+set -e
+
+fail() { echo "FAILED: $*"; exit 1; }
+
+# Waits up to ten seconds for a command to succeed.
+wait_for() {
+  for _ in $(seq 200); do
+    if "$@"; then return 0; fi
+    usleep 50000
+  done
+  fail "waited in vain: $*"
+}
+
+# The block device of a logical unit, once it is there.
+unit() {
+  wait_for eval "[ -b /dev/\$(ls /sys/bus/scsi/devices/0:0:0:$1/block 2>/dev/null || echo none) ]"
+  echo "/dev/$(ls "/sys/bus/scsi/devices/0:0:0:$1/block")"
+}
+
+# The kernel forgets a disk, before it is pulled out.
+forget() {
+  blockdev --flushbufs "$(unit "$1")"
+  echo 1 > "/sys/bus/scsi/devices/0:0:0:$1/delete"
+}
+
+sectors_of() { blockdev --getsz "$1"; }
+
+# put DEVICE GENERATION SECTOR SECTORS: writes a piece of the pattern past the page cache.
+put() {
+  dd if="$PATTERN" of="$1" bs=1M iflag=direct,skip_bytes,count_bytes,fullblock \
+    oflag=direct,seek_bytes conv=notrunc skip=$((($3 + $2 * 2048) * 512)) \
+    seek=$(($3 * 512)) count=$(($4 * 512)) 2>/tmp/dd || { cat /tmp/dd; fail "put $*"; }
+}
+
+# What was written before is durable when this returns.
+sync_to() { dd if=/dev/null of="$1" count=0 conv=notrunc,fsync 2>/dev/null; }
+
+# give DEVICE: the whole content to the host.
+give() {
+  dd if="$1" of="$OUT" bs=1M iflag=direct oflag=direct conv=notrunc 2>/tmp/dd \
+    || { cat /tmp/dd; fail "give $1"; }
+  echo "sectors $(sectors_of "$1")"
+}
+
+# errors DEVICE: every block that cannot be read past the page cache, a line each:
+# "bad SECTOR SECTORS ERROR".
+errors() {
+  block=$(($(blockdev --getss "$1") / 512))
+  total=$(sectors_of "$1")
+  at=0
+  while [ "$at" -lt "$total" ]; do
+    length=$((total - at < 2048 ? total - at : 2048))
+    errors_within "$1" "$at" "$length"
+    at=$((at + length))
+  done
+}
+errors_within() {
+  # A buffer of a mebibyte is aligned, as dm-integrity wants it; a small one is not, and is EIO.
+  if dd if="$1" of=/dev/null bs=1M iflag=direct,skip_bytes,count_bytes,fullblock \
+    skip=$(($2 * 512)) count=$(($3 * 512)) 2>/tmp/dd; then return 0; fi
+  if [ "$3" -le "$block" ]; then
+    case "$(cat /tmp/dd)" in
+      *multibyte*) error=EILSEQ ;;
+      *"nput/output"*) error=EIO ;;
+      *) error=$(head -n 1 /tmp/dd) ;;
+    esac
+    echo "bad $2 $3 $error"
+    return 0
+  fi
+  local half=$(($3 / 2 / block * block))
+  [ "$half" -gt 0 ] || half=$block
+  errors_within "$1" "$2" "$half"
+  errors_within "$1" $(($2 + half)) $(($3 - half))
+}
+
+# The array does nothing in the background any more.
+md_idle() { [ "$(cat /sys/block/md0/md/sync_action)" = idle ]; }
+md_settled() { for _ in 1 2 3 4 5 6; do wait_for md_idle; done; usleep 100000; wait_for md_idle; }
+
+# check: reads the whole array and compares its copies or parity.
+check() {
+  md_settled
+  echo check > /sys/block/md0/md/sync_action
+  md_settled
+  echo "mismatch_cnt $(cat /sys/block/md0/md/mismatch_cnt)"
+}
+
+# How an array stands.
+md_state() {
+  for name in level raid_disks chunk_size layout array_state degraded resync_start; do
+    [ ! -e /sys/block/md0/md/$name ] || echo "$name $(cat /sys/block/md0/md/$name)"
+  done
+}

@@ -1,0 +1,138 @@
+//! Bits that flip on a member: the same sectors are lost on both sides, and what one side heals is
+//! sound for the other.
+
+use super::exchange::{agrees_inside, read, size, write};
+use crate::content::{Content, SECTOR, scattered};
+use crate::format::Format;
+use crate::lab::{Lab, flip, text};
+use crate::subject::Subject;
+use anyhow::{Context, ensure};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// # Errors
+/// If a sector is lost on one side only, or another than those that were damaged.
+pub(super) fn flipped(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()> {
+    let subject = Subject::integrity(*format);
+    let members = lab.blank(&subject)?;
+    let answer =
+        lab.guest(&members, &[subject.make(), size(&subject), subject.close()].concat())?;
+    let sectors = answer.number("sectors")?;
+    let base = write(&subject, &scattered(sectors, subject.block(), 0));
+    lab.guest(&members, &[subject.open(), base, subject.close()].concat())?;
+
+    let mut expected = BTreeSet::new();
+    // The first and the last block, a neighbour, and the second run of tags.
+    for (sector, in_tag) in [
+        (5, false),
+        (1030, true),
+        (4100, false),
+        (4108, true),
+        (33_000, true),
+        (sectors - 1, false),
+    ] {
+        let place = lab.place(&members, sector)?;
+        let byte = if in_tag { place.tag + 1 } else { place.data + 100 };
+        flip(&members[place.member], byte)?;
+        let first = sector / format.block() * format.block();
+        expected.extend(first..first + format.block());
+    }
+    let ours = unreadable(lab, &members)?;
+    ensure!(ours == expected, "we cannot read {ours:?}, damaged were {expected:?}");
+    lab.steadfast("scrub", &members, &["--check"])?.ended(2)?;
+
+    let script = [subject.open(), format!("errors {}\n", subject.device()), subject.close()];
+    let answer = lab.guest(&members, &script.concat())?;
+    let mut theirs = BTreeSet::new();
+    for line in answer.all("bad") {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [sector, sectors, "EILSEQ"] = words[..] else {
+            anyhow::bail!("another error than EILSEQ: {line}");
+        };
+        let (sector, sectors): (u64, u64) = (sector.parse()?, sectors.parse()?);
+        theirs.extend(sector..sector + sectors);
+    }
+    ensure!(theirs == expected, "the kernel cannot read {theirs:?}, damaged were {expected:?}");
+    // Neither side changed anything.
+    ensure!(unreadable(lab, &members)? == expected, "other sectors are lost after reading");
+    Ok(())
+}
+
+/// # Errors
+/// If what one side healed is not sound for the other.
+pub(super) fn healed(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+    let (members, sectors) = lab.create(subject)?;
+    let base = scattered(sectors, subject.block(), 0);
+    lab.import(&members, &base)?;
+    let mut content = Content::new(sectors);
+    content.apply(&base);
+
+    // They heal: every read of a damaged block is answered, and written back.
+    damage(lab, &members, &[8, 5000])?;
+    let script = [subject.open(), read(subject), sound_members(subject), subject.close()];
+    let answer = lab.guest(&members, &script.concat())?;
+    content.must_be(&lab.given(&answer)?, "what the kernel reads of a damaged array")?;
+    agrees_inside(subject, &answer)?;
+    nothing_bad(&answer.all("bad").collect::<Vec<_>>())?;
+    lab.must_be_sound(&members)?;
+
+    // We heal.
+    damage(lab, &members, &[16, 4104, 6016])?;
+    content.must_be(&exported(lab, &members)?, "what we read of a damaged array")?;
+    lab.steadfast("scrub", &members, &["-q"])?.ended(1)?;
+    lab.must_be_sound(&members)?;
+    let script = [subject.open(), sound_members(subject), read(subject), subject.close()];
+    let answer = lab.guest(&members, &script.concat())?;
+    nothing_bad(&answer.all("bad").collect::<Vec<_>>())?;
+    content.must_be(&lab.given(&answer)?, "what the kernel reads of what we healed")?;
+    agrees_inside(subject, &answer)
+}
+
+fn nothing_bad(lines: &[&str]) -> anyhow::Result<()> {
+    ensure!(lines.is_empty(), "members have bad blocks: {lines:?}");
+    Ok(())
+}
+
+/// Flips a bit of the data or, every other time, of the tag of each sector.
+fn damage(lab: &Lab<'_>, members: &[PathBuf], sectors: &[u64]) -> anyhow::Result<()> {
+    for (index, &sector) in sectors.iter().enumerate() {
+        let place = lab.place(members, sector)?;
+        let byte = if index % 2 == 0 { place.data + 77 } else { place.tag };
+        flip(&members[place.member], byte)?;
+    }
+    Ok(())
+}
+
+/// The guest looks for blocks of the members that it cannot read.
+fn sound_members(subject: &Subject) -> String {
+    (0..subject.members).map(|member| format!("errors /dev/mapper/t{member}\n")).collect()
+}
+
+/// All of it, however much had to be reconstructed.
+fn exported(lab: &Lab<'_>, members: &[PathBuf]) -> anyhow::Result<Vec<u8>> {
+    let file = lab.path("export");
+    let options = ["-q", "--yes", "--to", text(&file)?];
+    lab.steadfast("export", members, &options)?.ended_within(&[0, 1])?;
+    std::fs::read(&file).context("what was exported")
+}
+
+/// The sectors that we cannot read: those of the map that `steadfast export` leaves.
+fn unreadable(lab: &Lab<'_>, members: &[PathBuf]) -> anyhow::Result<BTreeSet<u64>> {
+    let (file, map) = (lab.path("export"), lab.path("map"));
+    let options = ["-q", "--yes", "--to", text(&file)?, "--map", text(&map)?];
+    lab.steadfast("export", members, &options)?.ended(2)?;
+    let map = std::fs::read_to_string(&map)?;
+    let mut sectors = BTreeSet::new();
+    // "0xPOSITION 0xBYTES -": a ddrescue mapfile's bad blocks.
+    for line in map.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [position, bytes, "-"] = words[..] else { continue };
+        let number = |text: &str| -> anyhow::Result<u64> {
+            let digits = text.strip_prefix("0x").with_context(|| line.to_owned())?;
+            Ok(u64::from_str_radix(digits, 16)?)
+        };
+        let (first, count) = (number(position)? / SECTOR, number(bytes)? / SECTOR);
+        sectors.extend(first..first + count);
+    }
+    Ok(sectors)
+}

@@ -1,0 +1,156 @@
+//! One side makes and writes a volume, the other reads, checks and writes it, and the first reads.
+
+use crate::content::{Content, Write, scattered};
+use crate::format::Format;
+use crate::lab::{Answer, Lab};
+use crate::subject::Subject;
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// # Errors
+/// If the kernel does not read what we wrote, or we not what it wrote then.
+pub(super) fn ours_to_kernel(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+    let (members, sectors) = lab.create(subject)?;
+    let mut content = Content::new(sectors);
+    let first = scattered(sectors, subject.block(), 0);
+    lab.import(&members, &first)?;
+    content.apply(&first);
+    dumps_agree(lab, subject, &members)?;
+
+    let second = scattered(sectors, subject.block(), 2);
+    let answer = lab.guest(
+        &members,
+        &[subject.open(), read(subject), write(subject, &second), subject.close()].concat(),
+    )?;
+    content.must_be(&lab.given(&answer)?, "what the kernel reads")?;
+    agrees_inside(subject, &answer)?;
+    content.apply(&second);
+    content.must_be(&lab.export(&members)?, "what we read after the kernel wrote")?;
+    dumps_agree(lab, subject, &members)?;
+    lab.must_be_sound(&members)
+}
+
+/// # Errors
+/// If we do not read what the kernel wrote, or it not what we wrote then.
+pub(super) fn kernel_to_ours(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+    let members = lab.blank(subject)?;
+    let answer = lab.guest(&members, &[subject.make(), size(subject), subject.close()].concat())?;
+    let sectors = answer.number("sectors")?;
+    let mut content = Content::new(sectors);
+    let first = scattered(sectors, subject.block(), 0);
+    let answer = lab
+        .guest(&members, &[subject.open(), write(subject, &first), subject.close()].concat())
+        .context("it writes what it made")?;
+    drop(answer);
+    content.apply(&first);
+    dumps_agree(lab, subject, &members)?;
+    content.must_be(&lab.export(&members)?, "what we read")?;
+    lab.must_be_sound(&members)?;
+
+    let second = scattered(sectors, subject.block(), 2);
+    lab.import(&members, &second)?;
+    content.apply(&second);
+    let answer = lab.guest(&members, &[subject.open(), read(subject), subject.close()].concat())?;
+    content.must_be(&lab.given(&answer)?, "what the kernel reads after we wrote")?;
+    agrees_inside(subject, &answer)?;
+    content.must_be(&lab.export(&members)?, "what we read after the kernel closed it")?;
+    lab.must_be_sound(&members)
+}
+
+/// Both sides write more than four journals full, in turns: every sequence number is met by the
+/// other's recovery.
+///
+/// # Errors
+/// If one of them reads anything else than what was written.
+pub(super) fn laps(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()> {
+    let subject = Subject::integrity(*format);
+    let journal = format.journal_bytes.context("a journal of a known size")?;
+    let (members, sectors) = lab.create(&subject)?;
+    let mut content = Content::new(sectors);
+    let lap = journal / 512;
+    for turn in 0..3 {
+        // Pieces of a third of the journal, over each other, each of them synced.
+        let writes: Vec<Write> = (0..15 + turn)
+            .map(|index| Write {
+                generation: 1 + index % 5 + turn * 5,
+                sector: index * 1024 + turn * 64,
+                sectors: lap / 3 / 8 * 8,
+            })
+            .collect();
+        lab.import(&members, &writes)?;
+        content.apply(&writes);
+        let theirs: Vec<Write> =
+            writes.iter().map(|w| Write { generation: w.generation + 1, ..*w }).collect();
+        let answer = lab.guest(
+            &members,
+            &[subject.open(), read(&subject), write(&subject, &theirs), subject.close()].concat(),
+        )?;
+        content.must_be(&lab.given(&answer)?, &format!("what the kernel reads, turn {turn}"))?;
+        content.apply(&theirs);
+        content.must_be(&lab.export(&members)?, &format!("what we read, turn {turn}"))?;
+    }
+    lab.must_be_sound(&members)
+}
+
+/// The guest says how large the volume is.
+pub(super) fn size(subject: &Subject) -> String {
+    format!("echo sectors $(sectors_of {})\n", subject.device())
+}
+
+/// The guest reads all of it, and checks what is redundant.
+pub(super) fn read(subject: &Subject) -> String {
+    format!("give {}\n{}", subject.device(), subject.check())
+}
+
+/// The guest writes, with every piece synced.
+pub(super) fn write(subject: &Subject, writes: &[Write]) -> String {
+    let device = subject.device();
+    let piece = |write: &Write| format!("{}sync_to {device}\n", write.command(device));
+    writes.iter().map(piece).collect()
+}
+
+/// The kernel found copies and parity equal.
+pub(super) fn agrees_inside(subject: &Subject, answer: &Answer) -> anyhow::Result<()> {
+    match subject.level {
+        Some(_) => answer.must_say("mismatch_cnt", 0),
+        None => Ok(()),
+    }
+}
+
+/// Every line of `integritysetup dump` is a field of `steadfast inspect`, with the same value.
+fn dumps_agree(lab: &mut Lab<'_>, subject: &Subject, members: &[PathBuf]) -> anyhow::Result<()> {
+    if subject.integrity.is_none() {
+        return Ok(());
+    }
+    let dump = |disk| format!("echo member\nintegritysetup dump $D{disk}\n");
+    let answer = lab.guest(members, &(0..members.len()).map(dump).collect::<String>())?;
+    let dumps = answer.parts("member");
+    ensure!(dumps.len() == members.len(), "{} dumps: {answer:?}", dumps.len());
+    for (member, dump) in members.iter().zip(&dumps) {
+        dump_agrees(lab, member, dump).with_context(|| member.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn dump_agrees(lab: &Lab<'_>, member: &Path, answer: &Answer) -> anyhow::Result<()> {
+    let found = lab.inspect(member)?;
+    let fields = found["integrity"]["fields"].as_array().context("fields of dm-integrity")?;
+    let ours = |name: &str| {
+        let field = fields.iter().find(|field| field["name"].as_str() == Some(name))?;
+        field["value"].as_str().map(str::trim)
+    };
+    let mut seen = 0;
+    for (name, theirs) in answer.fields() {
+        // The headline.
+        if name == "Info" {
+            continue;
+        }
+        let ours = ours(name);
+        ensure!(ours == Some(theirs.trim()), "{name}: {theirs} there, {ours:?} here");
+        seen += 1;
+    }
+    ensure!(seen >= 8, "a short dump: {answer:?}");
+    ensure!(found["problem"] == Value::Null, "{}", found["problem"]);
+    Ok(())
+}

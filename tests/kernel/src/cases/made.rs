@@ -1,0 +1,120 @@
+//! Volumes of every kind that the kernel makes, whether we can open them or not.
+//!
+//! Each is written, closed, opened again and read by the kernel alone: the script is right then,
+//! and what it leaves in the target folder is an image with what must be read from it. When
+//! `steadfast` learns a kind, its row moves to the exchanges.
+
+use super::exchange::{read, size, write};
+use crate::content::{Content, Write, scattered};
+use crate::format::{Format, Mode};
+use crate::lab::Lab;
+use crate::subject::Subject;
+use anyhow::Context;
+use serde_json::json;
+
+/// # Errors
+/// If the kernel does not read what it wrote.
+pub(super) fn make(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()> {
+    let subject = Subject::integrity(*format);
+    let disks = lab.blank(&subject)?;
+    let recalculated = if format.recalculate { RECALCULATED } else { "" };
+    let script = [subject.make(), recalculated.to_owned(), size(&subject), subject.close()];
+    let answer = lab.guest(&disks, &script.concat())?;
+    let sectors = answer.number("sectors")?;
+    // What was neither wiped nor recalculated cannot be read before it is written.
+    let mut writes = match format.wipe || format.recalculate {
+        true => Vec::new(),
+        false => vec![Write { generation: 7, sector: 0, sectors }],
+    };
+    writes.extend(scattered(sectors, subject.block(), 0));
+    let mut content = Content::new(sectors);
+    content.apply(&writes);
+    let mut script = subject.open() + &write(&subject, &writes);
+    if format.allow_discards {
+        let (sector, count) = DISCARDED;
+        script +=
+            &format!("blkdiscard -o {} -l {} {}\n", sector * 512, count * 512, subject.device());
+        content.clear(sector, count);
+    }
+    script += &subject.close();
+    script += "integritysetup dump $D0\n";
+    let dump = lab.guest(&disks, &script)?;
+    let script = [
+        subject.open(),
+        read(&subject),
+        "echo table $(dmsetup table t0)\n".to_owned(),
+        subject.close(),
+    ];
+    let answer = lab.guest(&disks, &script.concat())?;
+    content.must_be(&lab.given(&answer)?, "what the kernel reads of what it wrote")?;
+
+    let expected = json!({
+        "format": format.format_command(0).trim(),
+        "open": format.open_command(0, "t0").trim(),
+        "table": answer.all("table").last().context("the table")?,
+        "dump": dump.fields(),
+        "sectors": sectors,
+        "sha256": content.sha256(),
+    });
+    let text = serde_json::to_string_pretty(&expected)?;
+    std::fs::write(lab.path("expected.json"), text + "\n").context("expected.json")
+}
+
+/// Every kind, each with what makes it different from the default.
+pub(super) fn formats() -> Vec<(String, Format)> {
+    let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
+    let mut formats = Vec::new();
+    for integrity in ALGORITHMS {
+        for sector_size in [512, 4096] {
+            let format = Format { integrity, sector_size, ..Format::CRC32C };
+            formats.push((format!("{integrity}-{sector_size}"), format));
+        }
+    }
+    let blake = ["blake2b-256", "blake2s-256"].map(|integrity| Format { integrity, ..small });
+    let others = [
+        ("1024", Format { sector_size: 1024, ..Format::CRC32C }),
+        ("2048", Format { sector_size: 2048, integrity: "sha1", ..Format::CRC32C }),
+        ("blake2b", blake[0]),
+        ("blake2s", blake[1]),
+        ("tag-short", Format { integrity: "sha256", tag_size: Some(5), ..Format::CRC32C }),
+        ("tag-long", Format { tag_size: Some(8), ..Format::CRC32C }),
+        ("interleave", Format { interleave_sectors: Some(1024), ..small }),
+        ("buffer", Format { buffer_sectors: Some(16), ..small }),
+        ("bitmap", Format { mode: Mode::Bitmap, ..small }),
+        ("direct", Format { mode: Mode::Direct, ..small }),
+        ("data-device", Format { data_device: true, ..Format::CRC32C }),
+        ("data-device-4096", Format { data_device: true, integrity: "sha256", ..small }),
+        ("journal-mac", Format { journal_integrity: Some("hmac-sha256"), ..small }),
+        ("journal-mac-sha1", Format { journal_integrity: Some("hmac-sha1"), ..Format::CRC32C }),
+        ("journal-ctr", Format { journal_crypt: Some("ctr-aes"), ..small }),
+        ("journal-cbc", Format { journal_crypt: Some("cbc-aes"), ..small }),
+        (
+            "keyed-all",
+            Format {
+                integrity: "hmac-sha256",
+                journal_integrity: Some("hmac-sha256"),
+                journal_crypt: Some("ctr-aes"),
+                ..small
+            },
+        ),
+        ("recalculated", Format { wipe: false, recalculate: true, ..small }),
+        ("unwiped", Format { wipe: false, ..small }),
+        ("discards", Format { allow_discards: true, ..small }),
+        ("legacy-padding", Format { legacy_padding: true, ..small }),
+        ("legacy-hmac", Format { legacy_hmac: true, ..small }),
+        ("legacy-both", Format { legacy_padding: true, legacy_hmac: true, ..small }),
+    ];
+    formats.extend(others.map(|(name, format)| (name.to_owned(), format)));
+    formats
+}
+
+const ALGORITHMS: [&str; 7] =
+    ["crc32c", "crc32", "xxhash64", "sha1", "sha256", "sha512", "hmac-sha256"];
+
+/// Sectors that are given back, in the middle of what was written.
+const DISCARDED: (u64, u64) = (6144, 1024);
+
+/// The guest waits until all tags are computed: the status ends with how far it is.
+const RECALCULATED: &str =
+    "recalculated() { [ \"$(dmsetup status t0 | cut -d' ' -f6)\" = \"$(sectors_of /dev/mapper/t0)\" ]; }
+wait_for recalculated\n";

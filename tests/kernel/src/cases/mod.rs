@@ -1,0 +1,182 @@
+//! The table of cases. A row is a name, a sentence, and a function of a [`Lab`].
+//!
+//! A new feature is a row: usually one of the functions below with another [`Format`] or
+//! [`Subject`].
+
+mod crash;
+mod damage;
+mod exchange;
+mod made;
+mod server;
+
+use crate::format::Format;
+use crate::lab::Lab;
+use crate::subject::Subject;
+use std::fmt;
+
+/// When a case runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Part {
+    /// On every change.
+    Ci,
+    /// With `--all`, or by name.
+    All,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ci => "ci",
+            Self::All => "all",
+        })
+    }
+}
+
+/// One row.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) what: &'static str,
+    pub(crate) part: Part,
+    /// What it makes is its result, and stays.
+    pub(crate) keeps: bool,
+    pub(crate) run: Box<dyn Fn(&mut Lab<'_>) -> anyhow::Result<()>>,
+}
+
+fn row(
+    part: Part,
+    name: impl Into<String>,
+    what: &'static str,
+    run: impl Fn(&mut Lab<'_>) -> anyhow::Result<()> + 'static,
+) -> Case {
+    Case { name: name.into(), what, part, keeps: false, run: Box::new(run) }
+}
+
+/// Every case, in the order in which they run.
+pub(crate) fn table() -> Vec<Case> {
+    let mut table = exchanges();
+    table.extend(crashes());
+    table.extend(damages());
+    table.push(row(
+        Part::Ci,
+        "nbd-ext4",
+        "the kernel's NBD client and file system on our server, then on dm-integrity itself",
+        server::ext4,
+    ));
+    for (name, format) in made::formats() {
+        let run = move |lab: &mut Lab<'_>| made::make(lab, &format);
+        let what = "the kernel makes it and reads it back; its image and what to expect stay";
+        table.push(Case { keeps: true, ..row(Part::All, format!("made-{name}"), what, run) });
+    }
+    table
+}
+
+/// Volumes in both directions: `(name, subject, part)` is all that a new one needs.
+fn exchanges() -> Vec<Case> {
+    let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
+    let subjects = [
+        ("crc32c-512", Subject::integrity(Format::CRC32C), Part::Ci),
+        ("crc32c-4096", Subject::integrity(Format::CRC32C_4096), Part::Ci),
+        (
+            "crc32c-interleave",
+            Subject::integrity(Format { interleave_sectors: Some(1024), ..small }),
+            Part::All,
+        ),
+        ("raid1", Subject::md(1, 2), Part::Ci),
+        ("raid5", Subject::md(5, 3), Part::Ci),
+        ("raid6", Subject::md(6, 4), Part::Ci),
+        ("raid1-crc32c", Subject::stacked(1, 2, Format::CRC32C), Part::Ci),
+        ("raid5-crc32c", Subject::stacked(5, 3, small), Part::Ci),
+        ("raid6-crc32c", Subject::stacked(6, 4, small), Part::Ci),
+        ("raid6-5-chunk4k", Subject { chunk_kib: 4, ..Subject::md(6, 5) }, Part::All),
+    ];
+    let mut cases = Vec::new();
+    for (name, subject, part) in subjects {
+        cases.push(row(
+            part,
+            format!("ours-{name}"),
+            "we make and write it; the kernel reads, checks, writes; we read",
+            move |lab| exchange::ours_to_kernel(lab, &subject),
+        ));
+        cases.push(row(
+            part,
+            format!("theirs-{name}"),
+            "the kernel makes and writes it; we read, scrub, write; the kernel reads",
+            move |lab| exchange::kernel_to_ours(lab, &subject),
+        ));
+    }
+    cases.push(row(
+        Part::Ci,
+        "laps",
+        "both write their journals round five times, in turns",
+        |lab| exchange::laps(lab, &Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 }),
+    ));
+    cases
+}
+
+fn crashes() -> Vec<Case> {
+    // Large enough for what is written, and for what the array writes into its superblocks.
+    let journal =
+        |mebibytes: u64, format| Format { journal_bytes: Some(mebibytes << 20), ..format };
+    let alone = |format| Subject::integrity(journal(1, format));
+    let stacked = |level, members, format| Subject::stacked(level, members, journal(4, format));
+    let subjects = [
+        ("crc32c-512", alone(Format::CRC32C), Part::Ci),
+        ("crc32c-4096", alone(Format::CRC32C_4096), Part::All),
+        ("raid5", Subject::md(5, 3), Part::All),
+        ("raid5-crc32c", stacked(5, 3, Format::CRC32C_4096), Part::Ci),
+        ("raid1-crc32c", stacked(1, 2, Format::CRC32C), Part::All),
+    ];
+    let mut cases = Vec::new();
+    for (name, subject, part) in subjects {
+        cases.push(row(
+            part,
+            format!("power-cut-{name}"),
+            "the kernel's machine dies with its journal full; we recover what was synced",
+            move |lab| crash::power_cut(lab, &subject),
+        ));
+        cases.push(row(
+            part,
+            format!("killed-{name}"),
+            "our server is killed with its journal full; the kernel recovers what was flushed",
+            move |lab| crash::killed(lab, &subject),
+        ));
+    }
+    cases
+}
+
+fn damages() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, format) in [("512", Format::CRC32C), ("4096", Format::CRC32C_4096)] {
+        cases.push(row(
+            Part::Ci,
+            format!("flipped-{name}"),
+            "flipped bits of data and tags: EILSEQ there and unreadable here, the same sectors",
+            move |lab| damage::flipped(lab, &format),
+        ));
+    }
+    for (level, members) in [(1, 2), (5, 3), (6, 4)] {
+        let subject = Subject::stacked(level, members, Format::CRC32C_4096);
+        cases.push(row(
+            if level == 5 { Part::Ci } else { Part::All },
+            format!("healed-raid{level}"),
+            "what either side healed, the other finds sound, on every member",
+            move |lab| damage::healed(lab, &subject),
+        ));
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_words_and_every_one_is_another() {
+        let table = table();
+        let names: BTreeSet<&str> = table.iter().map(|case| case.name.as_str()).collect();
+        assert_eq!(names.len(), table.len());
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        assert!(names.iter().all(|name| name.chars().all(plain)), "{names:?}");
+    }
+}

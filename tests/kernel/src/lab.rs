@@ -1,0 +1,275 @@
+//! What a case works with: a folder, a guest, the program, and steps that many cases share.
+
+use crate::content::{PATTERN_SECTORS, SECTOR, VOLUME_SECTORS_MAX, Write, index, pattern};
+use crate::machine::boot::Boot;
+use crate::machine::guest::Guest;
+use crate::program::{Program, Said};
+use crate::subject::Subject;
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// One case's laboratory. The guest is started when it is first needed, and kept for the next.
+pub(crate) struct Lab<'a> {
+    boot: &'a Boot,
+    pub(crate) program: Program,
+    /// What stays: the pattern, and what the guest gives out.
+    shared: PathBuf,
+    folder: PathBuf,
+    guest: Option<Guest>,
+    boots: usize,
+}
+
+impl<'a> Lab<'a> {
+    /// # Errors
+    /// If `shared` cannot be written.
+    pub(crate) fn new(boot: &'a Boot, program: Program, shared: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(shared)?;
+        std::fs::write(shared.join(PATTERN), pattern(0, PATTERN_SECTORS))?;
+        File::create(shared.join(OUT))?.set_len(VOLUME_SECTORS_MAX * SECTOR)?;
+        let shared = shared.to_owned();
+        let folder = shared.clone();
+        Ok(Self { boot, program, shared, folder, guest: None, boots: 0 })
+    }
+
+    /// The next case works in `folder`.
+    pub(crate) fn enter(&mut self, folder: &Path) {
+        self.folder = folder.to_owned();
+    }
+
+    /// After a failure nobody knows what the guest still holds.
+    pub(crate) fn discard_guest(&mut self) {
+        self.guest = None;
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Names for the disks of `subject`: none of them is there yet.
+    pub(crate) fn names(&self, subject: &Subject) -> Vec<PathBuf> {
+        (0..subject.disks()).map(|disk| self.path(&format!("disk{disk}.img"))).collect()
+    }
+
+    /// Empty disks for `subject`.
+    ///
+    /// # Errors
+    /// If there is no room.
+    pub(crate) fn blank(&self, subject: &Subject) -> anyhow::Result<Vec<PathBuf>> {
+        let disks = self.names(subject);
+        for disk in &disks {
+            File::create(disk)?.set_len(subject.member_bytes)?;
+        }
+        Ok(disks)
+    }
+
+    /// Runs `script` in the guest with `disks` as D0, D1, ...
+    ///
+    /// # Errors
+    /// If it fails.
+    pub(crate) fn guest(&mut self, disks: &[PathBuf], script: &str) -> anyhow::Result<Answer> {
+        let mut guest = self.booted()?;
+        let said = guest.run(disks, script)?;
+        self.guest = Some(guest);
+        Ok(Answer(said))
+    }
+
+    /// Runs `script` until it prints `marker`, and cuts the power.
+    ///
+    /// # Errors
+    /// If it ends before.
+    pub(crate) fn cut_power(
+        &mut self,
+        disks: &[PathBuf],
+        marker: &str,
+        script: &str,
+    ) -> anyhow::Result<Answer> {
+        Ok(Answer(self.booted()?.cut_power(disks, marker, script)?))
+    }
+
+    fn booted(&mut self) -> anyhow::Result<Guest> {
+        if let Some(guest) = self.guest.take() {
+            return Ok(guest);
+        }
+        self.boots += 1;
+        let fixed = [self.shared.join(PATTERN), self.shared.join(OUT)];
+        let console = self.shared.join(format!("console-{}.log", self.boots));
+        Guest::boot(self.boot, &fixed.each_ref().map(PathBuf::as_path), &console)
+    }
+
+    /// What `give` in the guest's last script gave out.
+    ///
+    /// # Errors
+    /// If the answer does not say how long it is.
+    pub(crate) fn given(&self, answer: &Answer) -> anyhow::Result<Vec<u8>> {
+        let sectors = answer.number("sectors")?;
+        ensure!(sectors <= VOLUME_SECTORS_MAX, "{sectors} sectors are more than fit");
+        let mut bytes = vec![0; index(sectors * SECTOR)];
+        File::open(self.shared.join(OUT))?.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// `steadfast VERB MEMBERS OPTIONS`.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub(crate) fn steadfast(
+        &self,
+        verb: &str,
+        members: &[PathBuf],
+        options: &[&str],
+    ) -> anyhow::Result<Said> {
+        self.program.run(verb, members, options)
+    }
+
+    /// `steadfast create`: the members, and how many sectors the volume has.
+    ///
+    /// # Errors
+    /// If it is not made.
+    pub(crate) fn create(&self, subject: &Subject) -> anyhow::Result<(Vec<PathBuf>, u64)> {
+        let members = self.names(subject);
+        let options = subject.create_options();
+        let mut options: Vec<&str> = options.iter().map(String::as_str).collect();
+        options.push("--json");
+        let made = self.steadfast("create", &members, &options)?.ended(0)?.object()?;
+        Ok((members, made["sectors"].as_u64().context("it has a size")?))
+    }
+
+    /// `steadfast import`, a run for every write.
+    ///
+    /// # Errors
+    /// If one of them fails.
+    pub(crate) fn import(&self, members: &[PathBuf], writes: &[Write]) -> anyhow::Result<()> {
+        let file = self.path("piece");
+        for write in writes {
+            std::fs::write(&file, write.bytes())?;
+            let offset = (write.sector * SECTOR).to_string();
+            let from = text(&file)?;
+            self.steadfast("import", members, &["-q", "--from", from, "--offset", &offset])?
+                .ended(0)?;
+        }
+        Ok(())
+    }
+
+    /// `steadfast export` of everything, which must all be readable.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub(crate) fn export(&self, members: &[PathBuf]) -> anyhow::Result<Vec<u8>> {
+        let file = self.path("export");
+        self.steadfast("export", members, &["-q", "--yes", "--to", text(&file)?])?.ended(0)?;
+        std::fs::read(&file).context("what was exported")
+    }
+
+    /// `steadfast scrub --check` finds nothing.
+    ///
+    /// # Errors
+    /// If it does.
+    pub(crate) fn must_be_sound(&self, members: &[PathBuf]) -> anyhow::Result<()> {
+        self.steadfast("scrub", members, &["--check"])?.ended(0)?;
+        Ok(())
+    }
+
+    /// `steadfast inspect` of one member.
+    ///
+    /// # Errors
+    /// If it cannot be inspected.
+    pub(crate) fn inspect(&self, member: &Path) -> anyhow::Result<Value> {
+        let found = self.steadfast("inspect", &[member.to_owned()], &["--json"])?;
+        Ok(found.object()?["members"][0].take())
+    }
+
+    /// Where sector `sector` of a volume of one member lies: the byte of the data, and of the tag.
+    ///
+    /// # Errors
+    /// If `steadfast explain` does not say.
+    pub(crate) fn place(&self, members: &[PathBuf], sector: u64) -> anyhow::Result<Place> {
+        let options = ["--json", "--sector", &sector.to_string()];
+        let explained = self.steadfast("explain", members, &options)?.object()?;
+        let place = &explained["places"][0];
+        let number = |value: &Value| value.as_u64().with_context(|| format!("{place}"));
+        Ok(Place {
+            member: index(place["slot"].as_u64().unwrap_or(0)),
+            data: number(&place["data_byte"])?,
+            tag: number(&place["tag"]["tag_byte"])?,
+        })
+    }
+}
+
+/// Where a sector lies.
+pub(crate) struct Place {
+    pub(crate) member: usize,
+    pub(crate) data: u64,
+    pub(crate) tag: u64,
+}
+
+/// What a guest's script printed: lines of a word and its value.
+#[derive(Debug)]
+pub(crate) struct Answer(String);
+
+impl Answer {
+    /// Every line as a word and the rest.
+    pub(crate) fn fields(&self) -> BTreeMap<&str, &str> {
+        self.0.lines().map(|line| line.split_once(' ').unwrap_or((line, ""))).collect()
+    }
+
+    /// What follows each line `title`, by itself.
+    pub(crate) fn parts(&self, title: &str) -> Vec<Self> {
+        let mut parts: Vec<Self> = Vec::new();
+        for line in self.0.lines() {
+            match parts.last_mut() {
+                _ if line == title => parts.push(Self(String::new())),
+                Some(part) => part.0 = format!("{}{line}\n", part.0),
+                None => {}
+            }
+        }
+        parts
+    }
+
+    /// The values of all lines that begin with `word`.
+    pub(crate) fn all<'a>(&'a self, word: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.lines().filter_map(move |line| line.strip_prefix(word)?.strip_prefix(' '))
+    }
+
+    /// # Errors
+    /// If the word was not printed, or is no number.
+    pub(crate) fn number(&self, word: &str) -> anyhow::Result<u64> {
+        let value =
+            self.all(word).last().with_context(|| format!("no '{word}' in:\n{}", self.0))?;
+        value.trim().parse().with_context(|| format!("{word} {value}"))
+    }
+
+    /// # Errors
+    /// If the number is another.
+    pub(crate) fn must_say(&self, word: &str, number: u64) -> anyhow::Result<()> {
+        let found = self.number(word)?;
+        ensure!(found == number, "{word} is {found}, expected {number}");
+        Ok(())
+    }
+}
+
+/// Flips one bit of a byte.
+///
+/// # Errors
+/// If it is not there.
+pub(crate) fn flip(path: &Path, byte: u64) -> anyhow::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let mut found = [0];
+    file.read_exact_at(&mut found, byte)?;
+    Ok(file.write_all_at(&[found[0] ^ 0x10], byte)?)
+}
+
+/// A path as text.
+///
+/// # Errors
+/// If it is none.
+pub(crate) fn text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().with_context(|| format!("{} is no text", path.display()))
+}
+
+const PATTERN: &str = "pattern.img";
+const OUT: &str = "out.img";

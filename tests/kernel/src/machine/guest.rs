@@ -1,0 +1,200 @@
+//! A running machine: scripts go in, what they print comes out, the power may be cut at a line.
+//!
+//! Each test attaches the images it needs as disks and takes them out again, so one boot serves
+//! many tests. Two sockets are handed down to qemu: one is the guest's second serial line, the
+//! other qemu's monitor. The first serial line is the kernel's console and goes to a file.
+
+use super::boot::Boot;
+use super::monitor::Monitor;
+use anyhow::{Context, bail, ensure};
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The machine; it is off when this is dropped.
+pub(crate) struct Guest {
+    qemu: Child,
+    line: BufReader<UnixStream>,
+    monitor: Monitor,
+    console: PathBuf,
+    /// Disks of the running test, in logical units from zero.
+    attached: usize,
+}
+
+/// How a script ended.
+enum End {
+    Exit(String),
+    Marker,
+}
+
+impl Guest {
+    /// Starts it. `disks` stay in, in logical units from [`FIXED_UNITS`] on; the kernel's console
+    /// goes to `console`.
+    ///
+    /// # Errors
+    /// If qemu does not start, or the guest does not speak within a minute.
+    pub(crate) fn boot(boot: &Boot, disks: &[&Path], console: &Path) -> anyhow::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let (monitor, monitored) = UnixStream::pair()?;
+        // Everything else we start does not inherit them: ours are dropped right after.
+        for end in [&theirs, &monitored] {
+            rustix::io::fcntl_setfd(end, rustix::io::FdFlags::empty())?;
+        }
+        let fd = |end: &UnixStream| end.as_raw_fd();
+        let mut command = Command::new("qemu-system-x86_64");
+        command
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off"])
+            .args(["-smp", "2", "-m", "768"])
+            .arg("-kernel")
+            .arg(&boot.kernel)
+            .arg("-initrd")
+            .arg(&boot.initramfs)
+            .args(["-append", KERNEL_COMMAND_LINE])
+            .arg("-serial")
+            .arg(joined("file:", console))
+            .args(["-chardev", &format!("socket,id=line,fd={}", fd(&theirs))])
+            .args(["-serial", "chardev:line"])
+            .args(["-chardev", &format!("socket,id=monitor,fd={}", fd(&monitored))])
+            .args(["-mon", "chardev=monitor,mode=control"])
+            .args(["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0"])
+            .args(["-device", "virtio-scsi-pci,id=scsi0"]);
+        let qemu = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let qemu = qemu.context("start qemu-system-x86_64 (`cargo xtask packages` installs it)")?;
+        drop((theirs, monitored));
+        let mut guest = Self {
+            qemu,
+            line: BufReader::new(ours),
+            monitor: Monitor::new(monitor)?,
+            console: console.to_owned(),
+            attached: 0,
+        };
+        for (index, disk) in disks.iter().enumerate() {
+            guest.monitor.attach(FIXED_UNITS + index, disk)?;
+        }
+        guest.until("#ready", None, BOOT_MAX).context("the guest does not start")?;
+        Ok(guest)
+    }
+
+    /// Runs `script` with `images` as D0, D1, ...; gives back what it printed.
+    ///
+    /// # Errors
+    /// If it fails, or is not done in time; the machine should not be used any more then.
+    pub(crate) fn run(&mut self, images: &[PathBuf], script: &str) -> anyhow::Result<String> {
+        self.start(images, script)?;
+        let said = match self.until("#end ", None, SCRIPT_MAX)? {
+            (said, End::Exit(code)) if code == "0" => said,
+            (said, _) => bail!("in the guest:\n{}\nconsole: {}", said, self.console.display()),
+        };
+        let units: Vec<String> = (0..self.attached).map(|unit| format!("forget {unit}")).collect();
+        self.send(&units.join("\n"))?;
+        match self.until("#end ", None, SCRIPT_MAX)? {
+            (_, End::Exit(code)) if code == "0" => {}
+            (said, _) => bail!("the guest still uses its disks: {said}"),
+        }
+        for unit in 0..std::mem::take(&mut self.attached) {
+            self.monitor.detach(unit)?;
+        }
+        Ok(said)
+    }
+
+    /// Runs `script` until it prints the line `marker`, and kills the machine there.
+    ///
+    /// What the guest had written is in the images then, and nothing else ever will be.
+    ///
+    /// # Errors
+    /// If the script ends without having printed it.
+    pub(crate) fn cut_power(
+        mut self,
+        images: &[PathBuf],
+        marker: &str,
+        script: &str,
+    ) -> anyhow::Result<String> {
+        self.start(images, script)?;
+        let (said, end) = self.until("#end ", Some(marker), SCRIPT_MAX)?;
+        ensure!(matches!(end, End::Marker), "ended without '{marker}':\n{said}");
+        Ok(said)
+    }
+
+    fn start(&mut self, images: &[PathBuf], script: &str) -> anyhow::Result<()> {
+        for (unit, image) in images.iter().enumerate() {
+            self.monitor.attach(unit, image)?;
+            self.attached += 1;
+        }
+        let disks: Vec<String> =
+            (0..images.len()).map(|unit| format!("D{unit}=$(unit {unit})")).collect();
+        let fixed = format!("PATTERN=$(unit {FIXED_UNITS})\nOUT=$(unit {})", FIXED_UNITS + 1);
+        self.send(&format!("{fixed}\n{}\n{script}", disks.join("\n")))
+    }
+
+    fn send(&mut self, script: &str) -> anyhow::Result<()> {
+        let line = self.line.get_mut();
+        writeln!(line, "{script}\n#run").context("the guest's serial line")
+    }
+
+    /// Reads until a line that begins with `end`, or one that is `marker`.
+    fn until(
+        &mut self,
+        end: &str,
+        marker: Option<&str>,
+        limit: Duration,
+    ) -> anyhow::Result<(String, End)> {
+        let deadline = Instant::now() + limit;
+        let mut said = String::new();
+        let mut line = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            ensure!(!left.is_zero(), "not done after {} s:\n{said}", limit.as_secs());
+            self.line.get_ref().set_read_timeout(Some(left))?;
+            match self.line.read_until(b'\n', &mut line) {
+                Ok(0) => bail!("the machine is off:\n{said}\nconsole: {}", self.console.display()),
+                Ok(_) => {}
+                // What has come so far stays in `line`.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error).context("the guest's serial line"),
+            }
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            line.clear();
+            if let Some(code) = text.strip_prefix(end) {
+                return Ok((said, End::Exit(code.to_owned())));
+            }
+            if Some(text.as_str()) == marker {
+                return Ok((said, End::Marker));
+            }
+            ensure!(said.len() < SAID_MAX, "the guest talks without end:\n{said}");
+            said += &text;
+            said.push('\n');
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // Dead or alive, it is off after this.
+        let _gone = self.qemu.kill();
+        let _gone = self.qemu.wait();
+    }
+}
+
+fn joined(prefix: &str, path: &Path) -> OsString {
+    let mut text = OsString::from(prefix);
+    text.push(path);
+    text
+}
+
+/// Disks that stay in are out of the way of those that come and go.
+const FIXED_UNITS: usize = 100;
+
+const KERNEL_COMMAND_LINE: &str = "console=ttyS0 rdinit=/init panic=-1 quiet nokaslr \
+    mitigations=off tsc=reliable no_timer_check audit=0 random.trust_cpu=on \
+    rcupdate.rcu_expedited=1 cryptomgr.notests=1 raid=noautodetect pci=noaer";
+
+/// An emulated machine on a busy host: seconds, but nobody should have to look.
+const BOOT_MAX: Duration = Duration::from_secs(90);
+const SCRIPT_MAX: Duration = Duration::from_secs(180);
+/// Bytes that a script may print.
+const SAID_MAX: usize = 1 << 20;

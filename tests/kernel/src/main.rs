@@ -1,0 +1,157 @@
+//! The real Linux kernel as judge: what `steadfast` writes, dm-integrity and md must read, and the
+//! other way round, also after the power was cut.
+//!
+//! `cargo xtask kernel` runs it; `docs/kernel.md` says how it works and how a case is added.
+//!
+//! ```text
+//!   cases      table of what is judged; each case is a function of a Lab
+//!     |
+//!    lab       folder, guest, program; the steps that cases share
+//!     |
+//!   subject, format, content      what the volume is, and what must be in it
+//!     |
+//!   machine    Debian's kernel under qemu, a shell at its serial line
+//! ```
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is a program for people")]
+
+mod cases;
+mod content;
+mod format;
+mod lab;
+mod machine;
+mod program;
+mod subject;
+
+use anyhow::{Context, bail};
+use cases::{Case, Part};
+use clap::Parser;
+use lab::Lab;
+use program::Program;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// The real Linux kernel as judge, in a virtual machine
+#[derive(Parser)]
+struct Arguments {
+    /// Cases to run, by the beginnings of their names; without any, those of the CI
+    #[arg(value_name = "CASE")]
+    cases: Vec<String>,
+
+    /// Every case
+    #[arg(long, conflicts_with = "cases")]
+    all: bool,
+
+    /// Only name the cases
+    #[arg(long)]
+    list: bool,
+
+    /// The program `steadfast`
+    #[arg(long, value_name = "PATH")]
+    program: PathBuf,
+
+    /// Where the kernel and everything that is made may lie
+    #[arg(long, value_name = "FOLDER")]
+    folder: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let table = cases::table();
+    let width = table.iter().map(|case| case.name.len()).max().unwrap_or_default();
+    if arguments.list {
+        for Case { name, what, part, .. } in &table {
+            println!("{name:<width$}  {part:<4}  {what}");
+        }
+        return Ok(());
+    }
+    let chosen = choose(table, arguments)?;
+    let boot = machine::boot::prepare(&arguments.folder)?;
+    println!("{} cases against Linux {}", chosen.len(), boot.release);
+    let program = Program(arguments.program.clone());
+    let mut lab = Lab::new(&boot, program, &arguments.folder.join("lab"))?;
+    let begin = Instant::now();
+    let rows: Vec<Row> = chosen.iter().map(|case| judge(case, &mut lab, arguments)).collect();
+    println!();
+    for Row { case, failure, elapsed } in &rows {
+        let verdict = if failure.is_some() { "FAILED" } else { "ok" };
+        let seconds = elapsed.as_secs_f64();
+        println!("{:<width$}  {verdict:<6}  {seconds:>5.1} s  {}", case.name, case.what);
+    }
+    let failed: Vec<&str> =
+        rows.iter().filter(|row| row.failure.is_some()).map(|row| row.case.name.as_str()).collect();
+    println!(
+        "{} of {} held, in {:.0} s",
+        rows.len() - failed.len(),
+        rows.len(),
+        begin.elapsed().as_secs_f64()
+    );
+    if !failed.is_empty() {
+        bail!("just those: cargo xtask kernel {}", failed.join(" "));
+    }
+    Ok(())
+}
+
+fn choose(table: Vec<Case>, arguments: &Arguments) -> anyhow::Result<Vec<Case>> {
+    for name in &arguments.cases {
+        if !table.iter().any(|case| case.name.starts_with(name)) {
+            bail!("no case begins with '{name}': `cargo xtask kernel --list` names them");
+        }
+    }
+    let named = |case: &Case| arguments.cases.iter().any(|name| case.name.starts_with(name));
+    let default = |case: &Case| arguments.cases.is_empty() && case.part == Part::Ci;
+    let chosen = table.into_iter().filter(|case| arguments.all || named(case) || default(case));
+    Ok(chosen.collect())
+}
+
+/// What came out.
+struct Row<'a> {
+    case: &'a Case,
+    failure: Option<anyhow::Error>,
+    elapsed: Duration,
+}
+
+/// Runs one case in a folder of its own, which stays if it fails.
+fn judge<'a>(case: &'a Case, lab: &mut Lab<'_>, arguments: &Arguments) -> Row<'a> {
+    let begin = Instant::now();
+    let folder = arguments.folder.join("cases").join(&case.name);
+    let result = clean(&folder).and_then(|()| {
+        lab.enter(&folder);
+        (case.run)(lab)
+    });
+    let elapsed = begin.elapsed();
+    let seconds = elapsed.as_secs_f64();
+    let failure = match result.and_then(|()| if case.keeps { Ok(()) } else { remove(&folder) }) {
+        Ok(()) => {
+            println!("{}: ok, {seconds:.1} s", case.name);
+            None
+        }
+        Err(error) => {
+            lab.discard_guest();
+            println!("{}: FAILED, {seconds:.1} s: {error:#}", case.name);
+            println!("{}: its disks: {}", case.name, folder.display());
+            Some(error)
+        }
+    };
+    Row { case, failure, elapsed }
+}
+
+fn clean(folder: &Path) -> anyhow::Result<()> {
+    if folder.exists() {
+        remove(folder)?;
+    }
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())
+}
+
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    std::fs::remove_dir_all(folder).with_context(|| folder.display().to_string())
+}

@@ -1,0 +1,149 @@
+//! What is judged: a volume, as the guest makes and opens it and as `steadfast` makes it.
+
+use crate::format::Format;
+use std::fmt::Write;
+
+/// An array, dm-integrity, or an array over it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject {
+    /// 1, 5, 6, or none for a single member.
+    pub(crate) level: Option<u8>,
+    /// How many members, each of [`Self::member_bytes`].
+    pub(crate) members: usize,
+    pub(crate) member_bytes: u64,
+    pub(crate) chunk_kib: u32,
+    pub(crate) integrity: Option<Format>,
+    /// Options of `mdadm --create`.
+    pub(crate) mdadm: &'static str,
+}
+
+impl Subject {
+    /// dm-integrity alone. Large enough for two runs of data at the usual interleave.
+    pub(crate) const fn integrity(format: Format) -> Self {
+        Self {
+            level: None,
+            members: 1,
+            member_bytes: 24 << 20,
+            chunk_kib: 64,
+            integrity: Some(format),
+            mdadm: "--bitmap=none",
+        }
+    }
+
+    /// md alone.
+    pub(crate) const fn md(level: u8, members: usize) -> Self {
+        Self {
+            level: Some(level),
+            members,
+            member_bytes: 16 << 20,
+            chunk_kib: 64,
+            integrity: None,
+            mdadm: "--bitmap=none",
+        }
+    }
+
+    /// md over dm-integrity.
+    pub(crate) const fn stacked(level: u8, members: usize, format: Format) -> Self {
+        Self { integrity: Some(format), ..Self::md(level, members) }
+    }
+
+    /// Disks of the guest, in order: each member's.
+    pub(crate) fn disks(&self) -> usize {
+        self.members * self.integrity.map_or(1, |format| format.disks())
+    }
+
+    /// Sectors of the smallest write.
+    pub(crate) fn block(&self) -> u64 {
+        self.integrity.map_or(1, |format| format.block())
+    }
+
+    /// Where the guest finds the volume once it is open.
+    pub(crate) fn device(&self) -> &'static str {
+        if self.level.is_some() { "/dev/md0" } else { "/dev/mapper/t0" }
+    }
+
+    /// The guest makes it, and it is open.
+    pub(crate) fn make(&self) -> String {
+        let mut script = String::new();
+        if let Some(format) = &self.integrity {
+            for member in 0..self.members {
+                script += &format.format_command(member * format.disks());
+            }
+        }
+        script += &self.open_members();
+        if let Some(level) = self.level {
+            let chunk = match level {
+                1 => String::new(),
+                _ => format!(" --chunk={}", self.chunk_kib),
+            };
+            let _fits = writeln!(
+                script,
+                "mdadm --create /dev/md0 --run --quiet --metadata=1.2 --homehost=any --name=it \
+                 --level={level}{chunk} {} --raid-devices={} {}\nmd_settled",
+                self.mdadm,
+                self.members,
+                self.member_devices()
+            );
+        }
+        script
+    }
+
+    /// The guest opens it.
+    pub(crate) fn open(&self) -> String {
+        let mut script = self.open_members();
+        if self.level.is_some() {
+            let devices = self.member_devices();
+            let _fits = writeln!(script, "mdadm --assemble /dev/md0 --quiet {devices}\nmd_settled");
+        }
+        script
+    }
+
+    /// The guest closes it cleanly.
+    pub(crate) fn close(&self) -> String {
+        let mut script = String::new();
+        if self.level.is_some() {
+            script += "mdadm --stop --quiet /dev/md0\n";
+        }
+        if self.integrity.is_some() {
+            for member in 0..self.members {
+                let _fits = writeln!(script, "integritysetup close t{member}");
+            }
+        }
+        script
+    }
+
+    /// The guest checks that copies or parity agree; for one member there is nothing to do.
+    pub(crate) fn check(&self) -> &'static str {
+        if self.level.is_some() { "check\n" } else { "" }
+    }
+
+    /// The options of `steadfast create` that say the same.
+    pub(crate) fn create_options(&self) -> Vec<String> {
+        let mut options = vec!["--level".into(), "none".into()];
+        if let Some(level) = self.level {
+            options[1] = level.to_string();
+            options.extend(["--chunk".into(), format!("{}K", self.chunk_kib)]);
+        }
+        options.extend(["--size".into(), self.member_bytes.to_string()]);
+        match &self.integrity {
+            Some(format) => options.extend(format.create_options()),
+            None => options.extend(["--integrity".into(), "none".into()]),
+        }
+        options
+    }
+
+    fn open_members(&self) -> String {
+        let Some(format) = &self.integrity else { return String::new() };
+        (0..self.members)
+            .map(|member| format.open_command(member * format.disks(), &format!("t{member}")))
+            .collect()
+    }
+
+    fn member_devices(&self) -> String {
+        let name = |member| match self.integrity {
+            Some(_) => format!("/dev/mapper/t{member}"),
+            None => format!("$D{member}"),
+        };
+        (0..self.members).map(name).collect::<Vec<_>>().join(" ")
+    }
+}
