@@ -2,7 +2,7 @@
 
 use crate::process::Cargo;
 use crate::words::Words;
-use crate::{fuzz, golden, packages, tidy};
+use crate::{fuzz, golden, kernel, packages, tidy};
 use anyhow::bail;
 use std::time::{Duration, Instant};
 
@@ -104,6 +104,11 @@ const STEPS: &[Step] = &[
         name: "fuzz",
         purpose: "60 s of arbitrary bytes, all decoders",
         run: || fuzz::run(words("--seconds 60")),
+    },
+    Step {
+        name: "kernel",
+        purpose: "the real kernel, in a machine of its own, reads what we write, and we it",
+        run: || kernel::run(words("")),
     },
     Step {
         name: "demo",

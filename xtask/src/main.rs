@@ -7,6 +7,7 @@
 mod ci;
 mod fuzz;
 mod golden;
+mod kernel;
 mod packages;
 mod process;
 mod tidy;
@@ -125,6 +126,12 @@ const HABITS: &[Habit] = &[
             words.end()?;
             golden::run()
         },
+    },
+    Habit {
+        name: "kernel",
+        usage: "[CASE... | --all | --list]",
+        purpose: "the real Linux kernel reads what we write, and we what it writes",
+        run: kernel::run,
     },
     Habit {
         name: "packages",

@@ -27,6 +27,7 @@ use cases::{Case, Part};
 use clap::Parser;
 use lab::Lab;
 use program::Program;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -75,6 +76,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let chosen = choose(table, arguments)?;
+    let _alone = lock(&arguments.folder)?;
     let boot = machine::boot::prepare(&arguments.folder)?;
     println!("{} cases against Linux {}", chosen.len(), boot.release);
     let program = Program(arguments.program.clone());
@@ -99,6 +101,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("just those: cargo xtask kernel {}", failed.join(" "));
     }
     Ok(())
+}
+
+/// One run at a time uses the folder.
+fn lock(folder: &Path) -> anyhow::Result<File> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| path.display().to_string())?;
+    file.try_lock().with_context(|| format!("{}: another run works there", folder.display()))?;
+    Ok(file)
 }
 
 fn choose(table: Vec<Case>, arguments: &Arguments) -> anyhow::Result<Vec<Case>> {

@@ -64,10 +64,7 @@ impl Program {
     /// # Errors
     /// If it is not.
     pub(crate) fn serve(&self, members: &[PathBuf], folder: &Path) -> anyhow::Result<Server> {
-        let mut command = Command::new(&self.0);
-        let listen = format!("unix:{}", folder.join("nbd.sock").display());
-        command.arg("serve").args(members).args(["--nbd", &listen]);
-        Server::start(command)
+        Server::start(&self.0, members, &format!("unix:{}", folder.join("nbd.sock").display()))
     }
 
     /// Serves `members` where the guest's network finds it.
@@ -75,9 +72,7 @@ impl Program {
     /// # Errors
     /// If it cannot.
     pub(crate) fn serve_to_guest(&self, members: &[PathBuf]) -> anyhow::Result<Server> {
-        let mut command = Command::new(&self.0);
-        command.arg("serve").args(members).args(["--nbd", "tcp:127.0.0.1:0"]);
-        Server::start(command)
+        Server::start(&self.0, members, "tcp:127.0.0.1:0")
     }
 }
 
@@ -96,7 +91,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn start(mut command: Command) -> anyhow::Result<Self> {
+    fn start(program: &Path, members: &[PathBuf], address: &str) -> anyhow::Result<Self> {
+        let mut command = Command::new("setpriv");
+        // However we end, it ends with us.
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        command.arg("serve").args(members).args(["--nbd", address]);
         let shown = format!("{command:?}");
         let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| shown.clone())?;
         let stdout = child.stdout.take().context("its standard output")?;

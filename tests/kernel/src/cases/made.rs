@@ -7,10 +7,12 @@
 use super::exchange::{read, size, write};
 use crate::content::{Content, Write, scattered};
 use crate::format::{Format, Mode};
-use crate::lab::Lab;
+use crate::lab::{Answer, Lab};
 use crate::subject::Subject;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::json;
+use std::fs::File;
+use std::path::PathBuf;
 
 /// # Errors
 /// If the kernel does not read what it wrote.
@@ -37,23 +39,80 @@ pub(super) fn make(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()> {
         content.clear(sector, count);
     }
     script += &subject.close();
-    script += "integritysetup dump $D0\n";
+    script += DUMP;
     let dump = lab.guest(&disks, &script)?;
-    let script = [
-        subject.open(),
-        read(&subject),
-        "echo table $(dmsetup table t0)\n".to_owned(),
-        subject.close(),
-    ];
-    let answer = lab.guest(&disks, &script.concat())?;
-    content.must_be(&lab.given(&answer)?, "what the kernel reads of what it wrote")?;
+    remember(lab, &subject, &disks, &content, &dump)
+}
 
+/// A volume whose device grew after it was filled.
+///
+/// # Errors
+/// If the kernel does not read what it wrote, before and behind the old end.
+pub(super) fn resized(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()> {
+    let subject = Subject::integrity(*format);
+    let disks = lab.blank(&subject)?;
+    let answer = lab.guest(&disks, &[subject.make(), size(&subject), subject.close()].concat())?;
+    let small = answer.number("sectors")?;
+    let before = scattered(small, subject.block(), 0);
+    let script = [subject.open(), write(&subject, &before), subject.close()];
+    lab.guest(&disks, &script.concat())?;
+    File::options().write(true).open(&disks[0])?.set_len(subject.member_bytes + GROWN_BYTES)?;
+    let grow = "integritysetup resize -q --wipe t0\n".to_owned();
+    let script = [subject.open(), grow, size(&subject), subject.close()];
+    let sectors = lab.guest(&disks, &script.concat())?.number("sectors")?;
+    ensure!(sectors > small, "{small} sectors before, {sectors} after it grew");
+    let mut content = Content::new(sectors);
+    let behind = [Write { generation: 2, sector: small - 64, sectors: sectors - small }];
+    content.apply(&before);
+    content.apply(&behind);
+    let script = [subject.open(), write(&subject, &behind), subject.close(), DUMP.to_owned()];
+    let dump = lab.guest(&disks, &script.concat())?;
+    remember(lab, &subject, &disks, &content, &dump)
+}
+
+/// A volume in bitmap mode whose machine died: the dirty bitmap is where the journal would be.
+/// Everything was synced, so what must be read is known.
+///
+/// # Errors
+/// If the kernel does not read what it wrote.
+pub(super) fn dirty_bitmap(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()> {
+    let subject = Subject::integrity(*format);
+    let disks = lab.blank(&subject)?;
+    let answer = lab.guest(&disks, &[subject.make(), size(&subject), subject.close()].concat())?;
+    let sectors = answer.number("sectors")?;
+    let writes = scattered(sectors, subject.block(), 0);
+    let mut content = Content::new(sectors);
+    content.apply(&writes);
+    let end = "echo now\nsleep 1000\n".to_owned();
+    let script = [subject.open(), write(&subject, &writes), end];
+    lab.cut_power(&disks, "now", &script.concat())?;
+    let dump = lab.guest(&disks, DUMP)?;
+    ensure!(dump.fields()["flags"].contains("dirty_bitmap"), "not dirty: {dump:?}");
+    // The kernel cleans up what it opens: the image stays as it was left.
+    let copy = disks[0].with_extension("copy");
+    std::fs::copy(&disks[0], &copy)?;
+    remember(lab, &subject, &[copy], &content, &dump)
+}
+
+/// The kernel reads `content` from `disks`, and what that takes is written down beside them.
+fn remember(
+    lab: &mut Lab<'_>,
+    subject: &Subject,
+    disks: &[PathBuf],
+    content: &Content,
+    dump: &Answer,
+) -> anyhow::Result<()> {
+    let table = "echo table $(dmsetup table t0)\n".to_owned();
+    let answer =
+        lab.guest(disks, &[subject.open(), read(subject), table, subject.close()].concat())?;
+    content.must_be(&lab.given(&answer)?, "what the kernel reads of what it wrote")?;
+    let format = subject.integrity.context("a volume of dm-integrity")?;
     let expected = json!({
         "format": format.format_command(0).trim(),
         "open": format.open_command(0, "t0").trim(),
         "table": answer.all("table").last().context("the table")?,
         "dump": dump.fields(),
-        "sectors": sectors,
+        "sectors": answer.number("sectors")?,
         "sha256": content.sha256(),
     });
     let text = serde_json::to_string_pretty(&expected)?;
@@ -70,12 +129,10 @@ pub(super) fn formats() -> Vec<(String, Format)> {
             formats.push((format!("{integrity}-{sector_size}"), format));
         }
     }
-    let blake = ["blake2b-256", "blake2s-256"].map(|integrity| Format { integrity, ..small });
     let others = [
         ("1024", Format { sector_size: 1024, ..Format::CRC32C }),
         ("2048", Format { sector_size: 2048, integrity: "sha1", ..Format::CRC32C }),
-        ("blake2b", blake[0]),
-        ("blake2s", blake[1]),
+        ("blake2b", Format { integrity: "blake2b-256", tag_size: Some(32), ..small }),
         ("tag-short", Format { integrity: "sha256", tag_size: Some(5), ..Format::CRC32C }),
         ("tag-long", Format { tag_size: Some(8), ..Format::CRC32C }),
         ("interleave", Format { interleave_sectors: Some(1024), ..small }),
@@ -110,6 +167,11 @@ pub(super) fn formats() -> Vec<(String, Format)> {
 
 const ALGORITHMS: [&str; 7] =
     ["crc32c", "crc32", "xxhash64", "sha1", "sha256", "sha512", "hmac-sha256"];
+
+const DUMP: &str = "integritysetup dump $D0\n";
+
+/// By how much a device grows.
+const GROWN_BYTES: u64 = 8 << 20;
 
 /// Sectors that are given back, in the middle of what was written.
 const DISCARDED: (u64, u64) = (6144, 1024);

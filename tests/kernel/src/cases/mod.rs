@@ -9,7 +9,7 @@ mod exchange;
 mod made;
 mod server;
 
-use crate::format::Format;
+use crate::format::{Format, Mode};
 use crate::lab::Lab;
 use crate::subject::Subject;
 use std::fmt;
@@ -39,8 +39,10 @@ pub(crate) struct Case {
     pub(crate) part: Part,
     /// What it makes is its result, and stays.
     pub(crate) keeps: bool,
-    pub(crate) run: Box<dyn Fn(&mut Lab<'_>) -> anyhow::Result<()>>,
+    pub(crate) run: Run,
 }
+
+type Run = Box<dyn Fn(&mut Lab<'_>) -> anyhow::Result<()>>;
 
 fn row(
     part: Part,
@@ -62,11 +64,7 @@ pub(crate) fn table() -> Vec<Case> {
         "the kernel's NBD client and file system on our server, then on dm-integrity itself",
         server::ext4,
     ));
-    for (name, format) in made::formats() {
-        let run = move |lab: &mut Lab<'_>| made::make(lab, &format);
-        let what = "the kernel makes it and reads it back; its image and what to expect stay";
-        table.push(Case { keeps: true, ..row(Part::All, format!("made-{name}"), what, run) });
-    }
+    table.extend(made());
     table
 }
 
@@ -163,6 +161,39 @@ fn damages() -> Vec<Case> {
             move |lab| damage::healed(lab, &subject),
         ));
     }
+    cases
+}
+
+/// Volumes of the kernel alone, which stay as images.
+fn made() -> Vec<Case> {
+    let keeps = |name: String, what, run: Run| Case {
+        name: format!("made-{name}"),
+        what,
+        part: Part::All,
+        keeps: true,
+        run,
+    };
+    let each = |(name, format)| {
+        let run = move |lab: &mut Lab<'_>| made::make(lab, &format);
+        let what = "the kernel makes it and reads it back; its image and what to expect stay";
+        keeps(name, what, Box::new(run))
+    };
+    let mut cases: Vec<Case> = made::formats().into_iter().map(each).collect();
+    let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
+    let bitmap = Format { mode: Mode::Bitmap, ..small };
+    let special: [(&str, &'static str, Run); 2] = [
+        (
+            "resized",
+            "the kernel grows it with its device, and reads both parts back",
+            Box::new(move |lab| made::resized(lab, &small)),
+        ),
+        (
+            "dirty-bitmap",
+            "the kernel's machine dies in bitmap mode; the kernel reads what was synced",
+            Box::new(move |lab| made::dirty_bitmap(lab, &bitmap)),
+        ),
+    ];
+    cases.extend(special.map(|(name, what, run)| keeps(name.to_owned(), what, run)));
     cases
 }
 

@@ -6,7 +6,8 @@ use crate::subject::Subject;
 use anyhow::{Context, ensure};
 
 /// A file system is made and filled through NBD; then the kernel opens the member itself and finds
-/// all of it.
+/// all of it. Its blocks are those of the tags: over NBD, mke2fs sees sectors of 512 bytes and would
+/// take blocks of 1024, which cannot be mounted where the kernel sees 4096.
 ///
 /// # Errors
 /// If it does not.
@@ -19,7 +20,7 @@ pub(super) fn ext4(lab: &mut Lab<'_>) -> anyhow::Result<()> {
         "modprobe virtio_net; modprobe nbd; modprobe ext4
          ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0 2>/dev/null || true
          nbd-client -N '' {HOST} {port} /dev/nbd0 >/tmp/nbd 2>&1 || {{ cat /tmp/nbd; fail nbd; }}
-         /sbin/mke2fs -q -t ext4 /dev/nbd0
+         /sbin/mke2fs -q -t ext4 -b 4096 /dev/nbd0
          mount -t ext4 /dev/nbd0 /mnt
          mkdir /mnt/folder
          for i in $(seq 40); do echo $i > /mnt/folder/$i; done

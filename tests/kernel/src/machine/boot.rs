@@ -33,7 +33,8 @@ pub(crate) fn prepare(folder: &Path) -> anyhow::Result<Boot> {
         let image = std::fs::read(package.join(format!("boot/vmlinuz-{release}")))?;
         write_whole(&kernel, &unpack_kernel(&image)?)?;
     }
-    let base = folder.join(format!("base-{release}.cpio"));
+    let list = debian::fingerprint(&[MODULES, PROGRAMS].concat());
+    let base = folder.join(format!("base-{release}-{list}.cpio"));
     if !base.is_file() {
         let mut archive = Archive::default();
         add_modules(&mut archive, &package, &release)?;

@@ -4,6 +4,7 @@
 //! installed, nobody has to be root, and what is there already is not asked for again.
 
 use anyhow::{Context, bail};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -34,7 +35,8 @@ pub(crate) fn kernel(folder: &Path) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// If apt does not bring them.
 pub(crate) fn tools(folder: &Path) -> anyhow::Result<PathBuf> {
-    let unpacked = folder.join(TOOLS_FOLDER);
+    let name = format!("tools-{}", fingerprint(&TOOLS));
+    let unpacked = folder.join(&name);
     if unpacked.is_dir() {
         return Ok(unpacked);
     }
@@ -54,13 +56,20 @@ pub(crate) fn tools(folder: &Path) -> anyhow::Result<PathBuf> {
         .collect();
     names.sort();
     names.dedup();
-    unpack(folder, TOOLS_FOLDER, &names)
+    unpack(folder, &name, &names)
+}
+
+/// A word for a list: what was made from another one has another name.
+pub(crate) fn fingerprint(list: &[&str]) -> String {
+    let digest = Sha256::digest(list.join("\n"));
+    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The version of a kernel package, for comparing.
 fn release(package: &str) -> Option<[u32; 3]> {
     let rest = package.strip_prefix("linux-image-")?.strip_suffix("-amd64-unsigned")?;
-    let (version, _) = rest.split_once("+deb")?;
+    let (version, distribution) = rest.split_once("+deb")?;
+    distribution.parse::<u32>().ok()?;
     let mut numbers = version.split('.').map(|number| number.parse().ok());
     let version = [numbers.next()??, numbers.next()??, numbers.next()??];
     (numbers.next().is_none() && version[..2] == KERNEL_SERIES).then_some(version)
@@ -113,7 +122,6 @@ fn apt(program: &str, arguments: &[&str], folder: &Path) -> anyhow::Result<Strin
 
 const KERNEL_PATTERN: &str = r"^linux-image-6\.12\.[0-9]+\+deb[0-9]+-amd64-unsigned$";
 const KERNEL_SERIES: [u32; 2] = [6, 12];
-const TOOLS_FOLDER: &str = "tools";
 
 /// The kernel's own tools for what we imitate, a shell, and a file system as a passenger.
 const TOOLS: [&str; 6] =

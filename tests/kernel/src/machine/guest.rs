@@ -45,8 +45,10 @@ impl Guest {
             rustix::io::fcntl_setfd(end, rustix::io::FdFlags::empty())?;
         }
         let fd = |end: &UnixStream| end.as_raw_fd();
-        let mut command = Command::new("qemu-system-x86_64");
+        let mut command = Command::new("setpriv");
         command
+            // However we end, it ends with us.
+            .args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off"])
             .args(["-smp", "2", "-m", "768"])
@@ -64,12 +66,14 @@ impl Guest {
             .args(["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0"])
             .args(["-device", "virtio-scsi-pci,id=scsi0"]);
         let qemu = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        let qemu = qemu.context("start qemu-system-x86_64 (`cargo xtask packages` installs it)")?;
+        let qemu = qemu.context("start setpriv, of util-linux")?;
         drop((theirs, monitored));
         let mut guest = Self {
             qemu,
             line: BufReader::new(ours),
-            monitor: Monitor::new(monitor)?,
+            monitor: Monitor::new(monitor).context(
+                "start qemu-system-x86_64 (`cargo xtask packages` installs qemu-system-x86)",
+            )?,
             console: console.to_owned(),
             attached: 0,
         };
