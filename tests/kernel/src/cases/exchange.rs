@@ -28,6 +28,7 @@ pub(super) fn ours_to_kernel(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Re
     content.apply(&second);
     content.must_be(&lab.export(&members)?, "what we read after the kernel wrote")?;
     dumps_agree(lab, subject, &members)?;
+    closed_cleanly(lab, subject, &members)?;
     lab.must_be_sound(&members)
 }
 
@@ -55,6 +56,7 @@ pub(super) fn kernel_to_ours(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Re
     content.must_be(&lab.given(&answer)?, "what the kernel reads after we wrote")?;
     agrees_inside(subject, &answer)?;
     content.must_be(&lab.export(&members)?, "what we read after the kernel closed it")?;
+    closed_cleanly(lab, subject, &members)?;
     lab.must_be_sound(&members)
 }
 
@@ -118,6 +120,29 @@ pub(super) fn agrees_inside(subject: &Subject, answer: &Answer) -> anyhow::Resul
     }
 }
 
+/// What the kernel closed has nothing to recover: journals hold nothing, arrays are clean.
+fn closed_cleanly(lab: &Lab<'_>, subject: &Subject, members: &[PathBuf]) -> anyhow::Result<()> {
+    for member in members {
+        let found = lab.inspect(member)?;
+        if subject.integrity.is_some() {
+            let journal = &found["integrity"]["journal"];
+            ensure!(journal == "clean", "{}: journal {journal}", member.display());
+        }
+        if subject.level.is_some() {
+            let resync = field(&found["md"], "resync_offset");
+            ensure!(resync == Some("clean"), "{}: resync {resync:?}", member.display());
+        }
+    }
+    Ok(())
+}
+
+/// The value of a field that `steadfast inspect` names.
+fn field<'a>(part: &'a Value, name: &str) -> Option<&'a str> {
+    let fields = part["fields"].as_array()?;
+    let field = fields.iter().find(|field| field["name"].as_str() == Some(name))?;
+    field["value"].as_str().map(str::trim)
+}
+
 /// Every line of `integritysetup dump` is a field of `steadfast inspect`, with the same value.
 fn dumps_agree(lab: &mut Lab<'_>, subject: &Subject, members: &[PathBuf]) -> anyhow::Result<()> {
     if subject.integrity.is_none() {
@@ -135,18 +160,13 @@ fn dumps_agree(lab: &mut Lab<'_>, subject: &Subject, members: &[PathBuf]) -> any
 
 fn dump_agrees(lab: &Lab<'_>, member: &Path, answer: &Answer) -> anyhow::Result<()> {
     let found = lab.inspect(member)?;
-    let fields = found["integrity"]["fields"].as_array().context("fields of dm-integrity")?;
-    let ours = |name: &str| {
-        let field = fields.iter().find(|field| field["name"].as_str() == Some(name))?;
-        field["value"].as_str().map(str::trim)
-    };
     let mut seen = 0;
     for (name, theirs) in answer.fields() {
         // The headline.
         if name == "Info" {
             continue;
         }
-        let ours = ours(name);
+        let ours = field(&found["integrity"], name);
         ensure!(ours == Some(theirs.trim()), "{name}: {theirs} there, {ours:?} here");
         seen += 1;
     }
