@@ -68,15 +68,33 @@ pub(crate) fn table() -> Vec<Case> {
     table
 }
 
-/// Volumes in both directions: `(name, subject, part)` is all that a new one needs.
-fn exchanges() -> Vec<Case> {
+/// Volumes that are judged in both directions: a new one is a line here.
+fn volumes() -> Vec<(&'static str, Subject, Part)> {
     let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
-    let subjects = [
+    let algorithm = |integrity, sector_size| {
+        Subject::integrity(Format { integrity, sector_size, ..Format::CRC32C })
+    };
+    vec![
         ("crc32c-512", Subject::integrity(Format::CRC32C), Part::Ci),
         ("crc32c-4096", Subject::integrity(Format::CRC32C_4096), Part::Ci),
         (
             "crc32c-interleave",
             Subject::integrity(Format { interleave_sectors: Some(1024), ..small }),
+            Part::All,
+        ),
+        ("crc32", algorithm("crc32", 4096), Part::All),
+        ("xxhash64", algorithm("xxhash64", 512), Part::All),
+        ("sha1", algorithm("sha1", 4096), Part::All),
+        ("sha256", algorithm("sha256", 4096), Part::Ci),
+        ("sha512", algorithm("sha512", 512), Part::All),
+        (
+            "blake2b",
+            Subject::integrity(Format { integrity: "blake2b-256", tag_size: Some(32), ..small }),
+            Part::All,
+        ),
+        (
+            "sha256-short",
+            Subject::integrity(Format { integrity: "sha256", tag_size: Some(5), ..small }),
             Part::All,
         ),
         ("raid1", Subject::md(1, 2), Part::Ci),
@@ -86,9 +104,12 @@ fn exchanges() -> Vec<Case> {
         ("raid5-crc32c", Subject::stacked(5, 3, small), Part::Ci),
         ("raid6-crc32c", Subject::stacked(6, 4, small), Part::Ci),
         ("raid6-5-chunk4k", Subject { chunk_kib: 4, ..Subject::md(6, 5) }, Part::All),
-    ];
+    ]
+}
+
+fn exchanges() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (name, subject, part) in subjects {
+    for (name, subject, part) in volumes() {
         cases.push(row(
             part,
             format!("ours-{name}"),
