@@ -20,7 +20,7 @@ use bio::{Buf, Device, Events, IoResult};
 use checksum::Algorithm;
 use counting::Counting;
 use integrity::FormatOptions;
-use layers::integrity::{Integrity, Options, Wipe};
+use layers::integrity::{Integrity, NewVolume, Options, Wipe};
 use layers::memory::MemoryDevice;
 use load::{Action, LOADS, Load};
 use runtime::Runtime;
@@ -99,17 +99,13 @@ impl Kind {
         let memory = Device::new(MemoryDevice::new(sectors, self.block));
         let lower = Rc::new(Counting::new(memory));
         let device = Device::shared(Rc::clone(&lower));
+        let tag_size = u16::try_from(self.algorithm.digest_len())?;
         let format = FormatOptions {
-            block: self.block,
-            tag_size: u16::try_from(self.algorithm.digest_len())?,
             journal_sectors: Some(JOURNAL_BYTES / SECTOR),
-            interleave_sectors: None,
-            fix_padding: true,
-            fix_hmac: true,
-            journal_mac: false,
-            salt: [0x5A; 16],
+            ..FormatOptions::new(self.block, tag_size, [0x5A; 16])
         };
-        layers::integrity::create(&device, &format, Wipe::TagsOnly, |_, _| ()).await?;
+        let new = NewVolume::new(format, self.algorithm, Wipe::TagsOnly);
+        layers::integrity::create(device.clone(), &new, |_, _| ()).await?;
         let open = || {
             let options = (self.options)(Options::new(self.algorithm, Events::none()));
             Integrity::open(device.clone(), options)

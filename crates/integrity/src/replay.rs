@@ -28,13 +28,15 @@ pub struct SectionSummary {
     pub bad_sector: Option<u64>,
     /// Entries that are not unused.
     pub used_entries: usize,
+    /// It should carry a MAC and does not: what it names must not be believed.
+    pub forged: bool,
 }
 
 impl SectionSummary {
     /// Whether every sector was written in lap `sequence`.
     #[must_use]
     pub fn holds(&self, sequence: Sequence) -> bool {
-        self.bad_sector.is_none() && self.sequences == sequence.bit()
+        self.bad_sector.is_none() && !self.forged && self.sequences == sequence.bit()
     }
 }
 
@@ -87,6 +89,13 @@ pub enum PlanError {
         /// The sections that were written whole in one lap.
         sound: Vec<u32>,
     },
+    /// A section written whole whose MAC is not that of its entries: damaged, forged, or made with
+    /// another key.
+    #[error("journal section {section} does not carry the MAC of its entries")]
+    Mac {
+        /// The first such section.
+        section: u32,
+    },
     /// All four laps at once: no writer leaves that behind.
     #[error("the journal's commit ids are of four laps at once, at most three are possible")]
     FourLaps,
@@ -103,6 +112,7 @@ impl Plan {
     /// be thrown away.
     pub fn new(summaries: &[SectionSummary]) -> Result<Self, PlanError> {
         check_ids(summaries)?;
+        check_macs(summaries)?;
         Self::despite_damage(summaries)
     }
 
@@ -205,6 +215,14 @@ fn check_ids(summaries: &[SectionSummary]) -> Result<(), PlanError> {
     Err(PlanError::CommitId { section, sector, sections, sound })
 }
 
+/// Step 6, before anything is replayed: a section that was written whole has its MAC. (In a torn one
+/// slices of two MACs may lie side by side; it is not replayed.)
+fn check_macs(summaries: &[SectionSummary]) -> Result<(), PlanError> {
+    let whole = |summary: &SectionSummary| summary.sequences.count_ones() == 1;
+    let forged = (0_u32..).zip(summaries).find(|(_, one)| one.forged && whole(one));
+    forged.map_or(Ok(()), |(section, _)| Err(PlanError::Mac { section }))
+}
+
 /// Step 2: the lap after the newest.
 fn first_unused(found: u8) -> Result<Sequence, PlanError> {
     let used = |sequence: Sequence| found & sequence.bit() != 0;
@@ -228,7 +246,7 @@ mod tests {
         text.chars()
             .map(|c| {
                 let sequences = c.to_digit(10).map_or(0b11, |lap| 1 << lap);
-                SectionSummary { sequences, bad_sector: None, used_entries }
+                SectionSummary { sequences, used_entries, ..SectionSummary::default() }
             })
             .collect()
     }
@@ -294,6 +312,18 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_section_without_its_mac_ends_everything_and_a_torn_one_does_not() {
+        let mut summaries = laps("11000", 1);
+        summaries[1].forged = true;
+        assert_eq!(Plan::new(&summaries), Err(PlanError::Mac { section: 1 }));
+        let despite = Plan::despite_damage(&summaries).unwrap();
+        assert_eq!(despite.replay_order().collect::<Vec<_>>(), [2, 3, 4, 0]);
+        let mut torn = laps("11x00", 1);
+        torn[2].forged = true;
+        assert_eq!(Plan::new(&torn).unwrap().replay_order().collect::<Vec<_>>(), [3, 4, 0, 1]);
+    }
+
+    #[test]
     fn a_damaged_id_names_the_place_and_what_is_sound() {
         let mut summaries = laps("11x00", 1);
         summaries[4].bad_sector = Some(9);
@@ -322,7 +352,11 @@ mod tests {
                         };
                         let lost = lost >> section & 1 == 1;
                         let sequences = if lost { logged } else { closed }.bit();
-                        SectionSummary { sequences, bad_sector: None, used_entries: lost.into() }
+                        SectionSummary {
+                            sequences,
+                            used_entries: lost.into(),
+                            ..SectionSummary::default()
+                        }
                     })
                     .collect();
                 let plan = Plan::new(&state).unwrap();
@@ -348,8 +382,8 @@ mod tests {
                 let mut state: Vec<SectionSummary> = (0..4)
                     .map(|section| SectionSummary {
                         sequences: if section <= newest { lap } else { older },
-                        bad_sector: None,
                         used_entries: 1,
+                        ..SectionSummary::default()
                     })
                     .collect();
                 state[newest].sequences = lap | older; // torn: this is why it is made anew
@@ -394,6 +428,6 @@ mod tests {
     /// What the oldest section was before any of it was initialised.
     fn state_at_start(plan: &Plan, lap: u8, older: u8) -> SectionSummary {
         let sequences = if plan.first == 0 { lap } else { older };
-        SectionSummary { sequences, bad_sector: None, used_entries: 1 }
+        SectionSummary { sequences, used_entries: 1, ..SectionSummary::default() }
     }
 }

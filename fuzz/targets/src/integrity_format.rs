@@ -185,7 +185,12 @@ fn summary(byte: u8) -> SectionSummary {
     let bad = byte & 0x10 != 0;
     // A section without a sound sector has no sequence, and no other has none.
     let sequences = if byte & 0x0f == 0 && !bad { 1 } else { byte & 0x0f };
-    SectionSummary { sequences, bad_sector: bad.then_some(3), used_entries: usize::from(byte >> 5) }
+    SectionSummary {
+        sequences,
+        bad_sector: bad.then_some(3),
+        used_entries: usize::from(byte >> 5),
+        forged: byte & 0x1f == 0x1f,
+    }
 }
 
 fn check_plan(plan: &Plan, summaries: &[SectionSummary]) {

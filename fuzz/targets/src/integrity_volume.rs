@@ -11,7 +11,7 @@ use bio::{Buf, Device, Events};
 use checksum::Algorithm;
 use integrity::layout::FormatOptions;
 use integrity::superblock::AREA_SECTORS;
-use layers::integrity::{Integrity, Options, Wipe, create};
+use layers::integrity::{Integrity, NewVolume, Options, Wipe, create};
 use layers::memory::MemoryDevice;
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -114,10 +114,8 @@ impl Images {
                 interleave_sectors: Some(64),
                 ..FormatOptions::new(BlockSize::B512, 4, [0xa5; 16])
             };
-            let (_, layout) =
-                create(&device, &options, (Algorithm::Crc32c, None), Wipe::Zeroes, |_, _| ())
-                    .await
-                    .expect("it fits");
+            let new = NewVolume::new(options, Algorithm::Crc32c, Wipe::Zeroes);
+            let (_, layout) = create(device.clone(), &new, |_, _| ()).await.expect("it fits");
             let blocks = usize_of(layout.provided_sectors);
             let mut version_one = vec![[0; SECTOR_BYTES]; blocks];
             let volume = open(&device).await;

@@ -24,6 +24,6 @@ pub(super) async fn close(inner: &Inner) -> IoResult {
     let journal = &inner.layout.journal;
     let (before, behind): (Vec<u32>, Vec<u32>) =
         (0..journal.sections).partition(|&number| number < section);
-    initialise(&inner.lower, journal, &behind, sequence).await?;
-    initialise(&inner.lower, journal, &before, sequence.plus(1)).await
+    initialise(inner.metadata(), &inner.codec, journal, &behind, sequence).await?;
+    initialise(inner.metadata(), &inner.codec, journal, &before, sequence.plus(1)).await
 }

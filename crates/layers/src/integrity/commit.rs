@@ -45,9 +45,9 @@ pub(super) async fn run(inner: Rc<Inner>) {
 async fn write(inner: &Inner, batch: &[Rc<Section>]) -> IoResult {
     let neighbours = |a: &Rc<Section>, b: &Rc<Section>| a.number + 1 == b.number;
     let writes = batch.chunk_by(neighbours).map(|run| async move {
-        let data: Segments = run.iter().map(|section| section.for_journal()).collect();
+        let data: Segments = run.iter().map(|section| section.for_journal(&inner.codec)).collect();
         let start = inner.layout.journal.section_start(run[0].number);
-        inner.lower.submit(&mut Bio::write(start, data)).await
+        inner.metadata().submit(&mut Bio::write(start, data)).await
     });
     join_all(writes).await.into_iter().collect()
 }

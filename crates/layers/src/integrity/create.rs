@@ -6,15 +6,18 @@
 //! 3. All of that is durable.
 //! 4. The superblock. Crash: no volume, or a whole one.
 
+use super::codec::{Codec, CodecError, JournalKeys, superblock_mac};
+use super::lower::Lower;
 use super::recover::initialise;
 use ::integrity::journal::Sequence;
-use ::integrity::layout::{DeviceSectors, FormatOptions};
-use ::integrity::superblock::AREA_SECTORS;
-use ::integrity::{FormatError, Layout, Superblock, format, superblock_area};
-use bio::{Bio, Buf, Device, IoError};
+use ::integrity::layout::FormatOptions;
+use ::integrity::mac::seal_superblock;
+use ::integrity::superblock::AREA_BYTES;
+use ::integrity::{FormatError, Layout, Run, Superblock, format, superblock_area};
+use bio::{Bio, Buf, IoError};
 use checksum::{Algorithm, BlockTagger, Key, KeyError, ZeroTags};
 use runtime::join_all;
-use units::{SECTOR, Sector, usize_of};
+use units::{SECTOR, Sector, u64_of, usize_of};
 
 /// What becomes of the data.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,7 +31,7 @@ pub enum Wipe {
 }
 
 /// Why a volume could not be made.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum CreateError {
     /// No such volume is possible.
     #[error(transparent)]
@@ -36,71 +39,113 @@ pub enum CreateError {
     /// The algorithm and the key do not go together.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The journal cannot be made as asked.
+    #[error(transparent)]
+    Journal(#[from] CodecError),
     /// The device failed.
     #[error("{0} of the device below")]
     Io(#[from] IoError),
 }
 
-/// Makes `lower` into a volume whose tags are made with the algorithm and its key; `progress` is told how many of the volume's sectors are done, and
-/// of how many.
+/// What is to be made.
+#[derive(Clone, Debug)]
+pub struct NewVolume {
+    /// Its numbers.
+    pub format: FormatOptions,
+    /// What its tags are made with.
+    pub algorithm: Algorithm,
+    /// Their key, if the algorithm takes one.
+    pub key: Option<Key>,
+    /// What its journal is sealed and encrypted with. MACs go with `format.journal_mac`.
+    pub journal: JournalKeys,
+    /// What becomes of the data.
+    pub wipe: Wipe,
+}
+
+impl NewVolume {
+    /// One whose tags have no key and whose journal is plain.
+    #[must_use]
+    pub fn new(format: FormatOptions, algorithm: Algorithm, wipe: Wipe) -> Self {
+        Self { format, algorithm, key: None, journal: JournalKeys::default(), wipe }
+    }
+}
+
+/// Makes `lower` into a volume; `progress` is told how many of the volume's sectors are done, and of
+/// how many.
 ///
 /// # Errors
 /// [`CreateError`]. There is no superblock then.
 pub async fn create(
-    lower: &Device,
-    options: &FormatOptions,
-    (algorithm, key): (Algorithm, Option<&Key>),
-    wipe: Wipe,
+    lower: impl Into<Lower>,
+    new: &NewVolume,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<(Superblock, Layout), CreateError> {
-    let device = DeviceSectors::Interleaved(lower.limits().sectors);
-    let (superblock, layout) = format(device, options)?;
-    let tagger = BlockTagger::new(algorithm, key, superblock.hashed_salt(), layout.block)?
+    let lower = lower.into();
+    let (superblock, layout) = format(lower.sectors(), &new.format)?;
+    let salt = superblock.hashed_salt();
+    let tagger = BlockTagger::new(new.algorithm, new.key.as_ref(), salt, layout.block)?
         .with_tag_bytes(layout.tag_bytes);
-    let area = Buf::zeroed(usize_of(AREA_SECTORS * SECTOR));
-    lower.write(Sector::ZERO, area).await?;
-    lower.flush().await?;
+    let codec = Codec::new(&superblock, &layout.journal, &new.journal)?;
+    let mut area = superblock_area(&superblock);
+    if let Some(mac) = superblock_mac(&superblock, &new.journal)? {
+        seal_superblock(&mut area, &mac);
+    }
+    let metadata = &lower.metadata;
+    metadata.write(Sector::ZERO, Buf::zeroed(AREA_BYTES)).await?;
+    metadata.flush().await?;
     let sections: Vec<u32> = (0..layout.journal.sections).collect();
-    initialise(lower, &layout.journal, &sections, Sequence::FIRST).await?;
-    if wipe != Wipe::Nothing {
+    initialise(metadata, &codec, &layout.journal, &sections, Sequence::FIRST).await?;
+    if new.wipe != Wipe::Nothing {
         let zeros = ZeroTags::new(&tagger);
-        let runs: Vec<_> = layout.runs(Sector::ZERO, layout.provided_sectors).collect();
+        let runs: Vec<_> = pieces(&layout).collect();
         for batch in runs.chunks(RUNS_AT_ONCE) {
-            let each = batch.iter().map(|run| wipe_run(lower, &layout, &zeros, *run, wipe));
+            let each = batch.iter().map(|run| wipe_run(&lower, &layout, &zeros, *run, new.wipe));
             join_all(each).await.into_iter().collect::<Result<(), IoError>>()?;
             let done = batch.last().map_or(0, |run| (run.sector + run.sectors).0);
             progress(done, layout.provided_sectors);
         }
         lower.flush().await?;
     }
-    let area = Buf::copy_of(&superblock_area(&superblock));
-    lower.write(Sector::ZERO, area).await?;
-    lower.flush().await?;
+    metadata.write(Sector::ZERO, Buf::copy_of(&area)).await?;
+    metadata.flush().await?;
     Ok((superblock, layout))
 }
 
+/// The volume in pieces whose tags start a sector: whole runs, or as much where there are none.
+fn pieces(layout: &Layout) -> impl Iterator<Item = Run> + use<> {
+    let (layout, whole) = (*layout, u64_of(PAGE_BYTES) * layout.block.sectors());
+    let runs = layout.runs(Sector::ZERO, layout.provided_sectors);
+    runs.flat_map(move |run| {
+        // A page's worth of blocks has a whole number of pages of tags.
+        let step = if layout.is_separate() { whole * PIECE_PAGES } else { run.sectors };
+        let starts = (run.sector.0..(run.sector + run.sectors).0).step_by(usize_of(step));
+        let end = run.sector + run.sectors;
+        starts.map(move |start| layout.run(Sector(start), step.min(end.0 - start)))
+    })
+}
+
 async fn wipe_run(
-    lower: &Device,
+    lower: &Lower,
     layout: &Layout,
     zeros: &ZeroTags,
-    run: ::integrity::Run,
+    run: Run,
     wipe: Wipe,
 ) -> Result<(), IoError> {
     if wipe == Wipe::Zeroes {
-        lower.submit(&mut Bio::write_zeroes(run.data, run.sectors, true)).await?;
+        lower.data().submit(&mut Bio::write_zeroes(run.data, run.sectors, true)).await?;
     }
-    // A run is whole, so its tags start a sector; what is behind the last one is padding.
+    // What is behind the last tag is padding.
     let blocks = usize_of(run.sectors / layout.block.sectors());
     let bytes = blocks * layout.tag_bytes;
-    let mut tags = Buf::zeroed(bytes.next_multiple_of(4096));
+    let mut tags = Buf::zeroed(bytes.next_multiple_of(PAGE_BYTES));
     zeros.fill(run.sector.0, &mut tags.as_mut_slice()[..bytes]);
-    let at_once = usize_of(lower.limits().max_bytes);
+    let at_once = usize_of(lower.metadata.limits().max_bytes);
     let mut at = Sector::containing(run.tag_byte);
     let mut rest = tags;
     while !rest.is_empty() {
         let later = rest.split_off(at_once.min(rest.len()));
         let sectors = units::u64_of(rest.len()) / SECTOR;
-        lower.write(at, std::mem::replace(&mut rest, later)).await?;
+        lower.metadata.write(at, std::mem::replace(&mut rest, later)).await?;
         at += sectors;
     }
     Ok(())
@@ -108,3 +153,7 @@ async fn wipe_run(
 
 /// Metadata runs written at once.
 const RUNS_AT_ONCE: usize = 16;
+/// Bytes that metadata is written in.
+const PAGE_BYTES: usize = 4096;
+/// Tags written at once where no runs divide them: for so many times 4096 blocks.
+const PIECE_PAGES: u64 = 8;

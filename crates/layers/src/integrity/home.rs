@@ -130,7 +130,7 @@ impl Inner {
 
     /// Runs of blocks whose data is written with one request each.
     fn data_runs<'a, 'b>(&self, blocks: &'b [Homing<'a>]) -> Vec<&'b [Homing<'a>]> {
-        let bytes_max = usize_of(self.lower.limits().max_bytes).min(RUN_BYTES);
+        let bytes_max = usize_of(self.data().limits().max_bytes).min(RUN_BYTES);
         let blocks_max = (bytes_max / self.block_bytes()).max(1);
         blocks
             .chunk_by(|a, b| a.content == b.content && self.adjacent(a, b))
@@ -145,10 +145,10 @@ impl Inner {
         debug_assert_eq!(place.sectors, sectors, "a run of data lies in one piece");
         let bytes = run.len() * self.block_bytes();
         if let Content::Zeroes { unmap } = run[0].content
-            && (unmap || self.lower.limits().fast_zeroes)
+            && (unmap || self.data().limits().fast_zeroes)
             && bytes >= ZEROES_BYTES
         {
-            return self.lower.submit(&mut Bio::write_zeroes(place.data, sectors, unmap)).await;
+            return self.data().submit(&mut Bio::write_zeroes(place.data, sectors, unmap)).await;
         }
         let mut data: Segments = (run.chunk_by(Homing::lies_before))
             .map(|part| part[0].section.blocks(&self.layout.journal, part[0].entry, part.len()))
@@ -157,7 +157,7 @@ impl Inner {
         if bytes < data.iter().len() * PAGE_BYTES {
             data = data.to_single().into();
         }
-        self.lower.write(place.data, data).await
+        self.data().write(place.data, data).await
     }
 
     /// The tags of `blocks`, in pieces that do not cross from one group of pages to the next.
@@ -213,7 +213,7 @@ impl Inner {
                 continue;
             }
             let mut tag = vec![0xff; self.layout.tag_bytes];
-            if let Ok(data) = self.lower.read(place.data, spb).await {
+            if let Ok(data) = self.data().read(place.data, spb).await {
                 self.tagger.tags(sector, data.as_slice(), &mut tag);
                 tag.iter_mut().for_each(|byte| *byte = !*byte);
             }

@@ -17,8 +17,8 @@
 //! flushed once for both.
 
 use super::section::{Content, Entry, Section};
-use ::integrity::Sequence;
 use ::integrity::layout::JournalLayout;
+use ::integrity::{CommitIds, Sequence, Stamp};
 use bio::{Buf, IoErrorKind, IoResult};
 use runtime::{Notify, sleep, spawn};
 use std::cell::{Cell, RefCell};
@@ -31,6 +31,7 @@ use units::{Sector, usize_of};
 /// The log itself. Borrowed only between awaits.
 pub(super) struct Log {
     layout: JournalLayout,
+    ids: CommitIds,
     live: VecDeque<Rc<Section>>,
     index: HashMap<u64, (u64, u32), BuildHasherDefault<SectorHasher>>,
     /// Where the next section goes, and its serial.
@@ -93,13 +94,19 @@ pub(super) struct Bounds {
 
 impl Log {
     /// An empty log that goes on at section `next.0` in lap `next.1`.
-    pub fn new(layout: JournalLayout, next: (u32, Sequence), bounds: &Bounds) -> Self {
+    pub fn new(
+        layout: JournalLayout,
+        ids: CommitIds,
+        next: (u32, Sequence),
+        bounds: &Bounds,
+    ) -> Self {
         // Buffers come in powers of two.
         let section = layout.section_bytes().next_power_of_two();
         let live_max = (bounds.memory_bytes / section).clamp(1, usize_of(layout.sections.into()));
         let trigger = live_max * usize::from(bounds.watermark.clamp(1, 100)) / 100;
         Self {
             layout,
+            ids,
             live: VecDeque::new(),
             index: HashMap::default(),
             next,
@@ -145,7 +152,8 @@ impl Log {
         let mut bytes = Buf::alloc(self.layout.section_bytes());
         self.layout.clear_entries(bytes.as_mut_slice());
         let (number, sequence) = self.next;
-        let section = Rc::new(Section::new(number, sequence, self.next_serial, bytes, false));
+        let stamp = Stamp { ids: self.ids, section: number, sequence };
+        let section = Rc::new(Section::new(stamp, self.next_serial, bytes, false));
         self.next_serial += 1;
         self.next = match number + 1 {
             end if end == self.layout.sections => (0, sequence.plus(1)),

@@ -60,11 +60,13 @@
 //!    not be read again.
 
 mod close;
+mod codec;
 mod commit;
 mod confirm;
 mod create;
 mod home;
 mod log;
+mod lower;
 mod open;
 mod overlay;
 mod read;
@@ -79,7 +81,9 @@ mod zero;
 #[cfg(test)]
 mod tests;
 
-pub use create::{CreateError, Wipe, create};
+pub use codec::{CodecError, JournalKeys};
+pub use create::{CreateError, NewVolume, Wipe, create};
+pub use lower::Lower;
 pub use open::{JournalState, OpenError, Options, Restriction};
 pub use recover::StrangeEntry;
 
@@ -88,6 +92,7 @@ use bio::{
     Allocation, Bio, BlockDevice, Device, EventKind, Events, IoErrorKind, IoResult, Limits, Op,
 };
 use checksum::{BlockTagger, ZeroTags};
+use codec::Codec;
 use log::Writer;
 use overlay::Overlay;
 use runtime::RangeLock;
@@ -112,8 +117,9 @@ pub struct Integrity {
 
 /// What the layer's tasks share.
 struct Inner {
-    lower: Device,
+    lower: Lower,
     layout: Layout,
+    codec: Rc<Codec>,
     tagger: BlockTagger,
     zeros: ZeroTags,
     tags: TagCache,
@@ -133,12 +139,13 @@ enum Journal {
 }
 
 impl Integrity {
-    /// Opens the volume on `lower`. A read-only opening writes nothing, ever.
+    /// Opens the volume on `lower` (a device, or a [`Lower`] of two). A read-only opening writes
+    /// nothing, ever.
     ///
     /// # Errors
     /// [`OpenError`], naming what stands in the way.
-    pub async fn open(lower: Device, options: Options) -> Result<Rc<Self>, OpenError> {
-        open::open(lower, options).await.map(Rc::new)
+    pub async fn open(lower: impl Into<Lower>, options: Options) -> Result<Rc<Self>, OpenError> {
+        open::open(lower.into(), options).await.map(Rc::new)
     }
 
     /// As a device.
@@ -177,9 +184,9 @@ impl Integrity {
         self.inner.mismatches.get()
     }
 
-    /// The device below.
+    /// What it lies on.
     #[must_use]
-    pub fn lower(&self) -> &Device {
+    pub fn lower(&self) -> &Lower {
         &self.inner.lower
     }
 

@@ -1,14 +1,17 @@
 //! Opening: is this a volume, may it be written, and what does its journal say.
 
+use super::codec::{Codec, CodecError, JournalKeys, superblock_mac, verify_area};
 use super::log::{Bounds, Log, Writer};
+use super::lower::Lower;
 use super::overlay::Overlay;
 use super::recover::{Scan, StrangeEntry, scan};
 use super::tags::TagCache;
 use super::{Inner, Integrity, Journal, commit, home, sync};
-use ::integrity::layout::DeviceSectors;
 use ::integrity::superblock::AREA_SECTORS;
-use ::integrity::{Flags, Layout, LayoutError, PlanError, Superblock, SuperblockError, explain};
-use bio::{Device, EventKind, Events, IoError, IoErrorKind, Limits};
+use ::integrity::{
+    Flags, Layout, LayoutError, MacError, PlanError, Superblock, SuperblockError, explain,
+};
+use bio::{EventKind, Events, IoError, IoErrorKind, Limits};
 use checksum::{Algorithm, BlockTagger, Key, KeyError, ZeroTags};
 use runtime::{RangeLock, join_all, spawn};
 use std::cell::{Cell, RefCell};
@@ -26,6 +29,8 @@ pub struct Options {
     pub algorithm: Algorithm,
     /// The tags' key, if the algorithm takes one.
     pub integrity_key: Option<Key>,
+    /// What the journal was made with. Without the keys of its MACs a volume can only be read.
+    pub journal: JournalKeys,
     /// Where findings go, labelled with the member's name.
     pub events: Events,
     /// How long a write may stay in memory only (the kernel's `commit_time`).
@@ -50,6 +55,7 @@ impl Options {
             read_only: false,
             algorithm,
             integrity_key: None,
+            journal: JournalKeys::default(),
             events,
             commit_time: Duration::from_secs(10),
             watermark: 50,
@@ -70,7 +76,7 @@ impl Options {
 /// Why a volume may be read but not written here.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Restriction {
-    /// Sections carry a MAC, which would have to be made.
+    /// Sections carry a MAC, which would have to be made, and nobody said with what.
     JournalMac,
     /// The journal's area holds the dirty bitmap.
     DirtyBitmap,
@@ -91,7 +97,7 @@ impl fmt::Display for Restriction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::JournalMac => f.write_str(
-                "it has journal MACs (have_journal_mac), which are not implemented for writing",
+                "its journal has MACs (have_journal_mac), whose algorithm and key were not named",
             ),
             Self::DirtyBitmap => f.write_str(
                 "its dirty bitmap is active (dirty_bitmap), which is not implemented for writing",
@@ -171,6 +177,12 @@ pub enum OpenError {
         /// What was tried.
         algorithm: Algorithm,
     },
+    /// The journal cannot be used with what was said of it.
+    #[error(transparent)]
+    Journal(#[from] CodecError),
+    /// The superblock is not authentic.
+    #[error(transparent)]
+    Mac(#[from] MacError),
     /// The device failed.
     #[error("{0} of the device below")]
     Io(#[from] IoError),
@@ -180,18 +192,29 @@ fn join(restrictions: &[Restriction]) -> String {
     restrictions.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-pub(super) async fn open(lower: Device, options: Options) -> Result<Integrity, OpenError> {
-    let area = lower.read(Sector::ZERO, AREA_SECTORS).await?;
+pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, OpenError> {
+    let area = lower.metadata.read(Sector::ZERO, AREA_SECTORS).await?;
     let superblock = Superblock::decode(area.as_slice())?;
     refuse_unreadable(&superblock, &lower)?;
-    let layout = Layout::of(&superblock, DeviceSectors::Interleaved(lower.limits().sectors))?;
-    let mut restrictions = restrictions(&superblock, &lower);
+    let layout = Layout::of(&superblock, lower.sectors())?;
+    let mut restrictions = restrictions(&superblock, &lower, &options);
+    let mac = superblock_mac(&superblock, &options.journal)?;
+    verify_area(area.as_slice(), mac.as_ref())?;
+    let codec = if restrictions.contains(&Restriction::JournalMac) {
+        Codec::without_mac(&layout.journal, &options.journal)?
+    } else {
+        Codec::new(&superblock, &layout.journal, &options.journal)?
+    };
+    let codec = Rc::new(codec);
     let (key, salt) = (options.integrity_key.as_ref(), superblock.hashed_salt());
     let tagger = BlockTagger::new(options.algorithm, key, salt, layout.block)?
         .with_tag_bytes(layout.tag_bytes);
 
     let bitmap = superblock.flags.has(Flags::DIRTY_BITMAP);
-    let found = if bitmap { None } else { Some(scan(&lower, &layout.journal, &tagger).await?) };
+    let found = match bitmap {
+        true => None,
+        false => Some(scan(&lower.metadata, &layout.journal, &codec, &tagger).await?),
+    };
     if let Some(found) = &found {
         restrictions.extend(found.restriction(&layout));
     }
@@ -201,9 +224,15 @@ pub(super) async fn open(lower: Device, options: Options) -> Result<Integrity, O
     let inner = Inner {
         zeros: ZeroTags::new(&tagger),
         tagger,
-        tags: TagCache::new(lower.clone(), options.tag_cache_bytes),
+        tags: TagCache::new(lower.metadata.clone(), options.tag_cache_bytes),
         events: options.events.clone(),
-        journal: Journal::Reading(Overlay::new(lower.clone(), layout.journal, Default::default())),
+        journal: Journal::Reading(Overlay::new(
+            lower.metadata.clone(),
+            layout.journal,
+            Rc::clone(&codec),
+            Default::default(),
+        )),
+        codec,
         home: RangeLock::default(),
         told: RefCell::default(),
         mismatches: Cell::default(),
@@ -219,7 +248,7 @@ pub(super) async fn open(lower: Device, options: Options) -> Result<Integrity, O
 }
 
 /// What makes even reading impossible.
-fn refuse_unreadable(superblock: &Superblock, lower: &Device) -> Result<(), OpenError> {
+fn refuse_unreadable(superblock: &Superblock, lower: &Lower) -> Result<(), OpenError> {
     let flags = superblock.flags;
     let named = [
         (Flags::INLINE, "tags in the hardware's sector metadata (inline)"),
@@ -234,7 +263,7 @@ fn refuse_unreadable(superblock: &Superblock, lower: &Device) -> Result<(), Open
         let names = explain::flag_names(Flags(flags.unknown()));
         return Err(OpenError::Unimplemented(format!("unknown flags {names}")));
     }
-    let (block, device) = (superblock.block, lower.limits().logical_block);
+    let (block, device) = (superblock.block, lower.data().limits().logical_block);
     if device.bytes() > block.bytes() {
         return Err(OpenError::LogicalBlock { block, device });
     }
@@ -242,10 +271,10 @@ fn refuse_unreadable(superblock: &Superblock, lower: &Device) -> Result<(), Open
 }
 
 /// What allows only reading, as far as superblock and device say.
-fn restrictions(superblock: &Superblock, lower: &Device) -> Vec<Restriction> {
+fn restrictions(superblock: &Superblock, lower: &Lower, options: &Options) -> Vec<Restriction> {
     let flags = superblock.flags;
     let mut found = Vec::new();
-    if flags.has(Flags::JOURNAL_MAC) {
+    if flags.has(Flags::JOURNAL_MAC) && options.journal.mac.is_none() {
         found.push(Restriction::JournalMac);
     }
     if flags.has(Flags::DIRTY_BITMAP) {
@@ -254,7 +283,7 @@ fn restrictions(superblock: &Superblock, lower: &Device) -> Vec<Restriction> {
     if let Some(from) = superblock.recalculated_until() {
         found.push(Restriction::Recalculating { from: Sector(from) });
     }
-    if lower.limits().read_only {
+    if lower.is_read_only() {
         found.push(Restriction::ReadOnlyDevice);
     }
     found
@@ -271,7 +300,7 @@ impl Scan {
 }
 
 fn limits(inner: &Inner, options: &Options) -> Limits {
-    let below = inner.lower.limits();
+    let below = inner.data().limits();
     Limits {
         sectors: inner.layout.provided_sectors,
         logical_block: inner.layout.block,
@@ -297,7 +326,8 @@ impl Inner {
         let (entries, _) = found.entries_to_replay();
         if options.read_only {
             let places = found.places(&layout, self.layout.provided_sectors);
-            self.journal = Journal::Reading(Overlay::new(self.lower.clone(), layout, places));
+            let (lower, codec) = (self.metadata().clone(), Rc::clone(&self.codec));
+            self.journal = Journal::Reading(Overlay::new(lower, layout, codec, places));
             let state = match found.plan {
                 Err(error) => {
                     self.events.emit_detail(EventKind::Note, Sector::ZERO, 0, error.to_string());
@@ -328,7 +358,8 @@ impl Inner {
         self.replay(&found).await.map_err(failed)?;
         let next = self.resume(&plan).await?;
         let bounds = Bounds { memory_bytes: options.memory_bytes, watermark: options.watermark };
-        let writer = Writer::new(Log::new(layout, next, &bounds), options.commit_time);
+        let log = Log::new(layout, self.codec.ids(), next, &bounds);
+        let writer = Writer::new(log, options.commit_time);
         self.journal = Journal::Writing(Rc::new(writer));
         let this = Rc::new(self);
         drop(spawn(commit::run(Rc::clone(&this))));
@@ -381,7 +412,7 @@ impl Inner {
                 break;
             }
             let run = self.layout.run(Sector(at), provided - at);
-            let Ok(below) = self.lower.allocation(run.data, run.sectors).await else { break };
+            let Ok(below) = self.data().allocation(run.data, run.sectors).await else { break };
             let mut offset = 0;
             for piece in below {
                 if !piece.hole {
@@ -407,7 +438,7 @@ impl Inner {
         let run = self.layout.run(Sector(sector), self.layout.block.sectors());
         let mut tag = vec![0; self.layout.tag_bytes];
         let (Ok(data), Ok(())) = (
-            self.lower.read(run.data, run.sectors).await,
+            self.data().read(run.data, run.sectors).await,
             self.tags.read(run.tag_byte, &mut tag, 0).await,
         ) else {
             return Look::Nothing;

@@ -2,6 +2,7 @@
 //!
 //! Only the index is in memory; sections are read again when needed, a few are kept.
 
+use super::codec::Codec;
 use super::section::Section;
 use ::integrity::layout::JournalLayout;
 use bio::{Bio, Device, IoResult};
@@ -23,13 +24,19 @@ pub(super) struct Place {
 pub(super) struct Overlay {
     lower: Device,
     layout: JournalLayout,
+    codec: Rc<Codec>,
     places: HashMap<u64, Place>,
     recent: RefCell<VecDeque<Rc<Section>>>,
 }
 
 impl Overlay {
-    pub fn new(lower: Device, layout: JournalLayout, places: HashMap<u64, Place>) -> Self {
-        Self { lower, layout, places, recent: RefCell::default() }
+    pub fn new(
+        lower: Device,
+        layout: JournalLayout,
+        codec: Rc<Codec>,
+        places: HashMap<u64, Place>,
+    ) -> Self {
+        Self { lower, layout, codec, places, recent: RefCell::default() }
     }
 
     /// Where the newest copy of the block at `sector` lies, if the journal has one.
@@ -53,7 +60,8 @@ impl Overlay {
         let mut bio = Bio::read(start, self.layout.section_sectors);
         bio.bypass = bypass;
         self.lower.submit(&mut bio).await?;
-        let bytes = bio.data.into_single();
+        let mut bytes = bio.data.into_single();
+        self.codec.open(number, &mut bytes);
         let section = Section::found(number, bytes, Vec::new());
         let mut recent = self.recent.borrow_mut();
         recent.retain(|kept| kept.number != number);

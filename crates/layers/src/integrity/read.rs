@@ -175,7 +175,7 @@ impl Inner {
         let mut bio = Bio::read_into(run.data, data);
         bio.bypass = bypass;
         let (from_data, from_tags) =
-            both(self.lower.submit(&mut bio), self.fetch_tags(&run, &mut tags, bypass)).await;
+            both(self.data().submit(&mut bio), self.fetch_tags(&run, &mut tags, bypass)).await;
         let from_data = from_data.map_err(|error| {
             let into = error.sector.0.saturating_sub(run.data.0).min(run.sectors - 1);
             let into = into / self.layout.block.sectors() * self.layout.block.sectors();

@@ -7,14 +7,15 @@
 //! of which one bit of the sector number rotted tells by its tag which block it was meant for.
 
 use super::Inner;
+use super::codec::Codec;
 use super::confirm::{ATTEMPTS, NotHome};
 use super::home::newest_blocks;
 use super::overlay::Place;
 use super::section::{Content, Entry, Section};
 use ::integrity::layout::JournalLayout;
 use ::integrity::replay::Resume;
-use ::integrity::{CommitIds, EntrySector, Plan, PlanError, SectionSummary, Sequence, Stamp};
-use bio::{Bio, Buf, Device, EventKind, IoErrorKind, IoResult, Segments};
+use ::integrity::{EntrySector, Plan, PlanError, SectionSummary, Sequence};
+use bio::{Bio, Device, EventKind, IoErrorKind, IoResult, Segments};
 use checksum::BlockTagger;
 use std::collections::{BTreeMap, HashMap};
 use units::{Sector, u64_of, usize_of};
@@ -52,15 +53,19 @@ pub struct StrangeEntry {
 pub(super) async fn scan(
     lower: &Device,
     journal: &JournalLayout,
+    codec: &Codec,
     tagger: &BlockTagger,
 ) -> IoResult<Scan> {
     let mut scan = Scan { plan: Err(PlanError::Empty), summaries: Vec::new(), entries: Vec::new() };
     for (first, count) in pieces(journal, lower.limits().max_bytes) {
         let start = journal.section_start(first);
-        let piece = lower.read(start, journal.section_sectors * u64::from(count)).await?;
+        let mut piece = lower.read(start, journal.section_sectors * u64::from(count)).await?;
+        codec.open(first, &mut piece);
         let sections = piece.as_slice().chunks_exact(journal.section_bytes());
         for (number, section) in (first..).zip(sections) {
-            scan.summaries.push(journal.summarise(section, number, &CommitIds::PLAIN));
+            let mut summary = journal.summarise(section, number, &codec.ids());
+            summary.forged = codec.verify(number, section).is_err();
+            scan.summaries.push(summary);
             scan.entries.push(used_entries(journal, tagger, section));
         }
     }
@@ -187,7 +192,7 @@ impl Inner {
             let entry = Entry { index, sector, content: Content::Data };
             wanted[usize_of(section.into())].push(entry);
         }
-        for (first, count) in pieces(journal, self.lower.limits().max_bytes) {
+        for (first, count) in pieces(journal, self.metadata().limits().max_bytes) {
             let mut sections = Vec::new();
             for number in first..first + count {
                 let entries = std::mem::take(&mut wanted[usize_of(number.into())]);
@@ -195,8 +200,9 @@ impl Inner {
                     continue;
                 }
                 let start = journal.section_start(number);
-                let bytes = self.lower.read(start, journal.section_sectors).await;
-                let bytes = bytes.map_err(|error| error.kind)?;
+                let bytes = self.metadata().read(start, journal.section_sectors).await;
+                let mut bytes = bytes.map_err(|error| error.kind)?;
+                self.codec.open(number, &mut bytes);
                 let entries = self.judge(bytes.as_slice(), entries);
                 sections.push(Section::found(number, bytes, entries));
             }
@@ -243,7 +249,8 @@ impl Inner {
         let Some(&first) = sections.first() else { return Ok(()) };
         let start = self.layout.journal.section_start(first);
         for _ in 0..ATTEMPTS {
-            initialise(&self.lower, &self.layout.journal, sections, sequence).await?;
+            let journal = &self.layout.journal;
+            initialise(self.metadata(), &self.codec, journal, sections, sequence).await?;
             if self.is_initialised(sections, sequence).await? {
                 return Ok(());
             }
@@ -256,17 +263,18 @@ impl Inner {
     /// Whether `sections` were initialised with `sequence`, as the device itself says.
     async fn is_initialised(&self, sections: &[u32], sequence: Sequence) -> IoResult<bool> {
         let journal = &self.layout.journal;
-        for piece in consecutive(journal, sections, self.lower.limits().max_bytes) {
+        for piece in consecutive(journal, sections, self.metadata().limits().max_bytes) {
             let sectors = journal.section_sectors * u64_of(piece.len());
             let mut again = Bio::read(journal.section_start(piece[0]), sectors).bypassing();
-            match self.lower.submit(&mut again).await {
+            match self.metadata().submit(&mut again).await {
                 Err(error) if error.kind.is_damage() => return Ok(false),
                 result => result?,
             }
-            let bytes = again.data.into_single();
+            let mut bytes = again.data.into_single();
+            self.codec.open(piece[0], &mut bytes);
             let found = piece.iter().zip(bytes.as_slice().chunks_exact(journal.section_bytes()));
             for (&number, section) in found {
-                let summary = journal.summarise(section, number, &CommitIds::PLAIN);
+                let summary = journal.summarise(section, number, &self.codec.ids());
                 if summary.used_entries > 0 || !summary.holds(sequence) {
                     return Ok(false);
                 }
@@ -279,6 +287,7 @@ impl Inner {
 /// Initialises `sections` with `sequence`, durable when complete.
 pub(super) async fn initialise(
     lower: &Device,
+    codec: &Codec,
     journal: &JournalLayout,
     sections: &[u32],
     sequence: Sequence,
@@ -287,15 +296,8 @@ pub(super) async fn initialise(
         return Ok(());
     }
     for piece in consecutive(journal, sections, lower.limits().max_bytes) {
-        let data: Segments = (piece.iter())
-            .map(|&number| {
-                let mut section = Buf::alloc(journal.section_bytes());
-                journal.initialise(section.as_mut_slice());
-                let stamp = Stamp { ids: CommitIds::PLAIN, section: number, sequence };
-                journal.stamp(section.as_mut_slice(), &stamp);
-                section
-            })
-            .collect();
+        let data: Segments =
+            (piece.iter()).map(|&number| codec.initialised(number, sequence)).collect();
         lower.submit(&mut Bio::write(journal.section_start(piece[0]), data)).await?;
     }
     lower.flush().await

@@ -4,6 +4,7 @@
 //! 2. Sealed: as it is to lie in the journal, and written there.
 //! 3. Durable there: the blocks get their own last bytes back and are written home from here.
 
+use super::codec::Codec;
 use ::integrity::layout::JournalLayout;
 use ::integrity::{CommitIds, Sequence, Stamp};
 use bio::Buf;
@@ -18,7 +19,7 @@ pub(super) struct Section {
     pub stamp: Stamp,
     /// Its place in the log.
     pub serial: u64,
-    /// As it lies, or will lie, in the journal: not changed any more from when it is sealed until
+    /// As it lies, or will lie, in the journal but for MAC and encryption: not changed any more from when it is sealed until
     /// it is durable there and its blocks are [taken home](Self::blocks).
     pub bytes: RefCell<Buf>,
     /// What its entries hold, in order.
@@ -54,11 +55,11 @@ pub(super) enum Content {
 }
 
 impl Section {
-    /// A new one in place `number`, to be filled unless it is `sealed`.
-    pub fn new(number: u32, sequence: Sequence, serial: u64, bytes: Buf, sealed: bool) -> Self {
+    /// A new one in the place that its stamp names, to be filled unless it is `sealed`.
+    pub fn new(stamp: Stamp, serial: u64, bytes: Buf, sealed: bool) -> Self {
         Self {
-            number,
-            stamp: Stamp { ids: CommitIds::PLAIN, section: number, sequence },
+            number: stamp.section,
+            stamp,
             serial,
             bytes: RefCell::new(bytes),
             entries: RefCell::default(),
@@ -69,7 +70,9 @@ impl Section {
 
     /// A section read from the journal.
     pub fn found(number: u32, bytes: Buf, entries: Vec<Entry>) -> Rc<Self> {
-        let section = Self::new(number, Sequence::FIRST, 0, bytes, true);
+        // It is not written to the journal again: its stamp means nothing.
+        let (ids, sequence) = (CommitIds::PLAIN, Sequence::FIRST);
+        let section = Self::new(Stamp { ids, section: number, sequence }, 0, bytes, true);
         section.entries.replace(entries);
         Rc::new(section)
     }
@@ -87,9 +90,9 @@ impl Section {
     ///
     /// # Panics
     /// If its blocks were taken home: then the journal holds it already.
-    pub fn for_journal(&self) -> Buf {
+    pub fn for_journal(&self, codec: &Codec) -> Buf {
         assert!(self.sealed.get() && !self.restored.get(), "a sealed section is written once");
-        self.bytes.borrow().clone()
+        codec.ready(self.number, &self.bytes.borrow())
     }
 
     /// The data of `count` entries from `first` on, to be written home from where it lies. The

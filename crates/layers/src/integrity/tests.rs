@@ -8,7 +8,7 @@ mod disk;
 mod golden;
 mod lies;
 
-use super::{Integrity, OpenError, Options, Wipe, create};
+use super::{Integrity, NewVolume, OpenError, Options, Wipe, create};
 use ::integrity::FormatOptions;
 use bio::{Bio, Buf, Device, Event, Events, IoResult};
 use checksum::Algorithm;
@@ -30,9 +30,8 @@ fn format_options(block: u64, journal_sectors: u64) -> FormatOptions {
 /// A volume of zeroes on a new disk of `sectors`.
 async fn made(sectors: u64, options: &FormatOptions) -> Rc<Disk> {
     let disk = Disk::new(sectors);
-    create(&disk.device(), options, (Algorithm::Crc32c, None), Wipe::Zeroes, |_, _| {})
-        .await
-        .unwrap();
+    let new = NewVolume::new(*options, Algorithm::Crc32c, Wipe::Zeroes);
+    create(disk.device(), &new, |_, _| {}).await.unwrap();
     disk
 }
 

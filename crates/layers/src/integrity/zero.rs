@@ -42,7 +42,7 @@ impl Inner {
             let length = self.sectors_of(blocks.len());
             let place = self.layout.run(from, length);
             let mut punch = Bio::write_zeroes(place.data, length, unmap);
-            self.lower.submit(&mut punch).await.map_err(|error| at(error.kind, from))?;
+            self.data().submit(&mut punch).await.map_err(|error| at(error.kind, from))?;
             self.forget_told(from.0, length);
         }
         drop(held);
@@ -97,7 +97,7 @@ impl Inner {
             return Ok(vec![Allocation { sectors: run.sectors, hole: false }]);
         }
         let held = self.home.lock_shared(sector.0..(sector + sectors).0).await;
-        let below = self.lower.allocation(run.data, sectors).await;
+        let below = self.data().allocation(run.data, sectors).await;
         let below = below.map_err(|error| at(error.kind, sector))?;
         let clean = self.clean_zero_blocks(sector, sectors, &held).await.unwrap_or_default();
         Ok(intersect(&below, &clean, spb, self.blocks_in(sectors)))

@@ -149,7 +149,7 @@ async fn repair_md(
             if run.sectors < SUPERBLOCK_SECTORS {
                 return Ok(());
             }
-            (open.volume.lower().clone(), run.data.bytes())
+            (open.volume.lower().data().clone(), run.data.bytes())
         }
         None => (inner.clone(), place.bytes()),
     };
@@ -160,7 +160,8 @@ async fn repair_md(
     {
         let run = open.layout.run(place, SUPERBLOCK_SECTORS);
         let blocks = SUPERBLOCK_BYTES / open.layout.block.bytes();
-        let tags = read_bytes(&device, run.tag_byte, blocks * open.layout.tag_bytes).await?;
+        let metadata = &open.volume.lower().metadata;
+        let tags = read_bytes(metadata, run.tag_byte, blocks * open.layout.tag_bytes).await?;
         let fits = |bytes: &[u8], tags: &[u8]| open.tagger.verify(place.0, bytes, tags).is_none();
         found = tags.and_then(|tags| md_by_tag(&raw, minor, sectors, |bytes| fits(bytes, &tags)));
     }

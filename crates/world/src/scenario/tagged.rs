@@ -62,14 +62,9 @@ impl Tagged {
     }
 
     pub(super) async fn make(self, device: Device) -> Result<(), String> {
-        let options = self.format();
-        let made = integrity::create(
-            &device,
-            &options,
-            (Algorithm::Crc32c, None),
-            integrity::Wipe::TagsOnly,
-            |_, _| {},
-        );
+        let wipe = integrity::Wipe::TagsOnly;
+        let new = integrity::NewVolume::new(self.format(), Algorithm::Crc32c, wipe);
+        let made = integrity::create(device, &new, |_, _| {});
         made.await.map(drop).map_err(|error| error.to_string())
     }
 

@@ -246,15 +246,8 @@ fn a_damaged_salt_is_noticed_before_anything_is_written() {
 fn a_volume_that_was_not_wiped_opens_and_each_block_is_unreadable_until_written() {
     runtime::block_on(async {
         let disk = Disk::new(16384);
-        create(
-            &disk.device(),
-            &format_options(512, 600),
-            (Algorithm::Crc32c, None),
-            Wipe::Nothing,
-            |_, _| {},
-        )
-        .await
-        .unwrap();
+        let new = NewVolume::new(format_options(512, 600), Algorithm::Crc32c, Wipe::Nothing);
+        create(disk.device(), &new, |_, _| {}).await.unwrap();
         let volume = opened(&disk).await;
         let device = volume.device();
         assert!(read(&device, 100, 1).await.is_err());
