@@ -1,0 +1,128 @@
+//! What an opening found, and why it is refused.
+
+use crate::integrity::codec::CodecError;
+use crate::integrity::recover::StrangeEntry;
+use ::integrity::{LayoutError, MacError, PlanError, SuperblockError};
+use bio::IoError;
+use checksum::{Algorithm, KeyError};
+use std::fmt;
+use units::{BlockSize, Sector};
+
+/// Why a volume may be read but not written here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Restriction {
+    /// Sections carry a MAC, which would have to be made, and nobody said with what.
+    JournalMac,
+    /// The journal's area holds the dirty bitmap.
+    DirtyBitmap,
+    /// Tags are not valid from this sector on.
+    Recalculating {
+        /// The first such sector.
+        from: Sector,
+    },
+    /// The device below takes no writes.
+    ReadOnlyDevice,
+    /// The journal cannot be replayed with certainty.
+    Journal(PlanError),
+    /// The journal names a place that is none.
+    StrangeEntry(StrangeEntry),
+}
+
+impl fmt::Display for Restriction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::JournalMac => f.write_str(
+                "its journal has MACs (have_journal_mac), whose algorithm and key were not named",
+            ),
+            Self::DirtyBitmap => f.write_str(
+                "its dirty bitmap is active (dirty_bitmap), which is not implemented for writing",
+            ),
+            Self::Recalculating { from } => write!(
+                f,
+                "recalculation of its tags has not finished (valid below sector {from}), which is \
+                 not implemented for writing"
+            ),
+            Self::ReadOnlyDevice => f.write_str("the device below is read-only"),
+            Self::Journal(error) => write!(f, "its journal cannot be replayed: {error}"),
+            Self::StrangeEntry(StrangeEntry { section, entry, sector }) => write!(
+                f,
+                "its journal cannot be replayed: entry {entry} of section {section} names sector \
+                 {sector}, which starts no block"
+            ),
+        }
+    }
+}
+
+/// What was found in the journal at open.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum JournalState {
+    /// Nothing to replay.
+    Clean,
+    /// It was replayed.
+    Replayed {
+        /// Entries found, counting every version of a block.
+        entries: usize,
+    },
+    /// Read-only: it is laid over the data in memory.
+    Overlaid {
+        /// Entries found, counting every version of a block.
+        entries: usize,
+    },
+    /// Read-only: it is damaged. What it names and home does not agree with is unreadable.
+    Damaged(PlanError),
+    /// The area holds a bitmap instead.
+    Bitmap,
+}
+
+/// Why a volume could not be opened as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No superblock here.
+    #[error(transparent)]
+    Superblock(#[from] SuperblockError),
+    /// It does not fit the device.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A feature without which nothing can be read.
+    #[error("the volume uses {0}, which is not implemented")]
+    Unimplemented(String),
+    /// The algorithm and the key do not go together.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The device's blocks are larger than the volume's.
+    #[error("the volume has blocks of {block} bytes, the device below {device}")]
+    LogicalBlock {
+        /// The volume's.
+        block: BlockSize,
+        /// The device's.
+        device: BlockSize,
+    },
+    /// It can be read, but writing was asked for.
+    #[error("the volume can only be opened read-only: {}", join(.0))]
+    ReadOnlyOnly(Vec<Restriction>),
+    /// Blocks look written, and not one verifies: the algorithm is another, or the superblock's
+    /// salt or interleave is damaged. Healing would destroy everything.
+    #[error(
+        "none of {sampled} written blocks that were sampled verifies with {algorithm}: another \
+         algorithm, or a damaged superblock"
+    )]
+    NothingVerifies {
+        /// Blocks looked at.
+        sampled: usize,
+        /// What was tried.
+        algorithm: Algorithm,
+    },
+    /// The journal cannot be used with what was said of it.
+    #[error(transparent)]
+    Journal(#[from] CodecError),
+    /// The superblock is not authentic.
+    #[error(transparent)]
+    Mac(#[from] MacError),
+    /// The device failed.
+    #[error("{0} of the device below")]
+    Io(#[from] IoError),
+}
+
+fn join(restrictions: &[Restriction]) -> String {
+    restrictions.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
