@@ -15,6 +15,8 @@ pub enum EventKind {
         /// The tag of the bytes that were read.
         computed: String,
     },
+    /// Nothing vouches for a block, by the rules of its format: its tag was never said to be valid.
+    Unverified,
     /// The device could not read it.
     MediumError,
     /// Rebuilt from redundancy, written back and read again.
@@ -71,6 +73,7 @@ impl fmt::Display for Event {
             EventKind::Mismatch { stored, computed } => {
                 write!(f, "tag mismatch, stored {stored}, the data says {computed}")?;
             }
+            EventKind::Unverified => f.write_str("unverified")?,
             EventKind::MediumError => f.write_str("medium error")?,
             EventKind::Healed { source, vouched } => {
                 write!(f, "healed from {source}")?;

@@ -35,11 +35,12 @@ pub struct Recalculation {
 
 impl Recalculation {
     /// The one that `superblock` tells of; none without [`Flags::RECALCULATING`]. A position behind
-    /// the end means the end (section 9.4).
+    /// the end means the end (section 9.4), one within a block (no kernel stores such) its start.
     #[must_use]
     pub fn of(superblock: &Superblock) -> Option<Self> {
         let provided = superblock.provided_sectors;
         let next = superblock.recalc_sector.min(provided);
+        let next = next - next % superblock.block.sectors();
         let marked = superblock.flags.has(Flags::RECALCULATING);
         marked.then_some(Self { next, provided, steps_unsaved: 0 })
     }
@@ -83,8 +84,9 @@ impl Recalculation {
         (left > 0).then(|| layout.run(Sector(self.next), left.min(STEP_SECTORS)))
     }
 
-    /// The tags of `step` are durable. Whether the superblock is to be written now: after 16 steps
-    /// and at the end. (Whoever stops in between writes it too, or does those steps again.)
+    /// The tags of `step` were written. Whether the superblock is to be written now, when they are
+    /// durable: after 16 steps and at the end. (Whoever stops in between does so too, or does those
+    /// steps again.)
     ///
     /// # Panics
     /// If `step` does not start at the position.
@@ -169,6 +171,17 @@ mod tests {
         let state = Recalculation::of(&superblock).unwrap();
         assert_eq!((state.position(), state.step(&layout)), (32_328, None));
         assert!(state.kernel_verifies(Sector(32_320), 8));
+    }
+
+    #[test]
+    fn a_position_within_a_block_is_the_blocks_start() {
+        let options = FormatOptions::new(BlockSize::B4096, 4, [1; 16]);
+        let (mut superblock, layout) =
+            format(DeviceSectors::Interleaved(32_768), &options).unwrap();
+        superblock.flags = superblock.flags.with(Flags::RECALCULATING);
+        superblock.recalc_sector = 4101;
+        let state = Recalculation::of(&superblock).unwrap();
+        assert_eq!(state.step(&layout).unwrap().sector, Sector(4096));
     }
 
     #[test]

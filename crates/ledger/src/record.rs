@@ -200,7 +200,8 @@ impl Draft {
             EventKind::Resynced => Kind::Resynced,
             EventKind::MemberFailed => Kind::MemberFailed,
             // These are how it was found this time, which 'status' finds again.
-            EventKind::MemberMissing
+            EventKind::Unverified
+            | EventKind::MemberMissing
             | EventKind::MemberStale
             | EventKind::Dirty
             | EventKind::JournalReplayed

@@ -196,6 +196,7 @@ fn journal_text(state: &JournalState) -> String {
         JournalState::Overlaid { entries } => format!("{entries} entries not yet replayed"),
         JournalState::Damaged(error) => format!("damaged: {error}"),
         JournalState::Bitmap => "holds the dirty bitmap".to_owned(),
+        JournalState::Ignored => "not looked at (recovery mode)".to_owned(),
     }
 }
 

@@ -43,10 +43,12 @@ pub(super) async fn run(inner: Rc<Inner>) {
             continue;
         };
         let blocks = newest_blocks(&batch);
+        let turn = inner.homing.acquire(1).await;
         match inner.bring_home(async || inner.write_home(&blocks).await).await {
             Ok(()) => writer.log.borrow_mut().homed(newest.serial),
             Err(NotHome::Unwritten(kind)) => {
                 // The journal still holds all of it.
+                drop(turn);
                 writer.home_failed(kind);
                 sleep(RETRY).await;
                 continue;
@@ -171,16 +173,18 @@ impl Inner {
                 let section = block.section.bytes.borrow();
                 bytes.extend_from_slice(journal.entry_tag(section.as_slice(), block.entry));
             }
-            let mut address = place.tag_byte;
-            while !bytes.is_empty() {
-                let in_group = usize_of(GROUP_BYTES - address % GROUP_BYTES).min(bytes.len());
-                let later = bytes.split_off(in_group);
-                let bytes = std::mem::replace(&mut bytes, later);
-                pieces.push(Tags { address, bytes });
-                address += u64_of(in_group);
-            }
+            pieces.extend(in_groups(place.tag_byte, bytes));
         }
         pieces
+    }
+
+    /// Writes tags that belong at `address` of the device. The caller holds home over their blocks,
+    /// and [`Inner::homing`]. Not durable yet.
+    pub(super) async fn put_tags(&self, address: u64, bytes: Vec<u8>) -> IoResult {
+        for tags in in_groups(address, bytes) {
+            self.write_tags(std::slice::from_ref(&tags)).await?;
+        }
+        Ok(())
     }
 
     async fn write_tags(&self, group: &[Tags]) -> IoResult {
@@ -222,10 +226,24 @@ impl Inner {
                     changing.put(at, std::slice::from_ref(byte));
                 }
             }
+            self.task.disown(sector);
             let detail = "its tag could not be read".to_owned();
             self.events.emit_detail(EventKind::Lost, Sector(sector), spb, detail);
         }
     }
+}
+
+/// The same tags in pieces, each in one group of pages.
+fn in_groups(mut address: u64, mut bytes: Vec<u8>) -> Vec<Tags> {
+    let mut pieces = Vec::new();
+    while !bytes.is_empty() {
+        let in_group = usize_of(GROUP_BYTES - address % GROUP_BYTES).min(bytes.len());
+        let later = bytes.split_off(in_group);
+        let bytes = std::mem::replace(&mut bytes, later);
+        pieces.push(Tags { address, bytes });
+        address += u64_of(in_group);
+    }
+    pieces
 }
 
 impl Homing<'_> {

@@ -406,6 +406,11 @@ impl Writer {
         self.changed.notify_all();
     }
 
+    /// Why nothing can be promised any more, if so.
+    pub fn failure(&self) -> Option<IoErrorKind> {
+        self.log.borrow().failed
+    }
+
     /// Takes no more writes, and waits until everything is home.
     pub async fn drain(&self) -> IoResult {
         self.log.borrow_mut().draining = true;

@@ -63,6 +63,7 @@ mod close;
 mod codec;
 mod commit;
 mod confirm;
+mod coverage;
 mod create;
 mod home;
 mod log;
@@ -70,9 +71,11 @@ mod lower;
 mod open;
 mod overlay;
 mod read;
+mod recalculate;
 mod recover;
 mod scrub;
 mod section;
+mod superblock;
 mod sync;
 mod tags;
 mod write;
@@ -84,7 +87,7 @@ mod tests;
 pub use codec::{CodecError, JournalKeys};
 pub use create::{CreateError, NewVolume, Wipe, create};
 pub use lower::Lower;
-pub use open::{JournalState, OpenError, Options, Restriction};
+pub use open::{JournalChoice, JournalState, OpenError, Options, Recalculate, Restriction};
 pub use recover::StrangeEntry;
 
 use ::integrity::{Layout, Superblock, explain};
@@ -93,15 +96,17 @@ use bio::{
 };
 use checksum::{BlockTagger, ZeroTags};
 use codec::Codec;
+use coverage::Coverage;
 use log::Writer;
 use overlay::Overlay;
-use runtime::RangeLock;
+use runtime::{RangeLock, Semaphore};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use superblock::Area;
 use tags::TagCache;
 use units::{Sector, u64_of, usize_of};
 
@@ -120,6 +125,8 @@ struct Inner {
     lower: Lower,
     layout: Layout,
     codec: Rc<Codec>,
+    area: Area,
+    coverage: Coverage,
     tagger: BlockTagger,
     zeros: ZeroTags,
     tags: TagCache,
@@ -127,6 +134,9 @@ struct Inner {
     journal: Journal,
     /// Held by whoever changes blocks at home; shared by readers that look twice.
     home: RangeLock,
+    /// Held by whoever brings tags home ([`Inner::bring_home`]), before any of `home`.
+    homing: Semaphore,
+    task: recalculate::Task,
     /// Blocks whose damage was told already.
     told: RefCell<HashSet<u64>>,
     mismatches: Cell<u64>,
@@ -196,12 +206,14 @@ impl Integrity {
     /// # Errors
     /// What the device below says; the volume is then as after a crash, nothing is lost.
     pub async fn close(&self) -> IoResult {
+        recalculate::stop(&self.inner).await;
         close::close(&self.inner).await
     }
 }
 
 impl Drop for Integrity {
     fn drop(&mut self) {
+        self.inner.task.vanish();
         if let Journal::Writing(writer) = &self.inner.journal {
             writer.stop();
         }

@@ -46,8 +46,10 @@ struct Bad {
 }
 
 enum Why {
-    /// This is its tag, and the data is not what it vouches for.
+    /// This is its tag at home, and the data there is not what it vouches for.
     Tag(Box<[u8]>),
+    /// The same of its copy in the journal.
+    Rotten(Box<[u8]>),
     /// Home and a damaged journal disagree.
     Uncertain,
 }
@@ -88,9 +90,11 @@ impl Inner {
             data.copy_from(start * self.block_bytes(), again.as_slice());
             let error = match result {
                 Ok(bad) => {
-                    self.tell(from, again.as_slice(), &bad);
-                    bad.first()
-                        .map(|bad| IoErrorKind::Protection.at(from + self.sectors_of(bad.block)))
+                    let refused = |bad: &&Bad| !self.judge_bad(from, again.as_slice(), bad);
+                    // Every one of them is told, not only the first.
+                    let refused: Vec<&Bad> = bad.iter().filter(refused).collect();
+                    let place = |bad: &&Bad| from + self.sectors_of(bad.block);
+                    refused.first().map(|bad| IoErrorKind::Protection.at(place(bad)))
                 }
                 Err(error) => Some(self.told(error)),
             };
@@ -101,22 +105,22 @@ impl Inner {
         first_error
     }
 
-    fn tell(&self, sector: Sector, data: &[u8], bad: &[Bad]) {
-        for bad in bad {
-            let at = sector + self.sectors_of(bad.block);
-            match &bad.why {
-                Why::Tag(stored) => {
-                    let start = bad.block * self.block_bytes();
-                    self.tell_mismatch(at.0, stored, &data[start..start + self.block_bytes()]);
-                }
-                Why::Uncertain if self.tell_once(at.0) => {
-                    let detail = "the damaged journal holds another copy".to_owned();
-                    let sectors = self.layout.block.sectors();
-                    self.events.emit_detail(EventKind::Lost, at, sectors, detail);
-                }
-                Why::Uncertain => {}
+    /// Whether a block that did not verify twice may be given out nevertheless; tells it.
+    fn judge_bad(&self, sector: Sector, data: &[u8], bad: &Bad) -> bool {
+        let at = sector + self.sectors_of(bad.block);
+        let start = bad.block * self.block_bytes();
+        let data = &data[start..start + self.block_bytes()];
+        match &bad.why {
+            Why::Tag(stored) => return self.give_out_unverified(at, stored, data),
+            Why::Rotten(stored) => self.tell_mismatch(at.0, stored, data),
+            Why::Uncertain if self.tell_once(at.0) => {
+                let detail = "the damaged journal holds another copy".to_owned();
+                let sectors = self.layout.block.sectors();
+                self.events.emit_detail(EventKind::Lost, at, sectors, detail);
             }
+            Why::Uncertain => {}
         }
+        false
     }
 
     fn told(&self, error: IoError) -> IoError {
@@ -153,7 +157,8 @@ impl Inner {
             result?;
         }
         self.lay_over(sector, data, &held, &mut bad);
-        bad.sort_by_key(|bad| bad.block);
+        // What the journal says against a block weighs more than what its tag at home says.
+        bad.sort_by_key(|bad| (bad.block, matches!(bad.why, Why::Tag(_))));
         bad.dedup_by_key(|bad| bad.block);
         Ok(bad)
     }
@@ -240,8 +245,11 @@ impl Inner {
                 self.tagger.verify(at.0, &data[from * block_bytes..], &tags[from * tag_bytes..]);
             let Some(offset) = found else { return };
             let block = from + offset;
-            let stored = tags[block * tag_bytes..][..tag_bytes].into();
-            bad.push(Bad { block: first + block, why: Why::Tag(stored) });
+            let stored = &tags[block * tag_bytes..][..tag_bytes];
+            let at = sector + self.sectors_of(first + block);
+            if !self.coverage.discards.accept(&self.tagger, at, stored) {
+                bad.push(Bad { block: first + block, why: Why::Tag(stored.into()) });
+            }
             from = block + 1;
         }
     }
@@ -308,7 +316,7 @@ impl Inner {
             let at = sector + self.sectors_of(held.block);
             let tag = journal.entry_tag(bytes.as_slice(), held.entry);
             if held.trust == Trust::Tag && self.tagger.verify(at.0, &block, tag).is_some() {
-                bad.push(Bad { block: held.block, why: Why::Tag(tag.into()) });
+                bad.push(Bad { block: held.block, why: Why::Rotten(tag.into()) });
             }
         }
     }

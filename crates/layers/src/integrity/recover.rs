@@ -220,6 +220,7 @@ impl Inner {
             let tag = journal.entry_tag(section, entry.index);
             if self.tagger.verify(entry.sector, &block, tag).is_some() {
                 entry.content = Content::Tag;
+                self.task.disown(entry.sector);
                 self.tell_mismatch(entry.sector, tag, &block);
             }
         }

@@ -2,11 +2,13 @@
 //! leaves, and what a disk that lies costs.
 
 mod behaviour;
+mod coverage;
 mod crash;
 mod damage;
 mod disk;
 mod golden;
 mod lies;
+mod recalculate;
 
 use super::{Integrity, NewVolume, OpenError, Options, Wipe, create};
 use ::integrity::FormatOptions;

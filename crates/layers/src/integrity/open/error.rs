@@ -2,11 +2,12 @@
 
 use crate::integrity::codec::CodecError;
 use crate::integrity::recover::StrangeEntry;
+use ::integrity::recalculate::Insecure;
 use ::integrity::{LayoutError, MacError, PlanError, SuperblockError};
 use bio::IoError;
 use checksum::{Algorithm, KeyError};
 use std::fmt;
-use units::{BlockSize, Sector};
+use units::BlockSize;
 
 /// Why a volume may be read but not written here.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -15,11 +16,8 @@ pub enum Restriction {
     JournalMac,
     /// The journal's area holds the dirty bitmap.
     DirtyBitmap,
-    /// Tags are not valid from this sector on.
-    Recalculating {
-        /// The first such sector.
-        from: Sector,
-    },
+    /// Discarded blocks carry keyed tags, which nobody can write without the key.
+    DiscardKeyed,
     /// The device below takes no writes.
     ReadOnlyDevice,
     /// The journal cannot be replayed with certainty.
@@ -37,10 +35,8 @@ impl fmt::Display for Restriction {
             Self::DirtyBitmap => f.write_str(
                 "its dirty bitmap is active (dirty_bitmap), which is not implemented for writing",
             ),
-            Self::Recalculating { from } => write!(
-                f,
-                "recalculation of its tags has not finished (valid below sector {from}), which is \
-                 not implemented for writing"
+            Self::DiscardKeyed => f.write_str(
+                "its discarded blocks have keyed tags (discard_keyed), and the key was not named",
             ),
             Self::ReadOnlyDevice => f.write_str("the device below is read-only"),
             Self::Journal(error) => write!(f, "its journal cannot be replayed: {error}"),
@@ -72,6 +68,8 @@ pub enum JournalState {
     Damaged(PlanError),
     /// The area holds a bitmap instead.
     Bitmap,
+    /// Recovery mode: it was not looked at.
+    Ignored,
 }
 
 /// Why a volume could not be opened as asked.
@@ -115,6 +113,9 @@ pub enum OpenError {
     /// The journal cannot be used with what was said of it.
     #[error(transparent)]
     Journal(#[from] CodecError),
+    /// Recalculation would sign what an enemy wrote; `Options::legacy_recalculate` overrides.
+    #[error(transparent)]
+    Insecure(#[from] Insecure),
     /// The superblock is not authentic.
     #[error(transparent)]
     Mac(#[from] MacError),

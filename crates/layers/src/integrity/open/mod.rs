@@ -5,20 +5,24 @@ mod options;
 mod sample;
 
 pub use error::{JournalState, OpenError, Restriction};
-pub use options::Options;
+pub use options::{JournalChoice, Options, Recalculate};
 
 use super::codec::{Codec, superblock_mac, verify_area};
+use super::coverage::Coverage;
 use super::log::{Bounds, Log, Writer};
 use super::lower::Lower;
 use super::overlay::Overlay;
 use super::recover::{Scan, scan};
+use super::superblock::Area;
 use super::tags::TagCache;
-use super::{Inner, Integrity, Journal, commit, home, sync};
+use super::{Inner, Integrity, Journal, commit, home, recalculate, sync};
+use ::integrity::open::Mode;
+use ::integrity::recalculate::{Keys, Recalculation, permit};
 use ::integrity::superblock::AREA_SECTORS;
 use ::integrity::{Flags, Layout, Superblock, explain};
 use bio::{EventKind, IoErrorKind, Limits};
 use checksum::{BlockTagger, ZeroTags};
-use runtime::{RangeLock, spawn};
+use runtime::{RangeLock, Semaphore, spawn};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use units::Sector;
@@ -26,12 +30,13 @@ use units::Sector;
 pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, OpenError> {
     let area = lower.metadata.read(Sector::ZERO, AREA_SECTORS).await?;
     let superblock = Superblock::decode(area.as_slice())?;
-    refuse_unreadable(&superblock, &lower)?;
+    refuse_unreadable(&superblock, &lower, &options)?;
     let layout = Layout::of(&superblock, lower.sectors())?;
     let mut restrictions = restrictions(&superblock, &lower, &options);
-    let mac = superblock_mac(&superblock, &options.journal)?;
+    let recovery = options.mode == Some(Mode::Recovery);
+    let mac = if recovery { None } else { superblock_mac(&superblock, &options.journal)? };
     verify_area(area.as_slice(), mac.as_ref())?;
-    let codec = if restrictions.contains(&Restriction::JournalMac) {
+    let codec = if recovery || restrictions.contains(&Restriction::JournalMac) {
         Codec::without_mac(&layout.journal, &options.journal)?
     } else {
         Codec::new(&superblock, &layout.journal, &options.journal)?
@@ -41,15 +46,19 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
     let tagger = BlockTagger::new(options.algorithm, key, salt, layout.block)?
         .with_tag_bytes(layout.tag_bytes);
 
-    let bitmap = superblock.flags.has(Flags::DIRTY_BITMAP);
-    let found = match bitmap {
+    let coverage = Coverage::new(&superblock, &options);
+    let recalculation = recalculation(&superblock, &options)?;
+    if let Some(state) = recalculation {
+        coverage.recalculated(state);
+    }
+    let found = match recovery || superblock.flags.has(Flags::DIRTY_BITMAP) {
         true => None,
         false => Some(scan(&lower.metadata, &layout.journal, &codec, &tagger).await?),
     };
     if let Some(found) = &found {
         restrictions.extend(found.restriction(&layout));
     }
-    if !options.read_only && !restrictions.is_empty() {
+    if !options.writes_nothing() && !restrictions.is_empty() {
         return Err(OpenError::ReadOnlyOnly(restrictions));
     }
     let inner = Inner {
@@ -64,7 +73,11 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
             Default::default(),
         )),
         codec,
+        area: Area::new(&superblock, area.as_slice().try_into().expect("its size"), mac),
+        coverage,
         home: RangeLock::default(),
+        homing: Semaphore::new(1),
+        task: recalculate::Task::default(),
         told: RefCell::default(),
         mismatches: Cell::default(),
         lower,
@@ -74,21 +87,27 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
         inner.sample(&options, found.as_ref()).await?;
     }
     let (inner, journal_state) = inner.with_journal(&options, found).await?;
+    if let Some(state) = recalculation {
+        let started = recalculate::start(&inner, state).await;
+        started.map_err(|kind| kind.at(Sector::ZERO))?;
+    }
     let limits = limits(&inner, &options);
     Ok(Integrity { inner, limits, superblock, journal_state, restrictions })
 }
 
 /// What makes even reading impossible.
-fn refuse_unreadable(superblock: &Superblock, lower: &Lower) -> Result<(), OpenError> {
+fn refuse_unreadable(
+    superblock: &Superblock,
+    lower: &Lower,
+    options: &Options,
+) -> Result<(), OpenError> {
     let flags = superblock.flags;
-    let named = [
-        (Flags::INLINE, "tags in the hardware's sector metadata (inline)"),
-        (Flags::DISCARD_KEYED, "keyed discard tags (discard_keyed, superblock version 7)"),
-    ];
-    for (flag, name) in named {
-        if flags.has(flag) {
-            return Err(OpenError::Unimplemented(name.to_owned()));
-        }
+    if flags.has(Flags::INLINE) {
+        let name = "tags in the hardware's sector metadata (inline)".to_owned();
+        return Err(OpenError::Unimplemented(name));
+    }
+    if let Some(mode @ (Mode::Direct | Mode::Bitmap | Mode::Inline)) = options.mode {
+        return Err(OpenError::Unimplemented(format!("mode {}", mode.letter())));
     }
     if flags.unknown() != 0 {
         let names = explain::flag_names(Flags(flags.unknown()));
@@ -111,13 +130,35 @@ fn restrictions(superblock: &Superblock, lower: &Lower, options: &Options) -> Ve
     if flags.has(Flags::DIRTY_BITMAP) {
         found.push(Restriction::DirtyBitmap);
     }
-    if let Some(from) = superblock.recalculated_until() {
-        found.push(Restriction::Recalculating { from: Sector(from) });
+    if flags.has(Flags::DISCARD_KEYED) && !options.has_key() {
+        found.push(Restriction::DiscardKeyed);
     }
     if lower.is_read_only() {
         found.push(Restriction::ReadOnlyDevice);
     }
     found
+}
+
+/// Where the recalculation that was asked for begins, if there is one to do.
+fn recalculation(
+    superblock: &Superblock,
+    options: &Options,
+) -> Result<Option<Recalculation>, OpenError> {
+    let from = match options.recalculate {
+        _ if options.writes_nothing() => None,
+        Recalculate::No => None,
+        Recalculate::Continue => Recalculation::of(superblock).filter(|state| !state.is_finished()),
+        Recalculate::Reset => Some(Recalculation::from_the_start(superblock.provided_sectors)),
+    };
+    if from.is_some() {
+        let mac = options.journal.mac.as_ref();
+        let keys = Keys {
+            integrity: options.has_key(),
+            journal_mac: mac.is_some_and(|(_, key)| key.is_some()),
+        };
+        permit(superblock.flags, keys, options.legacy_recalculate)?;
+    }
+    Ok(from)
 }
 
 impl Scan {
@@ -135,9 +176,9 @@ fn limits(inner: &Inner, options: &Options) -> Limits {
     Limits {
         sectors: inner.layout.provided_sectors,
         logical_block: inner.layout.block,
-        read_only: options.read_only,
+        read_only: options.writes_nothing(),
         verified: true,
-        discard: below.discard && !options.read_only,
+        discard: below.discard && !options.writes_nothing(),
         // Zeroing goes through the journal like any write.
         fast_zeroes: false,
         tag_size: 0,
@@ -152,10 +193,14 @@ impl Inner {
         options: &Options,
         found: Option<Scan>,
     ) -> Result<(Rc<Self>, JournalState), OpenError> {
-        let Some(found) = found else { return Ok((Rc::new(self), JournalState::Bitmap)) };
+        let Some(found) = found else {
+            let recovery = options.mode == Some(Mode::Recovery);
+            let state = if recovery { JournalState::Ignored } else { JournalState::Bitmap };
+            return Ok((Rc::new(self), state));
+        };
         let layout = self.layout.journal;
         let (entries, _) = found.entries_to_replay();
-        if options.read_only {
+        if options.writes_nothing() {
             let places = found.places(&layout, self.layout.provided_sectors);
             let (lower, codec) = (self.metadata().clone(), Rc::clone(&self.codec));
             self.journal = Journal::Reading(Overlay::new(lower, layout, codec, places));

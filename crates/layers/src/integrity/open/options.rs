@@ -1,6 +1,7 @@
 //! What somebody wants of a volume.
 
 use crate::integrity::codec::JournalKeys;
+use ::integrity::open::Mode;
 use bio::Events;
 use checksum::{Algorithm, Key};
 use std::time::Duration;
@@ -30,6 +31,45 @@ pub struct Options {
     /// Refuse writing if blocks look written and none verifies. To be turned off only for volumes
     /// that are known to hold nothing of their own yet.
     pub sample: bool,
+    /// How writes are kept whole; none: through the journal. In [`Mode::Recovery`] nothing is ever
+    /// written, the journal is neither replayed nor laid over, and the superblock's MAC is not checked.
+    pub mode: Option<Mode>,
+    /// Give out blocks that nothing vouches for where the format itself says that their tags need not
+    /// be valid: beyond the recalculation's position, and in recovery mode. They are counted
+    /// ([`Integrity::unverified`](super::super::Integrity::unverified)) and told.
+    pub unverified: bool,
+    /// Discards become the kernel's filler tags, and such tags are accepted: whatever lies below. Else
+    /// a discarded block becomes one of zeroes with the tag of zeroes.
+    pub allow_discards: bool,
+    /// Whether tags are computed anew, from whatever lies on the disk.
+    pub recalculate: Recalculate,
+    /// Recalculate even where that signs with a key what somebody without it may have written.
+    pub legacy_recalculate: bool,
+    /// What is to become of a journal that cannot be replayed with certainty; none: such a volume is
+    /// not opened for writing.
+    pub damaged_journal: Option<JournalChoice>,
+}
+
+/// Whether tags are computed anew. It blesses what lies there, so only a person may ask for it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Recalculate {
+    /// Not in this opening, whatever the superblock says.
+    #[default]
+    No,
+    /// Go on with one that did not finish; nothing if there is none.
+    Continue,
+    /// Begin one, at the first sector.
+    Reset,
+}
+
+/// What is to become of a damaged journal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum JournalChoice {
+    /// What is proven goes home. A block of which the rest of the journal holds another copy becomes
+    /// unreadable: nobody knows which is newer.
+    Replay,
+    /// Nothing goes home: every block stays as it is there, even if the journal held a newer copy.
+    Discard,
 }
 
 impl Options {
@@ -47,6 +87,12 @@ impl Options {
             memory_bytes: 16 << 20,
             tag_cache_bytes: 8 << 20,
             sample: true,
+            mode: None,
+            unverified: false,
+            allow_discards: false,
+            recalculate: Recalculate::No,
+            legacy_recalculate: false,
+            damaged_journal: None,
         }
     }
 
@@ -55,5 +101,15 @@ impl Options {
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self
+    }
+
+    /// Whether nothing may be written: asked for, or by the mode.
+    pub(in crate::integrity) fn writes_nothing(&self) -> bool {
+        self.read_only || self.mode == Some(Mode::Recovery)
+    }
+
+    /// Whether the tags are made with a key that is here.
+    pub(in crate::integrity) fn has_key(&self) -> bool {
+        self.algorithm.is_keyed() && self.integrity_key.is_some()
     }
 }

@@ -21,7 +21,9 @@ impl Inner {
         if sound > 0 {
             return Ok(());
         }
-        let sectors = self.sample_sectors().await;
+        let mut sectors = self.sample_sectors().await;
+        // A block whose tag nobody ever called valid proves nothing.
+        sectors.retain(|&sector| !self.coverage.is_uncovered(Sector(sector)));
         let mut sampled = journalled;
         for batch in sectors.chunks(SAMPLES_AT_ONCE) {
             let verdicts = join_all(batch.iter().map(|&sector| self.look_at(sector))).await;
@@ -33,7 +35,7 @@ impl Inner {
         if sampled < SAMPLES_MIN {
             return Ok(());
         }
-        if options.read_only {
+        if options.writes_nothing() {
             let algorithm = options.algorithm;
             let detail = format!("none of {sampled} sampled blocks verifies with {algorithm}");
             self.events.emit_detail(EventKind::Note, Sector::ZERO, 0, detail);
@@ -88,6 +90,9 @@ impl Inner {
         if self.tagger.verify(sector, data.as_slice(), &tag).is_none() {
             return Look::Verifies;
         }
+        if self.coverage.discards.accept(&self.tagger, Sector(sector), &tag) {
+            return Look::Nothing;
+        }
         let untouched = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
         if untouched(data.as_slice()) && untouched(&tag) { Look::Nothing } else { Look::Mismatch }
     }
@@ -100,7 +105,7 @@ enum Look {
     Verifies,
     /// They do not.
     Mismatch,
-    /// Both are zero (never written, never wiped), or cannot be read.
+    /// Both are zero (never written, never wiped), it was discarded, or cannot be read.
     Nothing,
 }
 
