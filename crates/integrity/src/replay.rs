@@ -195,6 +195,17 @@ impl Plan {
         }
     }
 
+    /// The lap that sections are initialised with when this journal is made anew, whether or not
+    /// [`Self::resume`] demands it: two before the newest.
+    #[must_use]
+    pub fn initial(&self) -> Sequence {
+        match self.resume {
+            Resume::Reinitialise { initial } => initial,
+            Resume::InPlace { section: 0, sequence } => sequence.minus(3),
+            Resume::InPlace { sequence, .. } => sequence.minus(2),
+        }
+    }
+
     fn round(&self) -> impl Iterator<Item = u32> + use<> {
         (self.first..self.sections).chain(0..self.first)
     }
@@ -288,6 +299,13 @@ mod tests {
         assert_eq!(plan("00033").resume, in_place(3, 0));
         assert_eq!(plan("33322").resume, in_place(3, 3));
         assert_eq!(plan("33333").resume, in_place(0, 0));
+    }
+
+    #[test]
+    fn a_journal_is_made_anew_with_the_lap_two_before_its_newest() {
+        for (text, lap) in [("11100", 3), ("33333", 1), ("00033", 2), ("1", 3), ("11x00", 3)] {
+            assert_eq!(plan(text).initial(), Sequence::ALL[lap], "{text}");
+        }
     }
 
     #[test]

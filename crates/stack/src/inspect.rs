@@ -195,6 +195,7 @@ fn journal_text(state: &JournalState) -> String {
         JournalState::Replayed { entries } => format!("{entries} entries were replayed"),
         JournalState::Overlaid { entries } => format!("{entries} entries not yet replayed"),
         JournalState::Damaged(error) => format!("damaged: {error}"),
+        JournalState::Mended(_) => "was damaged and is made anew".to_owned(),
         JournalState::Bitmap => "holds the dirty bitmap".to_owned(),
         JournalState::Ignored => "not looked at (recovery mode)".to_owned(),
     }

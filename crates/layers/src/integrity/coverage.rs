@@ -27,6 +27,8 @@ use units::Sector;
 pub(super) struct Coverage {
     /// Which tags stand for a discarded block.
     pub discards: DiscardTags,
+    /// Whether new ones are to be written.
+    pub discards_asked: bool,
     /// Tags at and beyond its position were never said to be valid; none: all were.
     recalculation: Cell<Option<Recalculation>>,
     /// Nothing is compared.
@@ -46,6 +48,7 @@ impl Coverage {
         let allowed = keyed || (options.allow_discards && !flags.has(Flags::DISCARD_KEYED));
         Self {
             discards: DiscardTags::of(flags, allowed),
+            discards_asked: options.allow_discards,
             recalculation: Cell::new(Recalculation::of(superblock)),
             recovery: options.mode == Some(Mode::Recovery),
             asked: options.unverified,

@@ -16,6 +16,7 @@
 //! it, each on its own: while one batch is written home, the next is committed, and the device is
 //! flushed once for both.
 
+use super::on_disk::OnDisk;
 use super::section::{Content, Entry, Section};
 use ::integrity::layout::JournalLayout;
 use ::integrity::{CommitIds, Sequence, Stamp};
@@ -34,6 +35,9 @@ pub(super) struct Log {
     ids: CommitIds,
     live: VecDeque<Rc<Section>>,
     index: HashMap<u64, (u64, u32), BuildHasherDefault<SectorHasher>>,
+    /// The blocks that each section names as it lies on the disk, home or not; none unless
+    /// somebody has to know.
+    on_disk: Option<OnDisk>,
     /// Where the next section goes, and its serial.
     next: (u32, Sequence),
     next_serial: u64,
@@ -109,6 +113,7 @@ impl Log {
             ids,
             live: VecDeque::new(),
             index: HashMap::default(),
+            on_disk: None,
             next,
             next_serial: 1,
             written: 0,
@@ -126,6 +131,21 @@ impl Log {
             commit_failures: (0, None),
             timer_armed: false,
         }
+    }
+
+    /// The same log, which from now on knows what the journal on the disk names; `found` are the
+    /// blocks that each of its sections names now.
+    pub fn remembering(self, found: impl Iterator<Item = (u32, Box<[u64]>)>) -> Self {
+        let mut on_disk = OnDisk::default();
+        found.for_each(|(section, sectors)| on_disk.replace(section, sectors));
+        Self { on_disk: Some(on_disk), ..self }
+    }
+
+    /// Whether a copy of the block at `sector` is in memory, or may lie in the journal on the disk,
+    /// so that replay after a crash may write it home.
+    pub fn may_be_replayed(&self, sector: u64) -> bool {
+        let on_disk = self.on_disk.as_ref();
+        self.index.contains_key(&sector) || on_disk.is_none_or(|all| all.names(sector))
     }
 
     /// The newest entry for the block at `sector`.
@@ -259,6 +279,15 @@ impl Log {
 
     /// The device was flushed: what is in the journal counts, what is home is free.
     pub fn flushed(&mut self, flush: Flush) {
+        if let Some(on_disk) = &mut self.on_disk {
+            // What lay there before is gone for certain only now.
+            let first = self.live.partition_point(|section| section.serial <= self.durable);
+            let end = self.live.partition_point(|section| section.serial <= flush.written);
+            for section in self.live.range(first..end.max(first)) {
+                let entries = section.entries.borrow();
+                on_disk.replace(section.number, entries.iter().map(|one| one.sector).collect());
+            }
+        }
         self.durable = flush.written;
         for section in self.live.drain(..self.count(0, flush.homed)) {
             for entry in section.entries.borrow().iter() {

@@ -65,9 +65,12 @@ mod commit;
 mod confirm;
 mod coverage;
 mod create;
+mod discard;
 mod home;
 mod log;
 mod lower;
+mod mend;
+mod on_disk;
 mod open;
 mod overlay;
 mod read;
@@ -87,6 +90,7 @@ mod tests;
 pub use codec::{CodecError, JournalKeys};
 pub use create::{CreateError, NewVolume, Wipe, create};
 pub use lower::Lower;
+pub use mend::{JournalReport, SectionReport, SectionState};
 pub use open::{JournalChoice, JournalState, OpenError, Options, Recalculate, Restriction};
 pub use recover::StrangeEntry;
 
@@ -234,7 +238,7 @@ impl BlockDevice for Integrity {
                 self.inner.write(bio.sector, &bio.data).await?;
                 if fua { self.inner.flush().await } else { Ok(()) }
             }
-            Op::Discard { sectors } => self.inner.zero(bio.sector, sectors, true).await,
+            Op::Discard { sectors } => self.inner.discard(bio.sector, sectors).await,
             Op::WriteZeroes { sectors, unmap } => self.inner.zero(bio.sector, sectors, unmap).await,
         }
     }

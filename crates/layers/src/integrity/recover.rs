@@ -10,8 +10,11 @@ use super::Inner;
 use super::codec::Codec;
 use super::confirm::{ATTEMPTS, NotHome};
 use super::home::newest_blocks;
+use super::mend::{SectionReport, SectionState};
+use super::open::Restriction;
 use super::overlay::Place;
 use super::section::{Content, Entry, Section};
+use ::integrity::Layout;
 use ::integrity::layout::JournalLayout;
 use ::integrity::replay::Resume;
 use ::integrity::{EntrySector, Plan, PlanError, SectionSummary, Sequence};
@@ -26,6 +29,26 @@ pub(super) struct Scan {
     summaries: Vec<SectionSummary>,
     /// Of each section, its used entries in order.
     entries: Vec<Vec<Found>>,
+}
+
+/// Of each block, the section and the entry that hold it.
+pub(super) type Places = BTreeMap<u64, (u32, u32)>;
+
+/// Where the newest copies of blocks lie.
+pub(super) struct Copies {
+    /// Those that replay would write home.
+    pub proven: Places,
+    /// Those of sections behind damage: newer, or never promised to anybody.
+    pub unproven: Places,
+}
+
+impl Copies {
+    /// Of all blocks, the unproven copy where there is one.
+    pub fn newest(&self) -> Places {
+        let mut newest = self.proven.clone();
+        newest.extend(&self.unproven);
+        newest
+    }
 }
 
 /// A used entry.
@@ -137,6 +160,87 @@ impl Scan {
         newest.into_iter().filter(|(_, sound)| !sound).map(|(sector, _)| sector).collect()
     }
 
+    /// Why the journal cannot be replayed with certainty, if so.
+    pub fn restriction(&self, layout: &Layout) -> Option<Restriction> {
+        if let Err(error) = &self.plan {
+            return Some(Restriction::Journal(error.clone()));
+        }
+        let strange = self.strange_entry(&layout.journal, layout.provided_sectors);
+        strange.map(Restriction::StrangeEntry)
+    }
+
+    /// The plan, as if damaged sections had been torn by a crash.
+    ///
+    /// # Errors
+    /// [`PlanError`], for a journal without any order.
+    pub fn despite(&self) -> Result<Plan, PlanError> {
+        self.plan.clone().or_else(|_| Plan::despite_damage(&self.summaries))
+    }
+
+    /// The sections behind damage: oldest first, as far as that can be told; those without any sound
+    /// sector may be anything, and count as the newest.
+    fn unproven(&self) -> Vec<u32> {
+        match (&self.plan, self.despite()) {
+            (Ok(_), _) => Vec::new(),
+            (Err(_), Ok(plan)) => self.unreadable_last(plan.unproven_order()),
+            (Err(_), Err(_)) => (0..).zip(&self.summaries).map(|(section, _)| section).collect(),
+        }
+    }
+
+    fn unreadable_last(&self, order: impl Iterator<Item = u32>) -> Vec<u32> {
+        let readable = |section: &u32| self.summaries[usize_of((*section).into())].sequences != 0;
+        let (readable, unreadable): (Vec<u32>, Vec<u32>) = order.partition(readable);
+        [readable, unreadable].concat()
+    }
+
+    /// Every section, in the order in which a damaged journal is made anew: of each block the newest
+    /// copy goes last.
+    pub fn renewal_order(&self, plan: &Plan) -> Vec<u32> {
+        self.unreadable_last(plan.replay_order().chain(plan.unproven_order()))
+    }
+
+    /// Where the newest copies of blocks lie.
+    pub fn copies(&self, layout: &Layout) -> Copies {
+        let newest = |sections: Vec<u32>| {
+            let mut places = Places::new();
+            for section in sections {
+                for &Found { index, sector, .. } in self.entries_of(section) {
+                    if sector < layout.provided_sectors && layout.block.divides(sector) {
+                        places.insert(sector, (section, index));
+                    }
+                }
+            }
+            places
+        };
+        let proven = self.despite().map(|plan| plan.replay_order().collect()).unwrap_or_default();
+        Copies { proven: newest(proven), unproven: newest(self.unproven()) }
+    }
+
+    /// Every section, with the blocks that it names.
+    pub fn named(&self) -> impl Iterator<Item = (u32, Box<[u64]>)> + '_ {
+        let sectors = |found: &Vec<Found>| found.iter().map(|entry| entry.sector).collect();
+        (0..).zip(self.entries.iter().map(sectors))
+    }
+
+    /// Every section, for people.
+    pub fn section_reports(&self) -> Vec<SectionReport> {
+        let proven: Vec<u32> =
+            self.despite().map_or(Vec::new(), |plan| plan.replay_order().collect());
+        let each = (0_u32..).zip(self.summaries.iter().zip(self.named()));
+        each.map(|(section, (summary, (_, sectors)))| {
+            let lap = Sequence::ALL.iter().find(|lap| lap.bit() == summary.sequences);
+            let state = match (summary.bad_sector, lap) {
+                (Some(sector), _) => SectionState::Damaged { sector },
+                (None, Some(_)) if summary.forged => SectionState::Forged,
+                (None, Some(lap)) => SectionState::Sound { lap: lap.index() },
+                (None, _) => SectionState::Torn,
+            };
+            let sectors = sectors.iter().map(|&sector| Sector(sector)).collect();
+            SectionReport { section, state, proven: proven.contains(&section), sectors }
+        })
+        .collect()
+    }
+
     /// Where the newest copy of each block lies, for laying it over.
     ///
     /// With a damaged journal, its damaged sections count as torn: what replay would write then is
@@ -150,47 +254,44 @@ impl Scan {
                 }
             }
         };
-        match (&self.plan, Plan::despite_damage(&self.summaries)) {
-            (Ok(plan), _) => plan.replay_order().for_each(|section| add(section, true)),
-            (Err(_), Ok(plan)) => {
-                plan.replay_order().for_each(|section| add(section, true));
-                plan.unproven_order().for_each(|section| add(section, false));
-            }
-            (Err(_), Err(_)) => (0..journal.sections).for_each(|section| add(section, false)),
+        if let Ok(plan) = self.despite() {
+            plan.replay_order().for_each(|section| add(section, true));
         }
+        self.unproven().into_iter().for_each(|section| add(section, false));
         places
     }
 }
 
 impl Inner {
-    /// Writes everything home that the plan says, and makes it durable.
-    pub(super) async fn replay(&self, scan: &Scan) -> Result<(), IoErrorKind> {
-        // The newest entry of each block: later ones in replay order replace earlier ones.
-        let newest: BTreeMap<u64, (u32, u32)> = (scan.to_replay())
-            .filter(|(_, entry)| entry.sector < self.layout.provided_sectors)
-            .map(|(section, entry)| (entry.sector, (section, entry.index)))
-            .collect();
-        if newest.is_empty() {
+    /// Writes home what entries of the journal hold, and makes it durable: data and tag, or only the
+    /// tag.
+    pub(super) async fn replay(
+        &self,
+        places: &Places,
+        content: Content,
+    ) -> Result<(), IoErrorKind> {
+        if places.is_empty() {
             return Ok(());
         }
-        let replayed = self.bring_home(async || self.write_newest_home(&newest).await).await;
+        let replayed =
+            self.bring_home(async || self.write_places_home(places, content).await).await;
         replayed.map_err(|(NotHome::Unwritten(kind) | NotHome::Unflushed(kind))| kind)?;
         self.lower.flush().await.map_err(|error| error.kind)?;
-        let detail = format!("{} blocks written home", newest.len());
+        let what = if content == Content::Tag { "tags" } else { "blocks" };
+        let detail = format!("{} {what} written home", places.len());
         self.events.emit_detail(EventKind::JournalReplayed, Sector::ZERO, 0, detail);
         Ok(())
     }
 
-    /// Writes home what entries of the journal hold: by block, the section and the entry.
-    async fn write_newest_home(
+    async fn write_places_home(
         &self,
-        newest: &BTreeMap<u64, (u32, u32)>,
+        places: &Places,
+        content: Content,
     ) -> Result<(), IoErrorKind> {
         let journal = &self.layout.journal;
         let mut wanted: Vec<Vec<Entry>> = vec![Vec::new(); usize_of(journal.sections.into())];
-        for (&sector, &(section, index)) in newest {
-            let entry = Entry { index, sector, content: Content::Data };
-            wanted[usize_of(section.into())].push(entry);
+        for (&sector, &(section, index)) in places {
+            wanted[usize_of(section.into())].push(Entry { index, sector, content });
         }
         for (first, count) in pieces(journal, self.metadata().limits().max_bytes) {
             let mut sections = Vec::new();
@@ -216,6 +317,10 @@ impl Inner {
         let journal = &self.layout.journal;
         let mut block = vec![0; self.block_bytes()];
         for entry in &mut entries {
+            if entry.content == Content::Tag {
+                self.task.disown(entry.sector);
+                continue;
+            }
             journal.read_data(section, entry.index, &mut block);
             let tag = journal.entry_tag(section, entry.index);
             if self.tagger.verify(entry.sector, &block, tag).is_some() {
@@ -246,7 +351,11 @@ impl Inner {
         }
     }
 
-    async fn initialise_for_certain(&self, sections: &[u32], sequence: Sequence) -> IoResult {
+    pub(super) async fn initialise_for_certain(
+        &self,
+        sections: &[u32],
+        sequence: Sequence,
+    ) -> IoResult {
         let Some(&first) = sections.first() else { return Ok(()) };
         let start = self.layout.journal.section_start(first);
         for _ in 0..ATTEMPTS {

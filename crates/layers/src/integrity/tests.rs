@@ -5,9 +5,11 @@ mod behaviour;
 mod coverage;
 mod crash;
 mod damage;
+mod discard;
 mod disk;
 mod golden;
 mod lies;
+mod mend;
 mod recalculate;
 
 use super::{Integrity, NewVolume, OpenError, Options, Wipe, create};

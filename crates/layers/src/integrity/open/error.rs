@@ -1,5 +1,6 @@
 //! What an opening found, and why it is refused.
 
+use super::JournalChoice;
 use crate::integrity::codec::CodecError;
 use crate::integrity::recover::StrangeEntry;
 use ::integrity::recalculate::Insecure;
@@ -66,10 +67,19 @@ pub enum JournalState {
     },
     /// Read-only: it is damaged. What it names and home does not agree with is unreadable.
     Damaged(PlanError),
+    /// It was damaged, and made anew as somebody chose.
+    Mended(JournalChoice),
     /// The area holds a bitmap instead.
     Bitmap,
     /// Recovery mode: it was not looked at.
     Ignored,
+}
+
+impl JournalState {
+    /// Whether there is a journal, and it was looked at.
+    pub(in crate::integrity) fn is_of_a_journal(&self) -> bool {
+        !matches!(self, Self::Bitmap | Self::Ignored)
+    }
 }
 
 /// Why a volume could not be opened as asked.

@@ -13,11 +13,13 @@ use super::log::{Bounds, Log, Writer};
 use super::lower::Lower;
 use super::overlay::Overlay;
 use super::recover::{Scan, scan};
+use super::section::Content;
 use super::superblock::Area;
 use super::tags::TagCache;
 use super::{Inner, Integrity, Journal, commit, home, recalculate, sync};
 use ::integrity::open::Mode;
 use ::integrity::recalculate::{Keys, Recalculation, permit};
+use ::integrity::replay::Resume;
 use ::integrity::superblock::AREA_SECTORS;
 use ::integrity::{Flags, Layout, Superblock, explain};
 use bio::{EventKind, IoErrorKind, Limits};
@@ -55,7 +57,9 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
         true => None,
         false => Some(scan(&lower.metadata, &layout.journal, &codec, &tagger).await?),
     };
-    if let Some(found) = &found {
+    if let Some(found) = &found
+        && mending(found, &layout, &options).is_none()
+    {
         restrictions.extend(found.restriction(&layout));
     }
     if !options.writes_nothing() && !restrictions.is_empty() {
@@ -161,14 +165,10 @@ fn recalculation(
     Ok(from)
 }
 
-impl Scan {
-    fn restriction(&self, layout: &Layout) -> Option<Restriction> {
-        if let Err(error) = &self.plan {
-            return Some(Restriction::Journal(error.clone()));
-        }
-        let strange = self.strange_entry(&layout.journal, layout.provided_sectors);
-        strange.map(Restriction::StrangeEntry)
-    }
+/// What was chosen to be done to this journal, if it is damaged and that can be done.
+fn mending(found: &Scan, layout: &Layout, options: &Options) -> Option<JournalChoice> {
+    let choice = options.damaged_journal.filter(|_| !options.writes_nothing());
+    choice.filter(|_| found.restriction(layout).is_some() && found.despite().is_ok())
 }
 
 fn limits(inner: &Inner, options: &Options) -> Limits {
@@ -223,26 +223,36 @@ impl Inner {
             };
             return Ok((Rc::new(self), state));
         }
-        let plan = match &found.plan {
-            Ok(plan) => *plan,
-            Err(error) => {
+        let failed = |kind: IoErrorKind| OpenError::Io(kind.at(Sector::ZERO));
+        let mending = mending(&found, &self.layout, options);
+        let (next, kept) = match (mending, &found.plan) {
+            (Some(choice), _) => (self.mend(&found, choice).await.map_err(failed)?, false),
+            (None, Ok(plan)) => {
+                let proven = found.copies(&self.layout).proven;
+                self.replay(&proven, Content::Data).await.map_err(failed)?;
+                (self.resume(plan).await?, matches!(plan.resume, Resume::InPlace { .. }))
+            }
+            (None, Err(error)) => {
                 let why = Restriction::Journal(error.clone());
                 return Err(OpenError::ReadOnlyOnly(vec![why]));
             }
         };
-        let failed = |kind: IoErrorKind| OpenError::Io(kind.at(Sector::ZERO));
-        self.replay(&found).await.map_err(failed)?;
-        let next = self.resume(&plan).await?;
         let bounds = Bounds { memory_bytes: options.memory_bytes, watermark: options.watermark };
-        let log = Log::new(layout, self.codec.ids(), next, &bounds);
+        let mut log = Log::new(layout, self.codec.ids(), next, &bounds);
+        if options.allow_discards {
+            log = log.remembering(found.named().filter(|_| kept));
+        }
         let writer = Writer::new(log, options.commit_time);
         self.journal = Journal::Writing(Rc::new(writer));
         let this = Rc::new(self);
         drop(spawn(commit::run(Rc::clone(&this))));
         drop(spawn(home::run(Rc::clone(&this))));
         drop(spawn(sync::run(Rc::clone(&this))));
-        let state =
-            if entries == 0 { JournalState::Clean } else { JournalState::Replayed { entries } };
+        let state = match (mending, entries) {
+            (Some(choice), _) => JournalState::Mended(choice),
+            (None, 0) => JournalState::Clean,
+            (None, entries) => JournalState::Replayed { entries },
+        };
         Ok((this, state))
     }
 }

@@ -33,7 +33,7 @@ impl History {
 
 /// Images that a power cut behind `steps[..cut]` can leave: what was flushed is there; of the rest
 /// all, nothing, and some choices, in which single sectors of a write may be missing.
-fn leftovers(base: &[u8], steps: &[Step], cut: usize, choices: u64) -> Vec<Vec<u8>> {
+pub(super) fn leftovers(base: &[u8], steps: &[Step], cut: usize, choices: u64) -> Vec<Vec<u8>> {
     let flushed =
         steps[..cut].iter().rposition(|step| matches!(step, Step::Flush)).map_or(0, |at| at + 1);
     let mut durable = base.to_vec();
