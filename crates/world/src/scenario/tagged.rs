@@ -17,6 +17,7 @@ pub(super) fn all() -> Vec<Scenario> {
         tagged("integrity-512", TAGGED_512, 1100, small),
         tagged("integrity-512-roomy", roomy, 1100, small),
         tagged("integrity-4096", TAGGED_4096, 1800, small),
+        recalculating(),
         Scenario { tearing: true, ..tagged("integrity-4096-torn", TAGGED_4096, 1800, large) },
     ]
 }
@@ -73,11 +74,74 @@ impl Tagged {
         device: Device,
         events: Events,
     ) -> Result<Rc<Integrity>, String> {
-        let mut options = integrity::Options::new(Algorithm::Crc32c, events);
-        options.memory_bytes = self.memory_bytes;
-        options.tag_cache_bytes = 8192;
-        Integrity::open(device, options).await.map_err(|error| error.to_string())
+        let opened = Integrity::open(device, self.options(events)).await;
+        opened.map_err(|error| error.to_string())
     }
+
+    fn options(&self, events: Events) -> integrity::Options {
+        integrity::Options {
+            memory_bytes: self.memory_bytes,
+            tag_cache_bytes: 8192,
+            ..integrity::Options::new(Algorithm::Crc32c, events)
+        }
+    }
+}
+
+/// A volume that was never wiped, over zeroes, recalculated from its first opening on, each opening
+/// going on where the last one's superblock says. What is not done yet is asked for unverified: then
+/// every block must be what was written, whatever the power cuts, done or not. (Damage is not for
+/// this scenario: recalculation blesses it.)
+fn recalculating() -> Scenario {
+    let kind = TAGGED_512;
+    let format = move |members: Vec<Device>| -> LocalFuture<'static, Result<(), String>> {
+        Box::pin(async move {
+            let device = only(members.into_iter().map(Some).collect())?;
+            let wipe = integrity::Wipe::Nothing;
+            let new = integrity::NewVolume::new(kind.format(), Algorithm::Crc32c, wipe);
+            let made = integrity::create(device, &new, |_, _| {});
+            made.await.map(drop).map_err(|error| error.to_string())
+        })
+    };
+    let open = move |members, events: Events| -> LocalFuture<'static, Result<Volume, String>> {
+        Box::pin(async move {
+            let device = only(members)?;
+            let begun = begun(&device).await?;
+            let recalculate = if begun {
+                integrity::Recalculate::Continue
+            } else {
+                integrity::Recalculate::Reset
+            };
+            let options =
+                integrity::Options { recalculate, unverified: true, ..kind.options(events) };
+            let opened = Integrity::open(device, options).await;
+            Ok(closing(opened.map_err(|error| error.to_string())?))
+        })
+    };
+    Scenario {
+        verified: false,
+        format: Box::new(format),
+        open: Box::new(open),
+        ..tagged("integrity-512-recalculating", kind, 1100, BlockSize::B512)
+    }
+}
+
+/// Whether the superblock says that recalculation began.
+async fn begun(device: &Device) -> Result<bool, String> {
+    let area = device.read(Sector::ZERO, ::integrity::superblock::AREA_SECTORS).await;
+    let area = area.map_err(|error| error.to_string())?;
+    let superblock = ::integrity::Superblock::decode(area.as_slice());
+    let superblock = superblock.map_err(|error| error.to_string())?;
+    Ok(superblock.flags.has(::integrity::Flags::RECALCULATING))
+}
+
+/// A tagged volume, as the machine wants it.
+fn closing(layer: Rc<Integrity>) -> Volume {
+    let device = layer.device();
+    let scrub: Rc<dyn Scrub> = layer.clone();
+    let close = Box::new(move || -> LocalFuture<'static, IoResult> {
+        Box::pin(async move { layer.close().await })
+    });
+    Volume { device, scrub: Some(scrub), close }
 }
 
 /// One tagged volume: whatever is damaged is an error, and a power cut costs nothing flushed.
@@ -86,15 +150,7 @@ fn tagged(name: &'static str, kind: Tagged, sectors: u64, member_block: BlockSiz
         Box::pin(async move { kind.make(only(members.into_iter().map(Some).collect())?).await })
     };
     let open = move |members, events| -> LocalFuture<'static, Result<Volume, String>> {
-        Box::pin(async move {
-            let layer = kind.open(only(members)?, events).await?;
-            let device = layer.device();
-            let scrub: Rc<dyn Scrub> = layer.clone();
-            let close = Box::new(move || -> LocalFuture<'static, IoResult> {
-                Box::pin(async move { layer.close().await })
-            });
-            Ok(Volume { device, scrub: Some(scrub), close })
-        })
+        Box::pin(async move { Ok(closing(kind.open(only(members)?, events).await?)) })
     };
     Scenario {
         member_sectors: sectors,

@@ -13,9 +13,6 @@ struct Golden {
 }
 
 fn images() -> Vec<Golden> {
-    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden");
-    let text = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
-    let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
     let names = [
         "crc32c-4k",
         "crc32c-4k-j1m",
@@ -29,19 +26,25 @@ fn images() -> Vec<Golden> {
         "sha256-512+unreplayed",
         "xxhash64-512",
     ];
+    names.into_iter().map(|name| image(name).0).collect()
+}
+
+/// An image with its entry of the manifest.
+fn image(name: &str) -> (Golden, serde_json::Value) {
+    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden");
+    let text = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
     let entries = manifest["entries"].as_array().unwrap();
-    let image = |name: &str| {
-        let entry = entries.iter().find(|entry| entry["name"] == name).unwrap();
-        let file = folder.join(entry["files"][0]["file"].as_str().unwrap());
-        let raw = Command::new("zstd").arg("-dcq").arg(file).output().unwrap();
-        assert!(raw.status.success());
-        let expected = entry["expect_sha256"].as_str().unwrap().to_owned();
-        // An image's name starts with that of its algorithm; crc32 starts crc32c too.
-        let named = Algorithm::ALL.iter().filter(|algorithm| name.starts_with(algorithm.name()));
-        let algorithm = *named.max_by_key(|algorithm| algorithm.name().len()).unwrap();
-        Golden { name: name.to_owned(), expected, algorithm, image: raw.stdout }
-    };
-    names.into_iter().map(image).collect()
+    let entry = entries.iter().find(|entry| entry["name"] == name).unwrap();
+    let file = folder.join(entry["files"][0]["file"].as_str().unwrap());
+    let raw = Command::new("zstd").arg("-dcq").arg(file).output().unwrap();
+    assert!(raw.status.success());
+    let expected = entry["expect_sha256"].as_str().unwrap_or_default().to_owned();
+    // An image's name holds that of its algorithm; that of crc32c holds crc32 too.
+    let named = Algorithm::ALL.iter().filter(|algorithm| name.contains(algorithm.name()));
+    let algorithm = *named.max_by_key(|algorithm| algorithm.name().len()).unwrap();
+    let golden = Golden { name: name.to_owned(), expected, algorithm, image: raw.stdout };
+    (golden, entry.clone())
 }
 
 impl Golden {
@@ -117,4 +120,50 @@ fn a_flipped_bit_makes_exactly_its_block_unreadable_as_for_the_kernel() {
             assert_eq!(heard.borrow()[0].sector, Sector(bad));
         });
     }
+}
+
+#[test]
+fn a_half_recalculated_volume_gives_what_the_kernel_gives_and_is_finished_when_asked() {
+    runtime::block_on(async {
+        let (golden, _) = image("recalc-half-crc32c");
+        let disk = Disk::holding(golden.image.clone());
+        let options = Options { unverified: true, ..golden.options() };
+        let volume = Integrity::open(disk.device(), options.read_only()).await.unwrap();
+        assert_eq!(volume.recalculated(), Some(Sector(98_304)));
+        assert_eq!(digest_of(&volume.device()).await, golden.expected);
+        let beyond = volume.layout().provided_sectors - 98_304;
+        assert_eq!((volume.unverified(), volume.mismatches()), (beyond, 0));
+        assert!(disk.content() == golden.image);
+        // Nobody asked for what cannot be verified: it is an error, from there on.
+        let volume = Integrity::open(disk.device(), golden.options()).await.unwrap();
+        assert!(read(&volume.device(), 0, 98_304).await.is_ok());
+        let refused = volume.device().read(Sector(98_304), 8).await.map(drop);
+        assert_eq!(refused, Err(bio::IoErrorKind::Protection.at(Sector(98_304))));
+        volume.close().await.unwrap();
+        let recalculate = super::super::Recalculate::Continue;
+        let options = Options { recalculate, ..golden.options() };
+        let volume = Integrity::open(disk.device(), options).await.unwrap();
+        volume.recalculation_done().await.unwrap();
+        volume.close().await.unwrap();
+        let volume = Integrity::open(disk.device(), golden.options()).await.unwrap();
+        assert_eq!(digest_of(&volume.device()).await, golden.expected);
+    });
+}
+
+#[test]
+fn a_volume_that_was_not_wiped_is_readable_exactly_where_the_kernel_could_read_it() {
+    runtime::block_on(async {
+        let (golden, entry) = image("crc32c-512-nowipe");
+        let disk = Disk::holding(golden.image.clone());
+        let volume = Integrity::open(disk.device(), golden.options()).await.unwrap();
+        let number = |text: &str| u64::from_str_radix(&text[2..], 16).unwrap() / 512;
+        for line in entry["readable"].as_array().unwrap() {
+            let words: Vec<&str> = line.as_str().unwrap().split_whitespace().collect();
+            let (start, sectors, good) = (number(words[0]), number(words[1]), words[2] == "+");
+            for sector in start..start + sectors {
+                let found = volume.device().read(Sector(sector), 1).await;
+                assert_eq!(found.is_ok(), good, "sector {sector}");
+            }
+        }
+    });
 }
