@@ -10,8 +10,9 @@
 //!    its data lead back to a salt that makes this tag; one that many blocks lead to proves all
 //!    numbers at once ([`Candidate::judge`]).
 //!
-//! [`in_window`] does all of it; before, [`decrypt()`] makes an encrypted journal readable. [`scan()`] looks for superblocks at unusual places: behind a partition
-//! table that is gone, in the middle of an image.
+//! [`in_window`] does all of it; before, [`decrypt()`] makes an encrypted journal readable. [`scan()`]
+//! looks for superblocks at unusual places: behind a partition table that is gone, in the middle of
+//! an image.
 //!
 //! Inline volumes have neither a journal nor tags that can be read; nothing can be found of them.
 //! Nothing here writes, or says that a candidate is right: it says what speaks for it.
