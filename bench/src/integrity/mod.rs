@@ -17,7 +17,7 @@ use crate::row::{Row, note};
 use crate::settings::Settings;
 use anyhow::Context;
 use bio::{Buf, Device, Events, IoResult};
-use checksum::Algorithm;
+use checksum::{Algorithm, Key};
 use counting::Counting;
 use integrity::FormatOptions;
 use layers::integrity::{Integrity, NewVolume, Options, Wipe};
@@ -65,6 +65,12 @@ const VOLUMES: &[Kind] = &[
         algorithm: Algorithm::Crc32c,
         options: |options| options,
     },
+    Kind {
+        name: "journal hmac-sha256 4096",
+        block: BlockSize::B4096,
+        algorithm: Algorithm::HmacSha256,
+        options: |options| options,
+    },
 ];
 
 impl Kind {
@@ -104,11 +110,14 @@ impl Kind {
             journal_sectors: Some(JOURNAL_BYTES / SECTOR),
             ..FormatOptions::new(self.block, tag_size, [0x5A; 16])
         };
+        let key = self.algorithm.is_keyed().then(|| Key::new(KEY)).transpose()?;
         let new = NewVolume::new(format, self.algorithm, Wipe::TagsOnly);
+        let new = NewVolume { key: key.clone(), ..new };
         layers::integrity::create(device.clone(), &new, |_, _| ()).await?;
         let open = || {
-            let options = (self.options)(Options::new(self.algorithm, Events::none()));
-            Integrity::open(device.clone(), options)
+            let options = Options::new(self.algorithm, Events::none());
+            let options = Options { integrity_key: key.clone(), ..options };
+            Integrity::open(device.clone(), (self.options)(options))
         };
         let volume = open().await?;
         let noise = Buf::copy_of(&crate::compute::noise(load::LARGE));
@@ -130,6 +139,8 @@ fn ratio(a: u64, b: u64) -> f64 {
         / std::time::Duration::from_nanos(b).as_secs_f64()
 }
 
+/// Of algorithms that take one.
+const KEY: &[u8] = &[0xC3; 32];
 const PEER: &str = "memory";
 /// Beyond every cache.
 const VOLUME_BYTES: u64 = u64_of(load::LARGE) * 256;

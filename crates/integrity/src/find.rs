@@ -10,8 +10,9 @@
 //!    its data lead back to a salt that makes this tag; one that many blocks lead to proves all
 //!    numbers at once ([`Candidate::judge`]).
 //!
-//! [`in_window`] does all of it; before, [`decrypt`] makes an encrypted journal readable. [`scan()`] looks for superblocks at unusual places: behind a partition
-//! table that is gone, in the middle of an image.
+//! [`in_window`] does all of it; before, [`decrypt()`] makes an encrypted journal readable. [`scan()`]
+//! looks for superblocks at unusual places: behind a partition table that is gone, in the middle of
+//! an image.
 //!
 //! Inline volumes have neither a journal nor tags that can be read; nothing can be found of them.
 //! Nothing here writes, or says that a candidate is right: it says what speaks for it.
@@ -53,7 +54,7 @@ pub fn salt_of_crc(
 
 /// What a volume of which `metadata` holds the first bytes may have been, best first. `data` are the
 /// first bytes of the data device, if that is another; `device` is the size of both. `ids` are
-/// [`CommitIds::PLAIN`], or what [`decrypt`] gave. Blocks of which data or tag lie behind what
+/// [`CommitIds::PLAIN`], or what [`decrypt()`] gave. Blocks of which data or tag lie behind what
 /// is given are not asked.
 #[must_use]
 pub fn in_window(

@@ -130,7 +130,7 @@ impl Ledger {
     ///    writer ends it, and readers skip and count it.
     /// 2. The file is made durable, and so is its folder if the file is new. A crash before that
     ///    loses this batch at most, never a line of an earlier one.
-    /// 3. A file that has grown too large is replaced, see [`Self::replace`].
+    /// 3. A file that has grown too large is replaced, old lines becoming counts.
     ///
     /// # Errors
     /// [`LedgerError`]; then none of the drafts may be taken as written.

@@ -31,7 +31,8 @@ pub(super) async fn build(
         taking_part.iter().for_each(|&index| tell_damaged(&members[index], &events));
     } else {
         for &index in &taking_part {
-            if let Err(error) = make_writable(&mut members[index], &events).await {
+            let alone = taking_part.len() == 1;
+            if let Err(error) = make_writable(&mut members[index], alone, &events).await {
                 close_all(&members).await;
                 return Err(error);
             }
@@ -81,7 +82,7 @@ async fn close_all(members: &[Probed]) {
 }
 
 /// Step 4 of the opening, for one member.
-async fn make_writable(member: &mut Probed, events: &Events) -> Result<(), OpenError> {
+async fn make_writable(member: &mut Probed, alone: bool, events: &Events) -> Result<(), OpenError> {
     let events = events.for_member(&member.name);
     let name = member.name.to_string();
     let failed = |error: IoError| OpenError::Io { member: name.clone(), error };
@@ -94,11 +95,14 @@ async fn make_writable(member: &mut Probed, events: &Events) -> Result<(), OpenE
             write_integrity_superblock(&device, &superblock).await.map_err(failed)?;
             heal_told(&events, Sector::ZERO, AREA_SECTORS, INTEGRITY_SUPERBLOCK);
         }
-        let options = IntegrityOptions {
+        let mut options = IntegrityOptions {
             sample: false,
             integrity_key: open.key.clone(),
             ..IntegrityOptions::new(open.tagger.algorithm(), events.clone())
         };
+        if alone {
+            options.memory_bytes *= 2;
+        }
         let volume = Integrity::open(device, options).await;
         let member_name = name.clone();
         open.volume = volume.map_err(|error| OpenError::Integrity {
