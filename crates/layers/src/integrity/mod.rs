@@ -64,6 +64,7 @@ mod codec;
 mod commit;
 mod confirm;
 mod create;
+mod direct;
 mod home;
 mod log;
 mod lower;
@@ -93,6 +94,7 @@ use bio::{
 };
 use checksum::{BlockTagger, ZeroTags};
 use codec::Codec;
+use direct::Direct;
 use log::Writer;
 use overlay::Overlay;
 use runtime::RangeLock;
@@ -132,10 +134,14 @@ struct Inner {
     mismatches: Cell<u64>,
 }
 
-/// The journal in its two uses.
+/// What becomes of writes, and what the journal has to do with it.
 enum Journal {
+    /// They go through it.
     Writing(Rc<Writer>),
+    /// There are none; what it holds is laid over the data.
     Reading(Overlay),
+    /// They go straight home, and it holds nothing.
+    Direct(Rc<Direct>),
 }
 
 impl Integrity {
@@ -202,8 +208,10 @@ impl Integrity {
 
 impl Drop for Integrity {
     fn drop(&mut self) {
-        if let Journal::Writing(writer) = &self.inner.journal {
-            writer.stop();
+        match &self.inner.journal {
+            Journal::Writing(writer) => writer.stop(),
+            Journal::Direct(direct) => direct.stop(),
+            Journal::Reading(_) => {}
         }
     }
 }
@@ -252,6 +260,9 @@ impl Inner {
         match &self.journal {
             Journal::Writing(writer) => writer,
             Journal::Reading(_) => unreachable!("the joint above refuses writes: read_only is set"),
+            Journal::Direct(_) => {
+                unreachable!("write.rs asks for it only where there is a journal")
+            }
         }
     }
 
@@ -259,6 +270,7 @@ impl Inner {
     async fn flush(&self) -> IoResult {
         match &self.journal {
             Journal::Writing(writer) => writer.flush().await,
+            Journal::Direct(direct) => self.flush_direct(direct).await,
             Journal::Reading(_) => Ok(()),
         }
     }

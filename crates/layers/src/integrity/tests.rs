@@ -7,9 +7,11 @@ mod damage;
 mod disk;
 mod golden;
 mod lies;
+mod modes;
 
 use super::{Integrity, NewVolume, OpenError, Options, Wipe, create};
 use ::integrity::FormatOptions;
+use ::integrity::open::Mode;
 use bio::{Bio, Buf, Device, Event, Events, IoResult};
 use checksum::Algorithm;
 use disk::Disk;
@@ -41,6 +43,10 @@ async fn opened(disk: &Rc<Disk>) -> Rc<Integrity> {
 
 fn options() -> Options {
     Options::new(Algorithm::Crc32c, Events::none())
+}
+
+fn in_mode(mode: Mode) -> Options {
+    Options { mode: Some(mode), ..options() }
 }
 
 /// Events as they come.

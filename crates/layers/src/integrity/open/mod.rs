@@ -8,12 +8,14 @@ pub use error::{JournalState, OpenError, Restriction};
 pub use options::Options;
 
 use super::codec::{Codec, superblock_mac, verify_area};
+use super::direct::{self, Direct};
 use super::log::{Bounds, Log, Writer};
 use super::lower::Lower;
 use super::overlay::Overlay;
 use super::recover::{Scan, scan};
 use super::tags::TagCache;
 use super::{Inner, Integrity, Journal, commit, home, sync};
+use ::integrity::open::Mode;
 use ::integrity::superblock::AREA_SECTORS;
 use ::integrity::{Flags, Layout, Superblock, explain};
 use bio::{EventKind, IoErrorKind, Limits};
@@ -138,7 +140,7 @@ fn limits(inner: &Inner, options: &Options) -> Limits {
         read_only: options.read_only,
         verified: true,
         discard: below.discard && !options.read_only,
-        // Zeroing goes through the journal like any write.
+        // Zeroing goes through the journal like any write, or changes tags at least.
         fast_zeroes: false,
         tag_size: 0,
         ..below.clone()
@@ -146,6 +148,15 @@ fn limits(inner: &Inner, options: &Options) -> Limits {
 }
 
 impl Inner {
+    /// Starts writing without a journal.
+    fn directly(mut self, options: &Options) -> Rc<Self> {
+        self.tags = self.tags.delaying();
+        self.journal = Journal::Direct(Rc::new(Direct::new(options.commit_time)));
+        let this = Rc::new(self);
+        drop(spawn(direct::run(Rc::clone(&this))));
+        this
+    }
+
     /// Replays the journal and starts writing, or lays it over.
     async fn with_journal(
         mut self,
@@ -187,6 +198,12 @@ impl Inner {
         };
         let failed = |kind: IoErrorKind| OpenError::Io(kind.at(Sector::ZERO));
         self.replay(&found).await.map_err(failed)?;
+        let state =
+            if entries == 0 { JournalState::Clean } else { JournalState::Replayed { entries } };
+        if options.mode == Some(Mode::Direct) {
+            self.resume(&plan.unjournalled()).await?;
+            return Ok((self.directly(options), state));
+        }
         let next = self.resume(&plan).await?;
         let bounds = Bounds { memory_bytes: options.memory_bytes, watermark: options.watermark };
         let log = Log::new(layout, self.codec.ids(), next, &bounds);
@@ -196,8 +213,6 @@ impl Inner {
         drop(spawn(commit::run(Rc::clone(&this))));
         drop(spawn(home::run(Rc::clone(&this))));
         drop(spawn(sync::run(Rc::clone(&this))));
-        let state =
-            if entries == 0 { JournalState::Clean } else { JournalState::Replayed { entries } };
         Ok((this, state))
     }
 }

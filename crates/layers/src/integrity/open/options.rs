@@ -1,6 +1,7 @@
 //! What somebody wants of a volume.
 
 use crate::integrity::codec::JournalKeys;
+use ::integrity::open::Mode;
 use bio::Events;
 use checksum::{Algorithm, Key};
 use std::time::Duration;
@@ -10,6 +11,8 @@ use std::time::Duration;
 pub struct Options {
     /// Write nothing, ever.
     pub read_only: bool,
+    /// How writes are kept whole. None: through the journal.
+    pub mode: Option<Mode>,
     /// What the tags were made with; the disk does not say.
     pub algorithm: Algorithm,
     /// The tags' key, if the algorithm takes one.
@@ -18,7 +21,8 @@ pub struct Options {
     pub journal: JournalKeys,
     /// Where findings go, labelled with the member's name.
     pub events: Events,
-    /// How long a write may stay in memory only (the kernel's `commit_time`).
+    /// How long a write, or a dirty tag, may stay in memory only (the kernel's `commit_time`, and its
+    /// `bitmap_flush_interval`: from then on a region counts as clean again).
     pub commit_time: Duration,
     /// Percentage of the journal that fills before it is written home.
     pub watermark: u8,
@@ -38,6 +42,7 @@ impl Options {
     pub fn new(algorithm: Algorithm, events: Events) -> Self {
         Self {
             read_only: false,
+            mode: None,
             algorithm,
             integrity_key: None,
             journal: JournalKeys::default(),
