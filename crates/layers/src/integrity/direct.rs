@@ -1,4 +1,4 @@
-//! Writing without a journal: data goes home at once, tags are changed in memory and follow.
+//! Writing without a journal, with or without a bitmap (bitmap.rs): data goes home at once, tags are changed in memory and follow.
 //!
 //! ```text
 //!   a write ---> data ---> the device
@@ -27,6 +27,7 @@
 //! replayed once more behind what is written then: if it held anything it is made anew, in the order
 //! that recover.rs gives, before the first write.
 
+use super::bitmap::Regions;
 use super::confirm::NotHome;
 use super::home::{Tags, ZEROES_BYTES};
 use super::tags::{PAGE, pages_of};
@@ -57,21 +58,38 @@ pub(super) struct Direct {
     due: Cell<bool>,
     changed: Notify,
     flush_time: Duration,
+    /// The bitmap, in its mode.
+    pub regions: Option<Regions>,
 }
 
 impl Direct {
     /// Nothing written yet; what is, is made durable within `flush_time` by itself.
-    pub fn new(flush_time: Duration) -> Self {
-        let (settling, changed) = Default::default();
-        let (asked, done, failed) = Default::default();
-        let (closing, stopped, armed, due) = Default::default();
-        Self { settling, asked, done, failed, closing, stopped, armed, due, changed, flush_time }
+    pub fn new(flush_time: Duration, regions: Option<Regions>) -> Self {
+        Self {
+            settling: RangeLock::default(),
+            asked: Cell::default(),
+            done: Cell::default(),
+            failed: Cell::default(),
+            closing: Cell::default(),
+            stopped: Cell::default(),
+            armed: Cell::default(),
+            due: Cell::default(),
+            changed: Notify::default(),
+            flush_time,
+            regions,
+        }
     }
 
-    /// Ends the task.
+    /// Ends the tasks.
     pub fn stop(&self) {
         self.stopped.set(true);
         self.changed.notify_all();
+        self.regions.iter().for_each(Regions::stop);
+    }
+
+    /// Whether the tasks are to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.get()
     }
 
     fn check(&self, sector: Sector) -> IoResult {
@@ -83,7 +101,7 @@ impl Direct {
     }
 
     /// Sees to it that what is being written is durable in time.
-    fn arm(self: &Rc<Self>) {
+    pub fn arm(self: &Rc<Self>) {
         if self.armed.replace(true) {
             return;
         }
@@ -111,8 +129,15 @@ pub(super) async fn run(inner: Rc<Inner>) {
             changed.await;
             continue;
         }
+        let (result, more) = match &direct.regions {
+            None => (inner.flush_direct(direct).await, false),
+            Some(regions) => {
+                let result = inner.clean_regions(direct, regions).await;
+                (result, regions.has_more_than_suspects())
+            }
+        };
         // Who asks for a flush is told what fails; what is only late is tried again.
-        if inner.flush_direct(direct).await.is_err() {
+        if more || result.is_err() {
             direct.arm();
         }
     }
@@ -189,6 +214,13 @@ impl Inner {
         let _held = self.home.lock(sector.0..(sector + sectors).0).await;
         direct.check(sector)?;
         direct.arm();
+        let _marked = match &direct.regions {
+            None => None,
+            Some(regions) => {
+                let marked = self.mark(regions, sector, sectors).await;
+                Some(marked.map_err(|error| at(error.kind, sector))?)
+            }
+        };
         let mut tags = tags.as_slice();
         for run in self.layout.runs(sector, sectors) {
             let (now, later) = tags.split_at(self.blocks_in(run.sectors) * self.layout.tag_bytes);
@@ -277,8 +309,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes no more writes, and makes everything durable. The journal holds nothing: it stays as it
-    /// is.
+    /// Takes no more writes, and makes everything durable. Without a bitmap the journal holds nothing:
+    /// it stays as it is.
     pub(super) async fn close_direct(&self, direct: &Direct) -> IoResult {
         if direct.closing.replace(true) {
             return Ok(());
@@ -287,6 +319,10 @@ impl Inner {
         drop(self.home.lock(0..self.layout.provided_sectors).await);
         let flushed = self.flush_direct(direct).await;
         direct.stop();
-        flushed
+        flushed?;
+        match &direct.regions {
+            None => Ok(()),
+            Some(regions) => self.close_bitmap(direct, regions).await,
+        }
     }
 }

@@ -59,6 +59,7 @@
 //!    home already, and the newest. The same if the disk loses any of these writes, so they need
 //!    not be read again.
 
+mod bitmap;
 mod close;
 mod codec;
 mod commit;
@@ -74,6 +75,7 @@ mod read;
 mod recover;
 mod scrub;
 mod section;
+mod store;
 mod sync;
 mod tags;
 mod write;
@@ -104,6 +106,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use store::Stored;
 use tags::TagCache;
 use units::{Sector, u64_of, usize_of};
 
@@ -121,6 +124,7 @@ pub struct Integrity {
 struct Inner {
     lower: Lower,
     layout: Layout,
+    stored: Stored,
     codec: Rc<Codec>,
     tagger: BlockTagger,
     zeros: ZeroTags,
@@ -131,6 +135,8 @@ struct Inner {
     home: RangeLock,
     /// Blocks whose damage was told already.
     told: RefCell<HashSet<u64>>,
+    /// What the bitmap said when the volume was opened, unless it is in use.
+    suspect: Vec<(Sector, u64)>,
     mismatches: Cell<u64>,
 }
 
@@ -182,6 +188,17 @@ impl Integrity {
     #[must_use]
     pub fn restrictions(&self) -> &[Restriction] {
         &self.restrictions
+    }
+
+    /// The parts of the volume, first sector and sectors in order, whose tags a crash in bitmap mode
+    /// left in doubt: opened in that mode, those that are not known to be valid yet; else those found
+    /// at open. Every read is verified, there as elsewhere.
+    #[must_use]
+    pub fn suspect(&self) -> Vec<(Sector, u64)> {
+        match &self.inner.journal {
+            Journal::Direct(direct) if let Some(regions) = &direct.regions => regions.suspect(),
+            _ => self.inner.suspect.clone(),
+        }
     }
 
     /// Reads that found a block whose tag does not agree, since opening.

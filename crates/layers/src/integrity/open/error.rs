@@ -2,6 +2,7 @@
 
 use crate::integrity::codec::CodecError;
 use crate::integrity::recover::StrangeEntry;
+use ::integrity::bitmap::BitmapError;
 use ::integrity::{LayoutError, MacError, PlanError, SuperblockError};
 use bio::IoError;
 use checksum::{Algorithm, KeyError};
@@ -13,8 +14,6 @@ use units::{BlockSize, Sector};
 pub enum Restriction {
     /// Sections carry a MAC, which would have to be made, and nobody said with what.
     JournalMac,
-    /// The journal's area holds the dirty bitmap.
-    DirtyBitmap,
     /// Tags are not valid from this sector on.
     Recalculating {
         /// The first such sector.
@@ -33,9 +32,6 @@ impl fmt::Display for Restriction {
         match self {
             Self::JournalMac => f.write_str(
                 "its journal has MACs (have_journal_mac), whose algorithm and key were not named",
-            ),
-            Self::DirtyBitmap => f.write_str(
-                "its dirty bitmap is active (dirty_bitmap), which is not implemented for writing",
             ),
             Self::Recalculating { from } => write!(
                 f,
@@ -115,6 +111,9 @@ pub enum OpenError {
     /// The journal cannot be used with what was said of it.
     #[error(transparent)]
     Journal(#[from] CodecError),
+    /// There is no such bitmap.
+    #[error(transparent)]
+    Bitmap(#[from] BitmapError),
     /// The superblock is not authentic.
     #[error(transparent)]
     Mac(#[from] MacError),

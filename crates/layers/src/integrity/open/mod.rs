@@ -13,8 +13,9 @@ use super::log::{Bounds, Log, Writer};
 use super::lower::Lower;
 use super::overlay::Overlay;
 use super::recover::{Scan, scan};
+use super::store::Stored;
 use super::tags::TagCache;
-use super::{Inner, Integrity, Journal, commit, home, sync};
+use super::{Inner, Integrity, Journal, bitmap, commit, home, sync};
 use ::integrity::open::Mode;
 use ::integrity::superblock::AREA_SECTORS;
 use ::integrity::{Flags, Layout, Superblock, explain};
@@ -29,6 +30,9 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
     let area = lower.metadata.read(Sector::ZERO, AREA_SECTORS).await?;
     let superblock = Superblock::decode(area.as_slice())?;
     refuse_unreadable(&superblock, &lower)?;
+    if let Some(mode @ (Mode::Recovery | Mode::Inline)) = options.mode {
+        return Err(OpenError::Unimplemented(format!("mode {}", mode.letter())));
+    }
     let layout = Layout::of(&superblock, lower.sectors())?;
     let mut restrictions = restrictions(&superblock, &lower, &options);
     let mac = superblock_mac(&superblock, &options.journal)?;
@@ -68,7 +72,9 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
         codec,
         home: RangeLock::default(),
         told: RefCell::default(),
+        suspect: Vec::new(),
         mismatches: Cell::default(),
+        stored: Stored::found(&superblock, area.as_slice(), mac),
         lower,
         layout,
     };
@@ -110,9 +116,6 @@ fn restrictions(superblock: &Superblock, lower: &Lower, options: &Options) -> Ve
     if flags.has(Flags::JOURNAL_MAC) && options.journal.mac.is_none() {
         found.push(Restriction::JournalMac);
     }
-    if flags.has(Flags::DIRTY_BITMAP) {
-        found.push(Restriction::DirtyBitmap);
-    }
     if let Some(from) = superblock.recalculated_until() {
         found.push(Restriction::Recalculating { from: Sector(from) });
     }
@@ -149,12 +152,19 @@ fn limits(inner: &Inner, options: &Options) -> Limits {
 
 impl Inner {
     /// Starts writing without a journal.
-    fn directly(mut self, options: &Options) -> Rc<Self> {
+    async fn directly(mut self, options: &Options) -> Result<Rc<Self>, OpenError> {
+        let regions = match options.mode {
+            Some(Mode::Bitmap) => {
+                Some(self.activate_bitmap(options.log2_blocks_per_bitmap_bit).await?)
+            }
+            _ => None,
+        };
         self.tags = self.tags.delaying();
-        self.journal = Journal::Direct(Rc::new(Direct::new(options.commit_time)));
+        self.journal = Journal::Direct(Rc::new(Direct::new(options.commit_time, regions)));
         let this = Rc::new(self);
         drop(spawn(direct::run(Rc::clone(&this))));
-        this
+        drop(spawn(bitmap::walk(Rc::clone(&this))));
+        Ok(this)
     }
 
     /// Replays the journal and starts writing, or lays it over.
@@ -163,7 +173,20 @@ impl Inner {
         options: &Options,
         found: Option<Scan>,
     ) -> Result<(Rc<Self>, JournalState), OpenError> {
-        let Some(found) = found else { return Ok((Rc::new(self), JournalState::Bitmap)) };
+        let found = match found {
+            Some(found) => found,
+            None if options.read_only => {
+                self.suspect = self.stored_suspects().await?;
+                return Ok((Rc::new(self), JournalState::Bitmap));
+            }
+            None if options.mode == Some(Mode::Bitmap) => {
+                return Ok((self.directly(options).await?, JournalState::Bitmap));
+            }
+            None => {
+                self.retire_bitmap().await?;
+                scan(self.metadata(), &self.layout.journal, &self.codec, &self.tagger).await?
+            }
+        };
         let layout = self.layout.journal;
         let (entries, _) = found.entries_to_replay();
         if options.read_only {
@@ -200,9 +223,14 @@ impl Inner {
         self.replay(&found).await.map_err(failed)?;
         let state =
             if entries == 0 { JournalState::Clean } else { JournalState::Replayed { entries } };
-        if options.mode == Some(Mode::Direct) {
-            self.resume(&plan.unjournalled()).await?;
-            return Ok((self.directly(options), state));
+        match options.mode {
+            // The flag keeps the journal from being replayed again.
+            Some(Mode::Bitmap) => return Ok((self.directly(options).await?, state)),
+            Some(Mode::Direct) => {
+                self.resume(&plan.unjournalled()).await?;
+                return Ok((self.directly(options).await?, state));
+            }
+            _ => {}
         }
         let next = self.resume(&plan).await?;
         let bounds = Bounds { memory_bytes: options.memory_bytes, watermark: options.watermark };

@@ -13,6 +13,8 @@ pub struct Options {
     pub read_only: bool,
     /// How writes are kept whole. None: through the journal.
     pub mode: Option<Mode>,
+    /// Binary logarithm of the blocks under one bit, in bitmap mode. None: as stored.
+    pub log2_blocks_per_bitmap_bit: Option<u8>,
     /// What the tags were made with; the disk does not say.
     pub algorithm: Algorithm,
     /// The tags' key, if the algorithm takes one.
@@ -43,6 +45,7 @@ impl Options {
         Self {
             read_only: false,
             mode: None,
+            log2_blocks_per_bitmap_bit: None,
             algorithm,
             integrity_key: None,
             journal: JournalKeys::default(),

@@ -54,11 +54,6 @@ impl TagCache {
         waiting >= (self.pages_max / 2).max(1)
     }
 
-    /// Whether there are tags that the device does not hold.
-    pub fn has_dirty(&self) -> bool {
-        !self.dirty.borrow().is_empty()
-    }
-
     /// Writes the pages that are dirty now, in as large pieces as they make. One call at a time. Not
     /// durable yet.
     ///

@@ -178,8 +178,7 @@ fn a_failed_flush_is_never_retried_as_success() {
 #[test]
 fn what_is_not_implemented_is_refused_by_name_and_read_where_it_can_be() {
     runtime::block_on(async {
-        let cases: [(Flags, u64, Restriction); 3] = [
-            (Flags::DIRTY_BITMAP, 0, Restriction::DirtyBitmap),
+        let cases: [(Flags, u64, Restriction); 2] = [
             (Flags::RECALCULATING, 64, Restriction::Recalculating { from: Sector(64) }),
             (Flags::JOURNAL_MAC, 0, Restriction::JournalMac),
         ];

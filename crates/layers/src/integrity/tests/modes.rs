@@ -1,10 +1,12 @@
 //! Writing without a journal.
 
+use super::crash::leftovers;
+use super::disk::Step;
 use super::*;
 use bio::IoErrorKind;
 use std::time::Duration;
 
-const MODES: [Mode; 1] = [Mode::Direct];
+const MODES: [Mode; 2] = [Mode::Direct, Mode::Bitmap];
 
 async fn opened_in(disk: &Rc<Disk>, mode: Mode) -> Rc<Integrity> {
     Integrity::open(disk.device(), in_mode(mode)).await.unwrap()
@@ -185,4 +187,145 @@ fn neighbours_whose_tags_were_lost_stay_unreadable_until_written() {
             }
         });
     }
+}
+
+fn flag(disk: &Disk) -> bool {
+    disk.content()[24] & 4 != 0
+}
+
+/// Regions of 64 blocks of 512 bytes.
+fn with_bitmap() -> Options {
+    Options { log2_blocks_per_bitmap_bit: Some(6), ..in_mode(Mode::Bitmap) }
+}
+
+async fn opened_with(disk: &Rc<Disk>, options: Options) -> Rc<Integrity> {
+    Integrity::open(disk.device(), options).await.unwrap()
+}
+
+/// A volume whose power was cut when blocks 100 to 104 had their data and not yet their tags.
+async fn crashed() -> Rc<Disk> {
+    let disk = made(16384, &format_options(512, 900)).await;
+    let volume = opened_with(&disk, with_bitmap()).await;
+    put(&volume.device(), 100, 4, 1).await.unwrap();
+    put(&volume.device(), 700, 4, 1).await.unwrap();
+    let image = disk.content();
+    drop(volume);
+    let crashed = Disk::holding(image);
+    // Of the second write nothing arrived.
+    let volume = Integrity::open(crashed.device(), with_bitmap().read_only()).await.unwrap();
+    crashed.set(volume.layout().run(Sector(700), 4).data.bytes(), &[0; 4 * 512]);
+    crashed
+}
+
+#[test]
+fn a_region_is_dirty_on_the_disk_before_it_is_written_and_until_it_is_durable() {
+    runtime::block_on(async {
+        let disk = made(16384, &format_options(512, 900)).await;
+        let volume = opened_with(&disk, with_bitmap()).await;
+        let (device, bits) = (volume.device(), || disk.content()[4096..4104].to_vec());
+        assert_eq!(bits(), [0; 8]);
+        disk.record(5);
+        put(&device, 64 * 3 - 1, 2, 1).await.unwrap();
+        let steps = disk.steps();
+        let Step::Write { at: 4096, bytes, forced: true } = &steps[0] else { panic!("{steps:?}") };
+        assert_eq!(bytes[0], 0b1100);
+        runtime::sleep(Duration::from_secs(9)).await;
+        assert_eq!(bits()[0], 0b1100);
+        put(&device, 64 * 7, 2, 1).await.unwrap();
+        runtime::sleep(Duration::from_secs(2)).await;
+        assert_eq!(bits()[0], 0);
+        put(&device, 64 * 8, 2, 1).await.unwrap();
+        assert_eq!(bits()[..2], [0, 1]);
+        runtime::sleep(Duration::from_secs(30)).await;
+        assert_eq!(bits(), [0; 8]);
+        volume.close().await.unwrap();
+        assert!(!flag(&disk));
+    });
+}
+
+#[test]
+fn a_suspect_region_is_not_until_every_tag_in_it_was_found_valid() {
+    runtime::block_on(async {
+        let disk = crashed().await;
+        let volume = opened_with(&disk, with_bitmap()).await;
+        let device = volume.device();
+        assert_eq!(volume.suspect(), [(Sector(64), 64), (Sector(640), 64)]);
+        runtime::sleep(Duration::from_secs(30)).await;
+        // What has its old tag and its old data is right; what has new data is not.
+        assert_eq!(volume.suspect(), [(Sector(64), 64)]);
+        assert!(read(&device, 100, 1).await.is_err());
+        assert_holds(&device, 700, 4, 0).await;
+        volume.close().await.unwrap();
+        assert!(flag(&disk), "closing does not forget");
+        assert_eq!(disk.content()[4096..4098], [0b10, 0]);
+
+        let volume = opened_with(&disk, with_bitmap()).await;
+        assert_eq!(volume.suspect(), [(Sector(64), 64)]);
+        put(&volume.device(), 100, 4, 2).await.unwrap();
+        runtime::sleep(Duration::from_secs(30)).await;
+        assert_eq!(volume.suspect(), []);
+        assert_eq!(disk.content()[4096..4098], [0, 0]);
+        volume.close().await.unwrap();
+        assert!(!flag(&disk));
+        assert_holds(&opened(&disk).await.device(), 100, 4, 2).await;
+    });
+}
+
+#[test]
+fn in_another_mode_what_is_suspect_is_told_and_the_bitmap_is_no_more() {
+    for mode in [Mode::Journal, Mode::Direct] {
+        runtime::block_on(async move {
+            let disk = crashed().await;
+            let (listening, heard) = listening();
+            let volume = opened_with(&disk, Options { mode: Some(mode), ..listening }).await;
+            let told: Vec<_> =
+                heard.borrow().iter().map(|event| (event.sector, event.sectors)).collect();
+            assert_eq!(told, [(Sector(64), 64), (Sector(640), 64)]);
+            assert_eq!(volume.suspect(), told);
+            assert!(!flag(&disk));
+            assert!(read(&volume.device(), 100, 1).await.is_err());
+            put(&volume.device(), 100, 4, 2).await.unwrap();
+            volume.close().await.unwrap();
+            assert_holds(&opened(&disk).await.device(), 100, 4, 2).await;
+        });
+    }
+}
+
+#[test]
+fn regions_of_another_size_make_everything_suspect_at_every_cut() {
+    for log2 in [4, 9] {
+        runtime::block_on(async move {
+            let disk = crashed().await;
+            let image = disk.content();
+            disk.record(log2.into());
+            let other = |mode| Options { log2_blocks_per_bitmap_bit: Some(log2), ..in_mode(mode) };
+            let volume = opened_with(&disk, other(Mode::Bitmap)).await;
+            let all = [(Sector::ZERO, volume.device().limits().sectors)];
+            assert_eq!(volume.suspect(), all);
+            let steps = disk.steps();
+            for cut in 0..=steps.len() {
+                for image in leftovers(&image, &steps, cut, 2) {
+                    let volume = opened_with(&Disk::holding(image), other(Mode::Bitmap)).await;
+                    assert_eq!(volume.suspect(), all, "{cut}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_bitmap_that_cannot_be_is_refused_and_what_is_stored_of_one_makes_all_suspect() {
+    runtime::block_on(async {
+        let disk = crashed().await;
+        let impossible = Options { log2_blocks_per_bitmap_bit: Some(200), ..in_mode(Mode::Bitmap) };
+        assert!(matches!(refused(&disk, impossible).await, OpenError::Bitmap(_)));
+        disk.set(29, &[200]);
+        assert!(matches!(refused(&disk, in_mode(Mode::Bitmap)).await, OpenError::Bitmap(_)));
+        let volume = Integrity::open(disk.device(), options().read_only()).await.unwrap();
+        let all = [(Sector::ZERO, volume.device().limits().sectors)];
+        assert_eq!(volume.suspect(), all);
+        let volume = opened_with(&disk, with_bitmap()).await;
+        assert_eq!(volume.suspect(), all);
+        volume.close().await.unwrap();
+    });
 }
