@@ -4,6 +4,7 @@ use super::bare::{disk, only};
 use super::{Scenario, Volume};
 use ::integrity::FormatOptions;
 use ::integrity::layout::DeviceSectors;
+use ::integrity::open::Mode;
 use bio::{Device, Events, IoResult, LocalFuture, Scrub};
 use checksum::Algorithm;
 use layers::integrity::{self, Integrity};
@@ -18,6 +19,9 @@ pub(super) fn all() -> Vec<Scenario> {
         tagged("integrity-512-roomy", roomy, 1100, small),
         tagged("integrity-4096", TAGGED_4096, 1800, small),
         Scenario { tearing: true, ..tagged("integrity-4096-torn", TAGGED_4096, 1800, large) },
+        tagged("integrity-512-direct", Tagged { mode: Mode::Direct, ..TAGGED_512 }, 1100, small),
+        tagged("integrity-512-bitmap", Tagged { mode: Mode::Bitmap, ..TAGGED_512 }, 1100, small),
+        tagged("integrity-4096-bitmap", Tagged { mode: Mode::Bitmap, ..TAGGED_4096 }, 1800, small),
     ]
 }
 
@@ -30,6 +34,7 @@ pub(super) struct Tagged {
     interleave_sectors: u64,
     /// Journal in memory; the smallest makes writers wait for each other.
     memory_bytes: usize,
+    pub mode: Mode,
 }
 
 pub(super) const TAGGED_512: Tagged = Tagged {
@@ -37,6 +42,7 @@ pub(super) const TAGGED_512: Tagged = Tagged {
     journal_sectors: 700,
     interleave_sectors: 64,
     memory_bytes: 1,
+    mode: Mode::Journal,
 };
 pub(super) const TAGGED_4096: Tagged =
     Tagged { block: BlockSize::B4096, journal_sectors: 1200, memory_bytes: 1 << 20, ..TAGGED_512 };
@@ -76,6 +82,9 @@ impl Tagged {
         let mut options = integrity::Options::new(Algorithm::Crc32c, events);
         options.memory_bytes = self.memory_bytes;
         options.tag_cache_bytes = 8192;
+        options.mode = Some(self.mode);
+        // Some regions of a few blocks.
+        options.log2_blocks_per_bitmap_bit = Some(3);
         Integrity::open(device, options).await.map_err(|error| error.to_string())
     }
 }
@@ -99,6 +108,7 @@ fn tagged(name: &'static str, kind: Tagged, sectors: u64, member_block: BlockSiz
     Scenario {
         member_sectors: sectors,
         verified: true,
+        cut_writes_unreadable: kind.mode != Mode::Journal,
         damageable: 0..sectors,
         format: Box::new(format),
         open: Box::new(open),
