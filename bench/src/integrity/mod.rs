@@ -20,6 +20,7 @@ use bio::{Buf, Device, Events, IoResult};
 use checksum::{Algorithm, Key};
 use counting::Counting;
 use integrity::FormatOptions;
+use integrity::open::Mode;
 use layers::integrity::{Integrity, NewVolume, Options, Wipe};
 use layers::memory::MemoryDevice;
 use load::{Action, LOADS, Load};
@@ -70,6 +71,18 @@ const VOLUMES: &[Kind] = &[
         block: BlockSize::B4096,
         algorithm: Algorithm::HmacSha256,
         options: |options| options,
+    },
+    Kind {
+        name: "direct crc32c 4096",
+        block: BlockSize::B4096,
+        algorithm: Algorithm::Crc32c,
+        options: |options| Options { mode: Some(Mode::Direct), ..options },
+    },
+    Kind {
+        name: "bitmap crc32c 4096",
+        block: BlockSize::B4096,
+        algorithm: Algorithm::Crc32c,
+        options: |options| Options { mode: Some(Mode::Bitmap), ..options },
     },
 ];
 

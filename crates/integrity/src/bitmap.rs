@@ -219,6 +219,59 @@ impl Bitmap {
         self.next(touched.start, true).is_some_and(|bit| bit < touched.end)
     }
 
+    /// Whether a range touches dirty regions only.
+    #[must_use]
+    pub fn is_all_dirty(&self, sector: Sector, sectors: u64) -> bool {
+        let touched = self.touched(sector, sectors);
+        self.next(touched.start, false).is_none_or(|bit| bit >= touched.end)
+    }
+
+    /// Makes dirty what is dirty in `other`, a bitmap of the same regions.
+    ///
+    /// # Panics
+    /// If its regions are others.
+    pub fn merge(&mut self, other: &Self) {
+        assert_eq!(
+            (self.log2_sectors, self.bits),
+            (other.log2_sectors, other.bits),
+            "same regions"
+        );
+        for (word, more) in self.words.iter_mut().zip(&other.words) {
+            *word |= more;
+        }
+    }
+
+    /// Cleans what is not dirty in `other`, a bitmap of the same regions.
+    ///
+    /// # Panics
+    /// If its regions are others.
+    pub fn restrict(&mut self, other: &Self) {
+        assert_eq!(
+            (self.log2_sectors, self.bits),
+            (other.log2_sectors, other.bits),
+            "same regions"
+        );
+        for (word, kept) in self.words.iter_mut().zip(&other.words) {
+            *word &= kept;
+        }
+    }
+
+    /// Units in which two bitmaps of the same regions differ, in order.
+    ///
+    /// # Panics
+    /// If their regions are not the same.
+    pub fn differing_units(&self, other: &Self) -> impl Iterator<Item = u64> + '_ {
+        assert_eq!(
+            (self.log2_sectors, self.bits),
+            (other.log2_sectors, other.bits),
+            "same regions"
+        );
+        let words_per_unit = UNIT_BYTES / 8;
+        let pairs = self.words.chunks(words_per_unit).zip(other.words.chunks(words_per_unit));
+        let differs: Vec<bool> = pairs.map(|(a, b)| a != b).collect();
+        (0..).zip(differs).filter_map(|(unit, differs)| differs.then_some(unit))
+    }
+
     /// Dirty regions.
     #[must_use]
     pub fn dirty_count(&self) -> u64 {

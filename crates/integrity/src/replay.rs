@@ -68,6 +68,8 @@ pub struct Plan {
     pub count: u32,
     /// What to do when the replayed blocks are durable.
     pub resume: Resume,
+    /// The lap with which the journal is initialised if it must be.
+    initial: Sequence,
     sections: u32,
 }
 
@@ -157,12 +159,23 @@ impl Plan {
                 want = want.plus(1);
             }
         }
+        let initial = last.minus(2);
         let resume = if count == sections {
             Resume::InPlace { section: first, sequence: want }
         } else {
-            Resume::Reinitialise { initial: last.minus(2) }
+            Resume::Reinitialise { initial }
         };
-        Ok(Self { first, count: if empty { 0 } else { count }, resume, sections })
+        Ok(Self { first, count: if empty { 0 } else { count }, resume, initial, sections })
+    }
+
+    /// The same for whoever will not write to the journal (specification, section 6.6, step 7): what
+    /// it replays must not be found by the next opening, when it may be older than what is home.
+    #[must_use]
+    pub fn unjournalled(mut self) -> Self {
+        if self.count > 0 {
+            self.resume = Resume::Reinitialise { initial: self.initial };
+        }
+        self
     }
 
     /// The sections to replay, oldest first.

@@ -3,18 +3,18 @@
 use crate::disk::SimDisk;
 use crate::history::{Life, Step};
 use crate::image::Image;
-use crate::oracle::{Oracle, Violation};
+use crate::oracle::{Oracle, ReadTicket, Violation};
 use crate::power::{Power, Unsettled};
 use crate::rng::Rng;
 use crate::scenario::{Scenario, Volume};
 use crate::schedule::SimDriver;
-use bio::{Bio, Buf, Device, Events, Finding, IoError, Op, ScrubMode};
+use bio::{Bio, Buf, Device, Events, Extent, Finding, IoError, Op, ScrubMode};
 use runtime::{Executor, Semaphore};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
-use units::{Sector, usize_of};
+use units::{SECTOR, Sector, u64_of, usize_of};
 
 /// What a life starts with.
 #[derive(Clone)]
@@ -88,6 +88,7 @@ pub fn live(
         disks: Rc::clone(&disks),
         oracle: Rc::clone(&oracle),
         honest,
+        cut_writes_unreadable: scenario.cut_writes_unreadable,
         violation: RefCell::default(),
     };
     let run = Rc::new(run);
@@ -171,6 +172,8 @@ struct Run {
     disks: Rc<[Rc<SimDisk>]>,
     oracle: Rc<RefCell<Oracle>>,
     honest: bool,
+    /// What the scenario says of the same name.
+    cut_writes_unreadable: bool,
     violation: RefCell<Option<Violation>>,
 }
 
@@ -302,20 +305,44 @@ impl Run {
                     self.blame(violation);
                 }
             }
-            Err(_) if self.honest && blocks > 1 => {
+            Err(_) if blocks > 1 && (self.honest || self.cut_writes_unreadable) => {
                 // One bad block does not excuse its neighbours.
                 for block in block..block + blocks {
-                    let ticket = self.oracle.borrow_mut().read_starts(block);
-                    if let Ok(data) = device.read(Sector(block * per_block), per_block).await
-                        && let Err(violation) =
-                            self.oracle.borrow_mut().read_ends(ticket, data.as_slice())
-                    {
-                        self.blame(violation);
-                    }
+                    self.read_one(device, block).await;
                 }
             }
+            Err(_) if self.excuses(block, &ticket) => {}
             Err(error) => self.failed(&Step::Read { block, blocks }.to_string(), error),
         }
+    }
+
+    async fn read_one(&self, device: &Device, block: u64) {
+        let per_block = device.limits().logical_block.sectors();
+        let ticket = self.oracle.borrow_mut().read_starts(block);
+        match device.read(Sector(block * per_block), per_block).await {
+            Ok(data) => {
+                let judged = self.oracle.borrow_mut().read_ends(ticket, data.as_slice());
+                if let Err(violation) = judged {
+                    self.blame(violation);
+                }
+            }
+            Err(_) if self.excuses(block, &ticket) => {}
+            Err(error) => self.failed(&Step::Read { block, blocks: 1 }.to_string(), error),
+        }
+    }
+
+    fn excuses(&self, block: u64, ticket: &ReadTicket) -> bool {
+        self.cut_writes_unreadable && self.oracle.borrow().excuses(block, ticket)
+    }
+
+    /// Whether a cut excuses that a part of a volume without redundancy cannot be read.
+    fn excuses_all(&self, extent: &Extent) -> bool {
+        let oracle = self.oracle.borrow();
+        let per_block = u64_of(oracle.block_bytes()) / SECTOR;
+        let ticket = ReadTicket::now(&oracle);
+        let mut blocks =
+            extent.sector.0 / per_block..(extent.sector + extent.sectors).0 / per_block;
+        self.cut_writes_unreadable && blocks.all(|block| oracle.excuses(block, &ticket))
     }
 
     /// Two passes: the first heals, the second must find nothing, and without any harm done nor may
@@ -328,6 +355,7 @@ impl Run {
                     let excused = match finding {
                         Finding::Resynced => pass == 0,
                         Finding::Healed => pass == 0 && self.oracle.borrow().is_harmed(),
+                        Finding::Unreadable => member.is_none() && self.excuses_all(&extent),
                         _ => false,
                     };
                     if !excused && !self.honest {

@@ -10,6 +10,9 @@
 //!
 //! A write is durable when it ended with FUA, or ended before a successful flush was submitted. What
 //! is read after a crash is settled by being read: it may not change again by itself.
+//!
+//! Where data and tag are not written as one, a crash may also make a block unreadable: only one that
+//! may hold more than one write, and only until it is written, or was read.
 
 use crate::rng::mix;
 use std::collections::BTreeMap;
@@ -24,6 +27,8 @@ pub struct Oracle {
     blocks: u64,
     /// Only of blocks that were ever written; the others hold zeroes.
     written: BTreeMap<u64, Vec<Entry>>,
+    /// Blocks that a crash left undecided, and until when: the end of the first write since.
+    torn: BTreeMap<u64, u64>,
     clock: u64,
     version: u64,
     harmed: bool,
@@ -112,6 +117,14 @@ pub struct ReadTicket {
     block: u64,
 }
 
+impl ReadTicket {
+    /// One that starts now, and whose result nobody will judge.
+    #[must_use]
+    pub fn now(oracle: &Oracle) -> Self {
+        Self { start: oracle.clock, block: 0 }
+    }
+}
+
 /// A flush that is under way.
 #[derive(Clone, Copy, Debug)]
 pub struct FlushTicket {
@@ -127,6 +140,7 @@ impl Oracle {
             block_bytes,
             blocks,
             written: BTreeMap::new(),
+            torn: BTreeMap::new(),
             clock: 1,
             version: 0,
             harmed: false,
@@ -181,6 +195,9 @@ impl Oracle {
             entry.end = end;
             entry.durable = fua;
         });
+        for (_, until) in self.torn.range_mut(ticket.block..ticket.block + ticket.blocks) {
+            *until = end.min(*until);
+        }
         self.prune(ticket.block, ticket.blocks);
     }
 
@@ -248,8 +265,15 @@ impl Oracle {
                 return Err(Violation::Wrong { block, found, legal });
             };
             self.settle(block, version);
+            self.torn.remove(&block);
         }
         Ok(())
+    }
+
+    /// Whether a crash excuses that `block` could not be read, where crashes may do that.
+    #[must_use]
+    pub fn excuses(&self, block: u64, ticket: &ReadTicket) -> bool {
+        self.torn.get(&block).is_some_and(|&until| until >= ticket.start)
     }
 
     /// What was read after a crash stays: of the writes that the crash left undecided, this one.
@@ -267,10 +291,14 @@ impl Oracle {
     /// Power was cut: what was not durable may be gone, and what was under way may be there.
     pub fn crashes(&mut self) {
         let now = self.tick();
-        for entries in self.written.values_mut() {
+        self.torn.clear();
+        for (&block, entries) in &mut self.written {
             let newest = newest_durable(entries);
             entries.retain(|entry| entry.end >= newest);
             let sole = entries.len() == 1;
+            if !sole {
+                self.torn.insert(block, u64::MAX);
+            }
             for entry in entries.iter_mut() {
                 (entry.start, entry.end) = (now, now);
                 (entry.durable, entry.undecided) = (sole, !sole);
@@ -413,6 +441,26 @@ mod tests {
             assert!(reads(&mut oracle.clone(), 0, version), "{version}");
         }
         assert!(!reads(&mut oracle, 0, 0));
+    }
+
+    #[test]
+    fn a_crash_excuses_only_blocks_that_it_left_undecided_until_they_are_written_or_read() {
+        let mut oracle = Oracle::new(1, 3, 512);
+        let flushed = oracle.write_starts(0, 3, false);
+        oracle.write_ends(&flushed, true);
+        let cut = oracle.write_starts(1, 2, false);
+        let before = oracle.read_starts(1);
+        assert!(!oracle.excuses(1, &before));
+        oracle.crashes();
+        let ticket = oracle.read_starts(0);
+        assert_eq!([0, 1, 2].map(|block| oracle.excuses(block, &ticket)), [false, true, true]);
+        assert!(reads(&mut oracle, 2, cut.version()));
+        let again = oracle.write_starts(1, 1, false);
+        let meanwhile = oracle.read_starts(1);
+        oracle.write_ends(&again, false);
+        assert!(oracle.excuses(1, &meanwhile));
+        let after = oracle.read_starts(1);
+        assert_eq!([1, 2].map(|block| oracle.excuses(block, &after)), [false, false]);
     }
 
     #[test]

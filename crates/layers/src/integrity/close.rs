@@ -6,7 +6,11 @@ use bio::IoResult;
 
 /// Closes a writable volume; once is enough. See the module's head for the order.
 pub(super) async fn close(inner: &Inner) -> IoResult {
-    let Journal::Writing(writer) = &inner.journal else { return Ok(()) };
+    let writer = match &inner.journal {
+        Journal::Writing(writer) => writer,
+        Journal::Direct(direct) => return inner.close_direct(direct).await,
+        Journal::Reading(_) => return Ok(()),
+    };
     if writer.log.borrow().is_stopped() {
         return Ok(());
     }

@@ -86,9 +86,9 @@ pub(super) fn newest_blocks(sections: &[Rc<Section>]) -> Vec<Homing<'_>> {
 }
 
 /// Neighbouring tags, and where they belong.
-struct Tags {
-    address: u64,
-    bytes: Vec<u8>,
+pub(super) struct Tags {
+    pub address: u64,
+    pub bytes: Vec<u8>,
 }
 
 enum Job<'a, 'b> {
@@ -203,7 +203,7 @@ impl Inner {
     /// Writing a tag writes its whole sector, and this one could not be read: the tags of the
     /// neighbours are lost. Their blocks must stay unreadable, so they get a tag that cannot
     /// verify: the complement of what their data says.
-    async fn disown_lost_tags(&self, changing: &mut Changing, written: &[Tags]) {
+    pub(super) async fn disown_lost_tags(&self, changing: &mut Changing, written: &[Tags]) {
         let spb = self.layout.block.sectors();
         let mut sectors: Vec<u64> = (changing.lost.iter())
             .flat_map(|&start| start..start + units::SECTOR)
@@ -273,6 +273,6 @@ const RUN_BYTES: usize = 2 << 20;
 /// Tags written at once, at most: no two groups share a page.
 const GROUP_BYTES: u64 = 32 * PAGE;
 /// From here on zeroes are a request of their own.
-const ZEROES_BYTES: usize = 64 << 10;
+pub(super) const ZEROES_BYTES: usize = 64 << 10;
 /// Until writing home is tried again.
 const RETRY: Duration = Duration::from_secs(1);

@@ -59,12 +59,14 @@
 //!    home already, and the newest. The same if the disk loses any of these writes, so they need
 //!    not be read again.
 
+mod bitmap;
 mod close;
 mod codec;
 mod commit;
 mod confirm;
 mod coverage;
 mod create;
+mod direct;
 mod discard;
 mod home;
 mod log;
@@ -101,6 +103,7 @@ use bio::{
 use checksum::{BlockTagger, ZeroTags};
 use codec::Codec;
 use coverage::Coverage;
+use direct::Direct;
 use log::Writer;
 use overlay::Overlay;
 use runtime::{RangeLock, Semaphore};
@@ -143,13 +146,19 @@ struct Inner {
     task: recalculate::Task,
     /// Blocks whose damage was told already.
     told: RefCell<HashSet<u64>>,
+    /// What the bitmap said when the volume was opened, unless it is in use.
+    suspect: Vec<(Sector, u64)>,
     mismatches: Cell<u64>,
 }
 
-/// The journal in its two uses.
+/// What becomes of writes, and what the journal has to do with it.
 enum Journal {
+    /// They go through it.
     Writing(Rc<Writer>),
+    /// There are none; what it holds is laid over the data.
     Reading(Overlay),
+    /// They go straight home, and it holds nothing.
+    Direct(Rc<Direct>),
 }
 
 impl Integrity {
@@ -192,6 +201,17 @@ impl Integrity {
         &self.restrictions
     }
 
+    /// The parts of the volume, first sector and sectors in order, whose tags a crash in bitmap mode
+    /// left in doubt: opened in that mode, those that are not known to be valid yet; else those found
+    /// at open. Every read is verified, there as elsewhere.
+    #[must_use]
+    pub fn suspect(&self) -> Vec<(Sector, u64)> {
+        match &self.inner.journal {
+            Journal::Direct(direct) if let Some(regions) = &direct.regions => regions.suspect(),
+            _ => self.inner.suspect.clone(),
+        }
+    }
+
     /// Reads that found a block whose tag does not agree, since opening.
     #[must_use]
     pub fn mismatches(&self) -> u64 {
@@ -218,8 +238,10 @@ impl Integrity {
 impl Drop for Integrity {
     fn drop(&mut self) {
         self.inner.task.vanish();
-        if let Journal::Writing(writer) = &self.inner.journal {
-            writer.stop();
+        match &self.inner.journal {
+            Journal::Writing(writer) => writer.stop(),
+            Journal::Direct(direct) => direct.stop(),
+            Journal::Reading(_) => {}
         }
     }
 }
@@ -268,6 +290,9 @@ impl Inner {
         match &self.journal {
             Journal::Writing(writer) => writer,
             Journal::Reading(_) => unreachable!("the joint above refuses writes: read_only is set"),
+            Journal::Direct(_) => {
+                unreachable!("write.rs asks for it only where there is a journal")
+            }
         }
     }
 
@@ -275,6 +300,7 @@ impl Inner {
     async fn flush(&self) -> IoResult {
         match &self.journal {
             Journal::Writing(writer) => writer.flush().await,
+            Journal::Direct(direct) => self.flush_direct(direct).await,
             Journal::Reading(_) => Ok(()),
         }
     }

@@ -269,6 +269,7 @@ impl Inner {
                 });
                 Ok(held.collect())
             }
+            Journal::Direct(_) => Ok(Vec::new()),
             Journal::Reading(overlay) => {
                 let mut held = Vec::new();
                 if overlay.is_empty() {
@@ -292,6 +293,7 @@ impl Inner {
     pub(super) fn is_pending(&self, sector: Sector) -> bool {
         match &self.journal {
             Journal::Writing(writer) => writer.log.borrow().find(sector.0).is_some(),
+            Journal::Direct(_) => false,
             Journal::Reading(overlay) => overlay.find(sector.0).is_some(),
         }
     }

@@ -35,6 +35,11 @@ impl Area {
             turn: Semaphore::new(1),
         }
     }
+
+    /// The superblock as it is on the device now.
+    pub fn superblock(&self) -> Superblock {
+        self.superblock.borrow().clone()
+    }
 }
 
 impl Inner {

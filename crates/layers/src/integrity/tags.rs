@@ -1,17 +1,20 @@
 //! Tags of the device, through a bounded cache of pages.
 //!
 //! A page is 4096 bytes of the device at a multiple of 4096; metadata runs start and end at such
-//! multiples, so a page never holds anything but tags and their padding. Pages are written through:
-//! what the cache holds is what the device holds, or is about to.
+//! multiples, so a page never holds anything but tags and their padding. With a journal, pages are
+//! written through: what the cache holds is what the device holds, or is about to. Without one they
+//! may be [dirty](delayed): then only the cache has what is true.
 //!
 //! Whoever changes pages holds their lock from reading them to the end of writing them; whoever
 //! reads pages from the device holds it shared. So no stale page ever replaces a newer one.
+
+mod delayed;
 
 use bio::{Bio, Buf, Device, IoError, IoResult};
 use checksum::crc32c;
 use runtime::{RangeGuard, RangeLock, join_all};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use units::{SECTOR, SECTOR_BYTES, Sector, u64_of, usize_of};
 
@@ -28,6 +31,10 @@ pub(super) struct TagCache {
     /// Pages to be read again, and the checksum of what was written. No more than changed since the
     /// last [`TagCache::confirm`].
     unconfirmed: RefCell<BTreeMap<u64, u32>>,
+    /// Pages that hold more than the device does: kept, and never replaced by what it holds.
+    dirty: RefCell<BTreeSet<u64>>,
+    /// There may be such pages; then unconfirmed ones are kept too, to be written again.
+    delays: bool,
 }
 
 #[derive(Default)]
@@ -56,8 +63,8 @@ impl TagCache {
     /// A cache of at most `bytes` bytes (at least one page).
     pub fn new(lower: Device, bytes: usize) -> Self {
         let pages_max = (bytes / PAGE_BYTES).max(1);
-        let (pages, lock, unconfirmed) = Default::default();
-        Self { lower, pages, lock, pages_max, unconfirmed }
+        let (pages, lock, unconfirmed, dirty) = Default::default();
+        Self { lower, pages, lock, pages_max, unconfirmed, dirty, delays: false }
     }
 
     /// Copies the bytes at `address` of the device to `target`. What has to be read for that is
@@ -115,7 +122,8 @@ impl TagCache {
     async fn load(&self, pages: Range<u64>, bypass: bool) -> IoResult<Buf> {
         let _guard = self.lock.lock_shared(pages.clone()).await;
         let sectors = (pages.end - pages.start) * PAGE_SECTORS;
-        let bytes = self.fetch(pages.start * PAGE_SECTORS, sectors, bypass).await?;
+        let mut bytes = self.fetch(pages.start * PAGE_SECTORS, sectors, bypass).await?;
+        self.lay_over(pages.start, &mut bytes);
         self.keep(pages.start, bytes.as_slice());
         Ok(bytes)
     }
@@ -136,6 +144,9 @@ impl TagCache {
     ) -> IoResult {
         let first = address / SECTOR;
         let end = (address + u64_of(target.len())).div_ceil(SECTOR);
+        if self.is_dirty(pages_of(address, target.len())) && self.copy(address, target) {
+            return Ok(());
+        }
         if !error.kind.is_damage() || !self.lower.limits().logical_block.divides(1) {
             return Err(error);
         }
@@ -143,6 +154,7 @@ impl TagCache {
         let bytes = self.fetch(first, end - first, bypass).await?;
         let start = usize_of(address - first * SECTOR);
         target.copy_from_slice(&bytes.as_slice()[start..start + target.len()]);
+        self.copy_dirty(address, target);
         Ok(())
     }
 
@@ -191,6 +203,19 @@ impl TagCache {
         let Changing { bytes, first_page, _guard, .. } = changing;
         self.keep(first_page, bytes.as_slice());
         let count = u64_of(bytes.len()) / PAGE;
+        let result = self.put_down(first_page, bytes).await;
+        if result.is_err() {
+            let mut pages = self.pages.borrow_mut();
+            for page in first_page..first_page + count {
+                pages.map.remove(&page);
+            }
+        }
+        result
+    }
+
+    /// Writes pages that nobody else reads or writes meanwhile, and remembers those to be confirmed.
+    async fn put_down(&self, first_page: u64, bytes: Buf) -> IoResult {
+        let count = u64_of(bytes.len()) / PAGE;
         let mut checksums = Vec::new();
         if bytes.as_slice().chunks_exact(SECTOR_BYTES).any(is_zero) {
             checksums.extend(bytes.as_slice().chunks_exact(PAGE_BYTES).map(crc32c));
@@ -203,11 +228,6 @@ impl TagCache {
         }
         if result.is_ok() {
             unconfirmed.extend((first_page..).zip(checksums));
-        } else {
-            let mut pages = self.pages.borrow_mut();
-            for page in first_page..first_page + count {
-                pages.map.remove(&page);
-            }
         }
         result
     }
@@ -224,7 +244,8 @@ impl TagCache {
     /// # Errors
     /// What the device says, unless it is about the bytes.
     pub async fn confirm(&self) -> IoResult<Vec<u64>> {
-        let written: Vec<(u64, u32)> = self.unconfirmed.take().into_iter().collect();
+        let written: Vec<(u64, u32)> =
+            self.unconfirmed.borrow().iter().map(|(page, sum)| (*page, *sum)).collect();
         let runs = written.chunk_by(|(a, _), (b, _)| a + 1 == *b);
         let reads: Vec<_> = runs.flat_map(|run| run.chunks(CONFIRM_PAGES)).collect();
         let mut astray = Vec::new();
@@ -232,6 +253,13 @@ impl TagCache {
             for found in join_all(reads.iter().map(|run| self.differing(run))).await {
                 astray.extend(found?);
             }
+        }
+        if self.delays {
+            self.dirty.borrow_mut().extend(astray.iter().map(|address| address / PAGE));
+        }
+        let mut unconfirmed = self.unconfirmed.borrow_mut();
+        for (page, _) in &written {
+            unconfirmed.remove(page);
         }
         Ok(astray)
     }
@@ -261,10 +289,13 @@ impl TagCache {
                 page.bytes.copy_from_slice(bytes);
                 continue;
             }
-            while map.len() >= self.pages_max {
+            // Twice round finds every page that may go.
+            let mut looks = 2 * clock.len();
+            while map.len() >= self.pages_max && looks > 0 {
                 let Some(oldest) = clock.pop_front() else { break };
+                looks -= 1;
                 let recently = map.get(&oldest).is_some_and(|page| page.used.replace(false));
-                if recently {
+                if recently || self.is_pinned(oldest) {
                     clock.push_back(oldest);
                 } else {
                     map.remove(&oldest);

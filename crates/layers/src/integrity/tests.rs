@@ -10,10 +10,12 @@ mod disk;
 mod golden;
 mod lies;
 mod mend;
+mod modes;
 mod recalculate;
 
 use super::{Integrity, NewVolume, OpenError, Options, Wipe, create};
 use ::integrity::FormatOptions;
+use ::integrity::open::Mode;
 use bio::{Bio, Buf, Device, Event, Events, IoResult};
 use checksum::Algorithm;
 use disk::Disk;
@@ -45,6 +47,10 @@ async fn opened(disk: &Rc<Disk>) -> Rc<Integrity> {
 
 fn options() -> Options {
     Options::new(Algorithm::Crc32c, Events::none())
+}
+
+fn in_mode(mode: Mode) -> Options {
+    Options { mode: Some(mode), ..options() }
 }
 
 /// Events as they come.

@@ -2,9 +2,10 @@
 //!
 //! A request may span sections; each block is in exactly one entry, so it is never torn. The
 //! request completes when all of it is in memory, or, with FUA, when all of it is committed.
+//! (Without a journal: direct.rs.)
 
-use super::Inner;
 use super::section::{Content, Section};
+use super::{Inner, Journal};
 use bio::{IoResult, Segments};
 use std::rc::Rc;
 use units::{Sector, u64_of, usize_of};
@@ -13,6 +14,9 @@ impl Inner {
     /// Stores `data`, whole blocks, from `sector` on.
     pub(super) async fn write(&self, sector: Sector, data: &Segments) -> IoResult {
         self.forget_told(sector.0, u64_of(data.len_bytes()) / units::SECTOR);
+        if let Journal::Direct(direct) = &self.journal {
+            return self.write_direct(direct, sector, data).await;
+        }
         let whole = data.iter().all(|piece| piece.len().is_multiple_of(self.block_bytes()));
         if !whole {
             let single = data.to_single();
@@ -47,6 +51,9 @@ impl Inner {
         unmap: bool,
     ) -> IoResult {
         self.forget_told(sector.0, self.sectors_of(blocks));
+        if let Journal::Direct(direct) = &self.journal {
+            return self.zero_direct(direct, sector, self.sectors_of(blocks), unmap).await;
+        }
         let (mut at, mut left) = (sector, blocks);
         while left > 0 {
             let section = self.room(at).await?;

@@ -30,6 +30,7 @@ pub fn disk(name: &'static str, block: BlockSize) -> Scenario {
         redundancy: 0,
         verified: false,
         survives_cuts: true,
+        cut_writes_unreadable: false,
         damageable: 0..256,
         format: Box::new(nothing),
         open: Box::new(|members, _| Box::pin(async { Ok(Volume::flushed(only(members)?)) })),

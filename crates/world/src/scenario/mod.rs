@@ -63,6 +63,8 @@ pub struct Scenario {
     pub verified: bool,
     /// A power cut is survived with nothing but the members' honesty (no write hole, or a resync).
     pub survives_cuts: bool,
+    /// A power cut may make blocks unreadable that have a write which no flush covered.
+    pub cut_writes_unreadable: bool,
     /// The sectors of each member in which damage is healed; elsewhere it costs at least the member.
     pub damageable: Range<u64>,
     /// Makes the members.

@@ -4,6 +4,7 @@ use super::bare::{disk, only};
 use super::{Scenario, Volume};
 use ::integrity::FormatOptions;
 use ::integrity::layout::DeviceSectors;
+use ::integrity::open::Mode;
 use bio::{Device, Events, IoResult, LocalFuture, Scrub};
 use checksum::Algorithm;
 use layers::integrity::{self, Integrity};
@@ -19,6 +20,9 @@ pub(super) fn all() -> Vec<Scenario> {
         tagged("integrity-4096", TAGGED_4096, 1800, small),
         recalculating(),
         Scenario { tearing: true, ..tagged("integrity-4096-torn", TAGGED_4096, 1800, large) },
+        tagged("integrity-512-direct", Tagged { mode: Mode::Direct, ..TAGGED_512 }, 1100, small),
+        tagged("integrity-512-bitmap", Tagged { mode: Mode::Bitmap, ..TAGGED_512 }, 1100, small),
+        tagged("integrity-4096-bitmap", Tagged { mode: Mode::Bitmap, ..TAGGED_4096 }, 1800, small),
     ]
 }
 
@@ -31,6 +35,7 @@ pub(super) struct Tagged {
     interleave_sectors: u64,
     /// Journal in memory; the smallest makes writers wait for each other.
     memory_bytes: usize,
+    pub mode: Mode,
 }
 
 pub(super) const TAGGED_512: Tagged = Tagged {
@@ -38,6 +43,7 @@ pub(super) const TAGGED_512: Tagged = Tagged {
     journal_sectors: 700,
     interleave_sectors: 64,
     memory_bytes: 1,
+    mode: Mode::Journal,
 };
 pub(super) const TAGGED_4096: Tagged =
     Tagged { block: BlockSize::B4096, journal_sectors: 1200, memory_bytes: 1 << 20, ..TAGGED_512 };
@@ -82,6 +88,9 @@ impl Tagged {
         integrity::Options {
             memory_bytes: self.memory_bytes,
             tag_cache_bytes: 8192,
+            mode: Some(self.mode),
+            // Some regions of a few blocks.
+            log2_blocks_per_bitmap_bit: Some(3),
             ..integrity::Options::new(Algorithm::Crc32c, events)
         }
     }
@@ -155,6 +164,7 @@ fn tagged(name: &'static str, kind: Tagged, sectors: u64, member_block: BlockSiz
     Scenario {
         member_sectors: sectors,
         verified: true,
+        cut_writes_unreadable: kind.mode != Mode::Journal,
         damageable: 0..sectors,
         format: Box::new(format),
         open: Box::new(open),

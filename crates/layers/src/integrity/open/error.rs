@@ -3,6 +3,7 @@
 use super::JournalChoice;
 use crate::integrity::codec::CodecError;
 use crate::integrity::recover::StrangeEntry;
+use ::integrity::bitmap::BitmapError;
 use ::integrity::recalculate::Insecure;
 use ::integrity::{LayoutError, MacError, PlanError, SuperblockError};
 use bio::IoError;
@@ -15,8 +16,6 @@ use units::BlockSize;
 pub enum Restriction {
     /// Sections carry a MAC, which would have to be made, and nobody said with what.
     JournalMac,
-    /// The journal's area holds the dirty bitmap.
-    DirtyBitmap,
     /// Discarded blocks carry keyed tags, which nobody can write without the key.
     DiscardKeyed,
     /// The device below takes no writes.
@@ -32,9 +31,6 @@ impl fmt::Display for Restriction {
         match self {
             Self::JournalMac => f.write_str(
                 "its journal has MACs (have_journal_mac), whose algorithm and key were not named",
-            ),
-            Self::DirtyBitmap => f.write_str(
-                "its dirty bitmap is active (dirty_bitmap), which is not implemented for writing",
             ),
             Self::DiscardKeyed => f.write_str(
                 "its discarded blocks have keyed tags (discard_keyed), and the key was not named",
@@ -126,6 +122,9 @@ pub enum OpenError {
     /// Recalculation would sign what an enemy wrote; `Options::legacy_recalculate` overrides.
     #[error(transparent)]
     Insecure(#[from] Insecure),
+    /// There is no such bitmap.
+    #[error(transparent)]
+    Bitmap(#[from] BitmapError),
     /// The superblock is not authentic.
     #[error(transparent)]
     Mac(#[from] MacError),

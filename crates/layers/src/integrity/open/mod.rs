@@ -9,6 +9,7 @@ pub use options::{JournalChoice, Options, Recalculate};
 
 use super::codec::{Codec, superblock_mac, verify_area};
 use super::coverage::Coverage;
+use super::direct::{self, Direct};
 use super::log::{Bounds, Log, Writer};
 use super::lower::Lower;
 use super::overlay::Overlay;
@@ -16,7 +17,7 @@ use super::recover::{Scan, scan};
 use super::section::Content;
 use super::superblock::Area;
 use super::tags::TagCache;
-use super::{Inner, Integrity, Journal, commit, home, recalculate, sync};
+use super::{Inner, Integrity, Journal, bitmap, commit, home, recalculate, sync};
 use ::integrity::open::Mode;
 use ::integrity::recalculate::{Keys, Recalculation, permit};
 use ::integrity::replay::Resume;
@@ -83,6 +84,7 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
         homing: Semaphore::new(1),
         task: recalculate::Task::default(),
         told: RefCell::default(),
+        suspect: Vec::new(),
         mismatches: Cell::default(),
         lower,
         layout,
@@ -110,8 +112,19 @@ fn refuse_unreadable(
         let name = "tags in the hardware's sector metadata (inline)".to_owned();
         return Err(OpenError::Unimplemented(name));
     }
-    if let Some(mode @ (Mode::Direct | Mode::Bitmap | Mode::Inline)) = options.mode {
-        return Err(OpenError::Unimplemented(format!("mode {}", mode.letter())));
+    if options.mode == Some(Mode::Inline) {
+        return Err(OpenError::Unimplemented("the inline mode".to_owned()));
+    }
+    if matches!(options.mode, Some(Mode::Direct | Mode::Bitmap)) && !options.writes_nothing() {
+        let asked = [
+            (options.recalculate != Recalculate::No, "recalculation"),
+            (options.allow_discards, "the kernel's discard tags"),
+            (options.damaged_journal.is_some(), "mending a damaged journal"),
+        ];
+        if let Some((_, what)) = asked.into_iter().find(|(asked, _)| *asked) {
+            let what = format!("{what} in bitmap or direct mode: open it in journal mode for that");
+            return Err(OpenError::Unimplemented(what));
+        }
     }
     if flags.unknown() != 0 {
         let names = explain::flag_names(Flags(flags.unknown()));
@@ -130,9 +143,6 @@ fn restrictions(superblock: &Superblock, lower: &Lower, options: &Options) -> Ve
     let mut found = Vec::new();
     if flags.has(Flags::JOURNAL_MAC) && options.journal.mac.is_none() {
         found.push(Restriction::JournalMac);
-    }
-    if flags.has(Flags::DIRTY_BITMAP) {
-        found.push(Restriction::DirtyBitmap);
     }
     if flags.has(Flags::DISCARD_KEYED) && !options.has_key() {
         found.push(Restriction::DiscardKeyed);
@@ -179,7 +189,7 @@ fn limits(inner: &Inner, options: &Options) -> Limits {
         read_only: options.writes_nothing(),
         verified: true,
         discard: below.discard && !options.writes_nothing(),
-        // Zeroing goes through the journal like any write.
+        // Zeroing goes through the journal like any write, or changes tags at least.
         fast_zeroes: false,
         tag_size: 0,
         ..below.clone()
@@ -187,16 +197,44 @@ fn limits(inner: &Inner, options: &Options) -> Limits {
 }
 
 impl Inner {
+    /// Starts writing without a journal.
+    async fn directly(mut self, options: &Options) -> Result<Rc<Self>, OpenError> {
+        let regions = match options.mode {
+            Some(Mode::Bitmap) => {
+                Some(self.activate_bitmap(options.log2_blocks_per_bitmap_bit).await?)
+            }
+            _ => None,
+        };
+        self.tags = self.tags.delaying();
+        self.journal = Journal::Direct(Rc::new(Direct::new(options.commit_time, regions)));
+        let this = Rc::new(self);
+        drop(spawn(direct::run(Rc::clone(&this))));
+        drop(spawn(bitmap::walk(Rc::clone(&this))));
+        Ok(this)
+    }
+
     /// Replays the journal and starts writing, or lays it over.
     async fn with_journal(
         mut self,
         options: &Options,
         found: Option<Scan>,
     ) -> Result<(Rc<Self>, JournalState), OpenError> {
-        let Some(found) = found else {
-            let recovery = options.mode == Some(Mode::Recovery);
-            let state = if recovery { JournalState::Ignored } else { JournalState::Bitmap };
-            return Ok((Rc::new(self), state));
+        let found = match found {
+            Some(found) => found,
+            None if options.mode == Some(Mode::Recovery) => {
+                return Ok((Rc::new(self), JournalState::Ignored));
+            }
+            None if options.read_only => {
+                self.suspect = self.stored_suspects().await?;
+                return Ok((Rc::new(self), JournalState::Bitmap));
+            }
+            None if options.mode == Some(Mode::Bitmap) => {
+                return Ok((self.directly(options).await?, JournalState::Bitmap));
+            }
+            None => {
+                self.retire_bitmap().await?;
+                scan(self.metadata(), &self.layout.journal, &self.codec, &self.tagger).await?
+            }
         };
         let layout = self.layout.journal;
         let (entries, _) = found.entries_to_replay();
@@ -225,11 +263,25 @@ impl Inner {
         }
         let failed = |kind: IoErrorKind| OpenError::Io(kind.at(Sector::ZERO));
         let mending = mending(&found, &self.layout, options);
+        let state = match (mending, entries) {
+            (Some(choice), _) => JournalState::Mended(choice),
+            (None, 0) => JournalState::Clean,
+            (None, entries) => JournalState::Replayed { entries },
+        };
         let (next, kept) = match (mending, &found.plan) {
             (Some(choice), _) => (self.mend(&found, choice).await.map_err(failed)?, false),
             (None, Ok(plan)) => {
                 let proven = found.copies(&self.layout).proven;
                 self.replay(&proven, Content::Data).await.map_err(failed)?;
+                match options.mode {
+                    // The flag keeps the journal from being replayed again.
+                    Some(Mode::Bitmap) => return Ok((self.directly(options).await?, state)),
+                    Some(Mode::Direct) => {
+                        self.resume(&plan.unjournalled()).await?;
+                        return Ok((self.directly(options).await?, state));
+                    }
+                    _ => {}
+                }
                 (self.resume(plan).await?, matches!(plan.resume, Resume::InPlace { .. }))
             }
             (None, Err(error)) => {
@@ -248,11 +300,6 @@ impl Inner {
         drop(spawn(commit::run(Rc::clone(&this))));
         drop(spawn(home::run(Rc::clone(&this))));
         drop(spawn(sync::run(Rc::clone(&this))));
-        let state = match (mending, entries) {
-            (Some(choice), _) => JournalState::Mended(choice),
-            (None, 0) => JournalState::Clean,
-            (None, entries) => JournalState::Replayed { entries },
-        };
         Ok((this, state))
     }
 }

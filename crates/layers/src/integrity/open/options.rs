@@ -11,6 +11,8 @@ use std::time::Duration;
 pub struct Options {
     /// Write nothing, ever.
     pub read_only: bool,
+    /// Binary logarithm of the blocks under one bit, in bitmap mode. None: as stored.
+    pub log2_blocks_per_bitmap_bit: Option<u8>,
     /// What the tags were made with; the disk does not say.
     pub algorithm: Algorithm,
     /// The tags' key, if the algorithm takes one.
@@ -19,7 +21,8 @@ pub struct Options {
     pub journal: JournalKeys,
     /// Where findings go, labelled with the member's name.
     pub events: Events,
-    /// How long a write may stay in memory only (the kernel's `commit_time`).
+    /// How long a write, or a dirty tag, may stay in memory only (the kernel's `commit_time`, and its
+    /// `bitmap_flush_interval`: from then on a region counts as clean again).
     pub commit_time: Duration,
     /// Percentage of the journal that fills before it is written home.
     pub watermark: u8,
@@ -78,6 +81,7 @@ impl Options {
     pub fn new(algorithm: Algorithm, events: Events) -> Self {
         Self {
             read_only: false,
+            log2_blocks_per_bitmap_bit: None,
             algorithm,
             integrity_key: None,
             journal: JournalKeys::default(),

@@ -178,8 +178,7 @@ fn a_failed_flush_is_never_retried_as_success() {
 #[test]
 fn what_is_not_implemented_is_refused_by_name_and_read_where_it_can_be() {
     runtime::block_on(async {
-        let cases: [(Flags, Restriction); 3] = [
-            (Flags::DIRTY_BITMAP, Restriction::DirtyBitmap),
+        let cases: [(Flags, Restriction); 2] = [
             (Flags::DISCARD_KEYED, Restriction::DiscardKeyed),
             (Flags::JOURNAL_MAC, Restriction::JournalMac),
         ];

@@ -10,8 +10,8 @@ use units::{BlockSize, Sector, u64_of, usize_of};
 /// What happened, in order.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Bytes were stored, not durable yet.
-    Write { at: usize, bytes: Rc<[u8]> },
+    /// Bytes were stored; not durable yet unless they were `forced`.
+    Write { at: usize, bytes: Rc<[u8]>, forced: bool },
     /// Everything stored before is durable.
     Flush,
     /// The test says something.
@@ -105,7 +105,7 @@ impl Disk {
         arrives
     }
 
-    fn store(&self, at: u64, bytes: &[u8]) -> IoResult {
+    fn store(&self, at: u64, bytes: &[u8], forced: bool) -> IoResult {
         let sectors = at..at + u64_of(bytes.len()) / 512;
         if sectors.end > self.full_from.get() {
             return Err(IoErrorKind::NoSpace.at(Sector(at)));
@@ -114,7 +114,7 @@ impl Disk {
         self.content.borrow_mut()[start..start + bytes.len()].copy_from_slice(bytes);
         self.bad.borrow_mut().retain(|sector| !sectors.contains(sector));
         if self.recording.get() {
-            self.steps.borrow_mut().push(Step::Write { at: start, bytes: bytes.into() });
+            self.steps.borrow_mut().push(Step::Write { at: start, bytes: bytes.into(), forced });
         }
         Ok(())
     }
@@ -140,19 +140,19 @@ impl BlockDevice for Disk {
                 bio.data.copy_from(0, &content[usize_of(start * 512)..usize_of(end * 512)]);
                 Ok(())
             }
-            Op::Write { .. } => {
+            Op::Write { fua } => {
                 let data = bio.data.to_single();
                 let Some(sector) = self.arrives(bio.sector.0) else { return Ok(()) };
                 // Two halves, so that a cut may come between them.
                 let half = data.len() / 1024 * 512;
-                self.store(sector, &data.as_slice()[..half])?;
+                self.store(sector, &data.as_slice()[..half], fua)?;
                 if self.dice().is_multiple_of(2) {
                     yield_now().await;
                 }
-                self.store(sector + u64_of(half) / 512, &data.as_slice()[half..])
+                self.store(sector + u64_of(half) / 512, &data.as_slice()[half..], fua)
             }
             Op::Discard { sectors } | Op::WriteZeroes { sectors, .. } => {
-                self.store(bio.sector.0, &vec![0; usize_of(sectors * 512)])
+                self.store(bio.sector.0, &vec![0; usize_of(sectors * 512)], false)
             }
             Op::Flush if self.fail_flush.get() => Err(IoErrorKind::Medium.at(Sector::ZERO)),
             Op::Flush => {

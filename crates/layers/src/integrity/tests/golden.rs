@@ -21,6 +21,8 @@ fn images() -> Vec<Golden> {
         "crc32c-512-j1m",
         "crc32c-512-j1m+unreplayed",
         "crc32-512",
+        "crc32c-512-bitmap",
+        "crc32c-512-nojournal",
         "hmac-sha256-4k",
         "hmac-sha256-512-legacyhmac",
         "sha256-512+unreplayed",
@@ -165,5 +167,91 @@ fn a_volume_that_was_not_wiped_is_readable_exactly_where_the_kernel_could_read_i
                 assert_eq!(found.is_ok(), good, "sector {sector}");
             }
         }
+    });
+}
+
+#[test]
+fn what_is_written_without_a_journal_is_closed_as_the_kernel_closes_it() {
+    for (name, mode) in
+        [("crc32c-512-bitmap", Mode::Bitmap), ("crc32c-512-nojournal", Mode::Direct)]
+    {
+        runtime::block_on(async move {
+            let (golden, _) = image(name);
+            let disk = Disk::holding(golden.image.clone());
+            let volume = Integrity::open(disk.device(), in_mode(mode)).await.unwrap();
+            let device = volume.device();
+            assert_eq!(digest_of(&device).await, golden.expected, "{name}");
+            put(&device, 5000, 400, 1).await.unwrap();
+            let held = disk.content();
+            // Section 7 of the specification: the flag at byte 24, the bits from byte 4096 on.
+            assert_eq!(held[24] & 4 != 0, mode == Mode::Bitmap);
+            assert_eq!(held[4096] == 1, mode == Mode::Bitmap);
+            volume.close().await.unwrap();
+            let end = usize_of(volume.layout().initial_sectors * 512);
+            assert!(disk.content()[..end] == golden.image[..end], "{name}: superblock, journal");
+            assert_holds(&opened(&disk).await.device(), 5000, 400, 1).await;
+        });
+    }
+}
+
+/// The blocks that the layer gives out, and for the others what lies there.
+async fn with_what_lies_there(volume: &Rc<Integrity>, disk: &Disk) -> (String, Vec<u64>) {
+    let (device, content) = (volume.device(), disk.content());
+    let (mut hasher, mut unreadable) = (Sha256::new(), Vec::new());
+    for sector in 0..device.limits().sectors {
+        let place = usize_of(volume.layout().run(Sector(sector), 1).data.bytes());
+        match read(&device, sector, 1).await {
+            Ok(block) => hasher.update(block),
+            Err(error) => {
+                assert_eq!(error, bio::IoErrorKind::Protection.at(Sector(sector)));
+                unreadable.push(sector);
+                hasher.update(&content[place..place + 512]);
+            }
+        }
+    }
+    (hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), unreadable)
+}
+
+#[test]
+fn a_crash_of_the_kernel_in_bitmap_mode_is_read_verified_and_never_blessed() {
+    let (golden, _) = image("crc32c-512-bitmap+unclean");
+    for mode in [Mode::Bitmap, Mode::Direct, Mode::Journal] {
+        let golden = &golden;
+        let (image, expected) = (golden.image.clone(), golden.expected.clone());
+        runtime::block_on(async move {
+            let disk = Disk::holding(image.clone());
+            let only = in_mode(mode).read_only();
+            let volume = Integrity::open(disk.device(), only).await.unwrap();
+            assert_eq!(volume.journal_state(), &crate::integrity::JournalState::Bitmap);
+            let (digest, unreadable) = with_what_lies_there(&volume, &disk).await;
+            // The kernel takes what lies there for right; here it says what it is.
+            assert_eq!(digest, expected);
+            assert_eq!(volume.suspect(), [(Sector(0), 32328)]);
+            assert!(disk.content() == image);
+
+            let volume = Integrity::open(disk.device(), in_mode(mode)).await.unwrap();
+            assert_eq!(with_what_lies_there(&volume, &disk).await.1, unreadable);
+            assert_eq!(volume.suspect(), [(Sector(0), 32328)]);
+            put(&volume.device(), 0, 32328, 3).await.unwrap();
+            volume.close().await.unwrap();
+            let volume = opened(&disk).await;
+            assert_holds(&volume.device(), 0, 32328, 3).await;
+            assert_eq!(unreadable.is_empty(), false, "the image shows what it is for");
+        });
+    }
+}
+
+#[test]
+fn a_crash_of_the_kernel_without_a_journal_costs_what_it_costs_the_kernel() {
+    runtime::block_on(async {
+        let (golden, _) = image("crc32c-512-nojournal+unclean");
+        let disk = Disk::holding(golden.image);
+        let volume = Integrity::open(disk.device(), in_mode(Mode::Direct)).await.unwrap();
+        let (_, unreadable) = with_what_lies_there(&volume, &disk).await;
+        // The manifest's `unreadable_map`, in sectors.
+        let lost = [16..48, 2080..2128];
+        assert!(!unreadable.is_empty());
+        assert!(unreadable.iter().all(|sector| lost.iter().any(|range| range.contains(sector))));
+        volume.close().await.unwrap();
     });
 }
