@@ -1,11 +1,11 @@
 //! `steadfast inspect`: what lies on the paths, field by field.
 
-use super::Context;
-use super::open::parse_members;
+use super::open::{given, parse_members};
+use super::{Context, given};
 use crate::error::Failure;
 use crate::exit::Outcome;
 use serde_json::json;
-use stack::{Field, Inspection, IntegrityChoice, MemberInspection};
+use stack::{Field, Inspection, MemberInspection};
 use std::rc::Rc;
 
 /// What to look at.
@@ -14,14 +14,21 @@ pub struct Arguments {
     /// Files, block devices, nbd:// or nbd+unix:// URIs
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<String>,
+
+    /// What the tags are made with, if it shall not be found by trial
+    #[arg(long, value_name = "ALG")]
+    integrity: Option<String>,
+
+    #[command(flatten)]
+    given: given::Arguments,
 }
 
 /// Shows it.
 pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failure> {
     let members = parse_members(&arguments.paths)?;
+    let given = given(arguments.integrity.as_deref(), &arguments.given, &arguments.paths)?;
     let told = Rc::clone(context);
-    let inspection = context
-        .block_on(async move { Ok(stack::inspect(&members, &IntegrityChoice::Find).await) })?;
+    let inspection = context.block_on(async move { Ok(stack::inspect(&members, &given).await) })?;
     for member in &inspection.members {
         member_lines(member).iter().for_each(|line| told.report.line(line));
     }

@@ -81,7 +81,7 @@ mod zero;
 #[cfg(test)]
 mod tests;
 
-pub use codec::{CodecError, JournalKeys};
+pub use codec::{Codec, CodecError, JournalKeys, sealed_area};
 pub use create::{CreateError, NewVolume, Wipe, create};
 pub use lower::Lower;
 pub use open::{JournalState, OpenError, Options, Restriction};
@@ -92,7 +92,6 @@ use bio::{
     Allocation, Bio, BlockDevice, Device, EventKind, Events, IoErrorKind, IoResult, Limits, Op,
 };
 use checksum::{BlockTagger, ZeroTags};
-use codec::Codec;
 use log::Writer;
 use overlay::Overlay;
 use runtime::RangeLock;
