@@ -156,9 +156,7 @@ pub fn sealed_area(
     keys: &JournalKeys,
 ) -> Result<[u8; AREA_BYTES], KeyError> {
     let mut area = superblock_area(superblock);
-    if superblock.flags.has(Flags::JOURNAL_MAC)
-        && let Some(mac) = superblock_mac(superblock, keys)?
-    {
+    if let Some(mac) = superblock_mac(superblock, keys)? {
         mac::seal_superblock(&mut area, &mac);
     }
     Ok(area)
@@ -171,7 +169,10 @@ pub(super) fn superblock_mac(
     keys: &JournalKeys,
 ) -> Result<Option<Mac>, KeyError> {
     match &keys.mac {
-        Some((algorithm, key)) if superblock.flags.has(Flags::FIX_HMAC) => {
+        Some((algorithm, key))
+            if superblock.flags.has(Flags::JOURNAL_MAC)
+                && superblock.flags.has(Flags::FIX_HMAC) =>
+        {
             Mac::new(*algorithm, key.as_ref()).map(Some)
         }
         _ => Ok(None),
