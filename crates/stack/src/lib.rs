@@ -8,6 +8,7 @@ pub mod create;
 mod events;
 mod explain;
 mod fault;
+mod find;
 mod given;
 mod identity;
 mod inspect;
@@ -35,6 +36,7 @@ pub use checksum::{Algorithm, KEY_BYTES_MAX, Key, KeyError};
 pub use events::{Counters, EventLog, is_of_superblock};
 pub use explain::{ExplainError, Explanation, JournalPlace, Part, Place, TagPlace, explain};
 pub use fault::{RuleError, parse_rule};
+pub use find::{FindError, Lost, Search, Sighting, find, restore};
 pub use given::{Given, IntegrityChoice};
 pub use inspect::{
     Field, Group, Inspection, IntegrityInspection, MdInspection, MemberInspection, inspect,

@@ -1,92 +1,13 @@
 //! Volumes of which the disk does not say everything: keys, encrypted journals, data elsewhere.
 
+use crate::support::given::Given;
 use crate::support::volume::{hashes, on};
-use crate::support::{MIB, Said, Server, noise, other, sha256, text};
-use std::path::PathBuf;
-use tempfile::TempDir;
+use crate::support::{MIB, Server, noise, other, sha256, text};
 
 const HMAC: [&str; 3] = ["--integrity", "hmac-sha256", "--integrity-key-file=KEY"];
 const MAC: [&str; 3] = ["--journal-integrity", "hmac-sha256", "--journal-integrity-key-file=OTHER"];
 const CTR: [&str; 3] = ["--journal-crypt", "ctr-aes", "--journal-crypt-key-file=CIPHER"];
 const CBC: [&str; 3] = ["--journal-crypt", "cbc-aes", "--journal-crypt-key-file=CIPHER"];
-
-/// A volume in a scratch folder, and what has to be said of it.
-struct Given {
-    folder: TempDir,
-    members: Vec<PathBuf>,
-    /// Those of the data, where they are others.
-    data: Vec<PathBuf>,
-    options: Vec<String>,
-}
-
-impl Given {
-    /// Of `count` members; `options` are those that every verb needs, `more` those of `create`.
-    fn create(count: usize, separate: bool, options: &[&str], more: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("there is room");
-        let path = |name: String| folder.path().join(name);
-        for (name, bytes) in [("KEY", [7; 40]), ("OTHER", [8; 40]), ("WRONG", [9; 40])] {
-            std::fs::write(path(name.to_owned()), bytes).expect("the folder is ours");
-        }
-        std::fs::write(path("CIPHER".to_owned()), [6; 32]).expect("the folder is ours");
-        let members: Vec<PathBuf> = (0..count).map(|slot| path(format!("m{slot}"))).collect();
-        let data = (0..if separate { count } else { 0 }).map(|slot| path(format!("data={slot}")));
-        let data: Vec<PathBuf> = data.collect();
-        let mut given = Self { folder, members, data, options: Vec::new() };
-        given.options = given.resolved(options);
-        for (member, data) in given.members.iter().zip(&given.data) {
-            let pair = format!("{}={}", text(member), text(data));
-            given.options.extend(["--data-device".to_owned(), pair]);
-        }
-        let mut create = vec!["--size", "8M"];
-        create.extend(more);
-        given.on("create", &create).ended(0);
-        given
-    }
-
-    /// Names of key files become paths.
-    fn resolved(&self, options: &[&str]) -> Vec<String> {
-        let folder = text(self.folder.path()).to_owned();
-        options.iter().map(|option| option.replace("file=", &format!("file={folder}/"))).collect()
-    }
-
-    fn on(&self, verb: &str, more: &[&str]) -> Said {
-        let options = self.options.iter().map(String::as_str).chain(more.iter().copied());
-        on(verb, &self.members, &options.collect::<Vec<&str>>())
-    }
-
-    /// The verb with these options instead of its own.
-    fn with(&self, verb: &str, options: &[&str]) -> Said {
-        let options = self.resolved(options);
-        on(verb, &self.members, &options.iter().map(String::as_str).collect::<Vec<&str>>())
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        self.members.iter().chain(&self.data).cloned().collect()
-    }
-
-    /// What goes in comes out; every verb that only looks changes nothing.
-    #[track_caller]
-    fn keeps_what_it_is_given(&self, seed: u64) {
-        let bytes = noise(4 * MIB, seed);
-        let source = self.folder.path().join("source");
-        std::fs::write(&source, &bytes).expect("there is room");
-        self.on("import", &["-q", "--from", text(&source)]).ended(0);
-        let before = hashes(&self.files());
-        let length = bytes.len().to_string();
-        let out = self.on("export", &["-q", "--to", "-", "--length", &length]).ended(0);
-        assert!(out.stdout == bytes, "other bytes come out: {:?}", self.options);
-        for (verb, more) in [
-            ("inspect", &[][..]),
-            ("status", &[]),
-            ("explain", &["--sector", "4321"]),
-            ("scrub", &["--check"]),
-        ] {
-            self.on(verb, more).ended(0);
-        }
-        assert_eq!(hashes(&self.files()), before, "{:?}", self.options);
-        self.on("scrub", &[]).ended(0);
-    }
-}
 
 #[test]
 fn every_algorithm_with_a_key_and_every_protection_of_the_journal() {
@@ -233,7 +154,8 @@ fn a_key_file_is_taken_whole_or_not_at_all() {
     let options = given.resolved(&cipher);
     let mut options: Vec<&str> = options.iter().map(String::as_str).collect();
     options.extend(["--size", "8M"]);
-    on("create", &[refused.clone()], &options).one_line(64, &["journal encryption", "40"]);
+    on("create", std::slice::from_ref(&refused), &options)
+        .one_line(64, &["journal encryption", "40"]);
     assert_eq!(sha256(&refused), None, "nothing was made");
 }
 

@@ -7,6 +7,7 @@
 //!   space        no space left where the members lie
 //!   damage       flipped bits: found, told, healed, or given back as errors in the right places
 //!   crash        kill -9 while clients write
+//!   find         superblocks that are lost
 //!   given        keys, encrypted journals, data on devices of their own
 //!   golden       images made by the real kernel
 //!   ledger       what is remembered over restarts
@@ -16,6 +17,7 @@
 mod bad_input;
 mod crash;
 mod damage;
+mod find;
 mod given;
 mod golden;
 mod interop;
