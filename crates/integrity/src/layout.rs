@@ -46,13 +46,17 @@ pub enum DeviceSectors {
 }
 
 impl DeviceSectors {
-    pub(crate) const fn metadata(self) -> u64 {
+    /// Sectors of the device with superblock, journal and tags.
+    #[must_use]
+    pub const fn metadata(self) -> u64 {
         match self {
             Self::Interleaved(sectors) | Self::Separate { metadata: sectors, .. } => sectors,
         }
     }
 
-    pub(crate) const fn data(self) -> u64 {
+    /// Sectors of the device with the data.
+    #[must_use]
+    pub const fn data(self) -> u64 {
         match self {
             Self::Interleaved(sectors) | Self::Separate { data: sectors, .. } => sectors,
         }

@@ -1,11 +1,15 @@
 //! Where one sector of a volume lies: member, bytes, tag, stripe, parity, journal.
 
+use crate::member::Member;
+use crate::spec::Node;
 use crate::trial::read_bytes;
 use crate::verdict::{Fault, Verdict};
 use crate::volume::{IntegrityPart, MemberPart, Volume};
-use bio::IoError;
+use bio::{Buf, IoError};
+use integrity::EntrySector;
 use integrity::explain::tag_text;
-use integrity::{CommitIds, EntrySector};
+use integrity::layout::SECTION_METADATA_SECTORS;
+use layers::integrity::Codec;
 use md::geometry::Strip;
 use serde::Serialize;
 use units::{SECTOR, Sector, usize_of};
@@ -63,7 +67,9 @@ pub struct Place {
     pub member: Option<String>,
     /// The sector on what the array sees of the member (inside dm-integrity, where there is one).
     pub member_sector: u64,
-    /// First byte of the sector on the member; none: missing.
+    /// The device that holds the member's data, if it is another than the member.
+    pub data_device: Option<String>,
+    /// First byte of the sector on the member, or on that device; none: missing.
     pub data_byte: Option<u64>,
     /// Its block and tag, if it has one.
     pub tag: Option<TagPlace>,
@@ -176,10 +182,18 @@ async fn place(
     data_offset: Sector,
 ) -> Result<Place, IoError> {
     let inner = data_offset + data_sector.0;
-    let mut place =
-        Place { part, slot, member: None, member_sector: inner.0, data_byte: None, tag: None };
+    let mut place = Place {
+        part,
+        slot,
+        member: None,
+        member_sector: inner.0,
+        data_device: None,
+        data_byte: None,
+        tag: None,
+    };
     let Some(member) = member else { return Ok(place) };
     place.member = Some(member.name.to_string());
+    place.data_device = member.data.as_ref().map(data_name);
     let Some(integrity) = &member.integrity else {
         place.data_byte = Some(inner.bytes());
         return Ok(place);
@@ -188,6 +202,11 @@ async fn place(
     place.data_byte = Some(run.data.bytes());
     place.tag = Some(tag_place(member, integrity, inner).await?);
     Ok(place)
+}
+
+/// The data device's name, as it was given.
+fn data_name(node: &Node) -> String {
+    node.member().map_or_else(|| node.to_string(), Member::to_string)
 }
 
 async fn tag_place(
@@ -199,8 +218,9 @@ async fn tag_place(
     let spb = layout.block.sectors();
     let block = Sector(sector.0 / spb * spb);
     let run = layout.run(block, spb);
-    let stored = read_bytes(&member.leaf, run.tag_byte, layout.tag_bytes).await?;
-    let data = read_bytes(&member.leaf, run.data.bytes(), layout.block.bytes()).await?;
+    let lower = integrity.volume.lower();
+    let stored = read_bytes(&lower.metadata, run.tag_byte, layout.tag_bytes).await?;
+    let data = read_bytes(lower.data(), run.data.bytes(), layout.block.bytes()).await?;
     let computed = data.map(|data| {
         let mut tag = vec![0; layout.tag_bytes];
         integrity.tagger.tags(block.0, &data, &mut tag);
@@ -224,19 +244,25 @@ async fn journal_places(
 ) -> Result<Vec<JournalPlace>, IoError> {
     let journal = integrity.volume.layout().journal;
     let mut found = Vec::new();
-    let metadata_sectors = integrity::layout::SECTION_METADATA_SECTORS;
+    let codec = Codec::without_mac(&journal, &integrity.journal).expect("it was opened with it");
+    // A cipher chains over the whole section.
+    let is_encrypted = integrity.journal.cipher.is_some();
+    let sectors = if is_encrypted { journal.section_sectors } else { SECTION_METADATA_SECTORS };
     for section in 0..journal.sections {
         let start = journal.section_start(section).bytes();
-        let metadata = usize_of(metadata_sectors * SECTOR);
-        let Some(metadata) = read_bytes(&member.leaf, start, metadata).await? else { continue };
+        let length = usize_of(sectors * SECTOR);
+        let Some(metadata) = read_bytes(&member.leaf, start, length).await? else { continue };
+        let mut metadata = Buf::copy_of(&metadata);
+        codec.open(section, &mut metadata);
+        let metadata = metadata.as_slice();
         for entry in 0..journal.entries_per_section {
-            if journal.entry_sector(&metadata, entry) == EntrySector::Used(block.0) {
+            if journal.entry_sector(metadata, entry) == EntrySector::Used(block.0) {
                 // The lap of its metadata sector; replay also looks at the data's.
                 let within = u64::from(entry % 8);
                 let at = usize_of(within * SECTOR) + 504;
                 let mut id = [0; 8];
                 id.copy_from_slice(&metadata[at..at + 8]);
-                let lap = CommitIds::PLAIN.sequence(section, within, u64::from_le_bytes(id));
+                let lap = codec.ids().sequence(section, within, u64::from_le_bytes(id));
                 found.push(JournalPlace { section, entry, sequence: lap.map(|lap| lap.index()) });
             }
         }

@@ -1,11 +1,12 @@
 //! What lies on paths, field by field, and what it would assemble to. Never writes.
 
+use crate::given::Given;
 use crate::leaf;
 use crate::member::Member;
 use crate::open::decide::{Decision, Rules, decide, describe_problem};
 use crate::open::{kind_word, look};
 use crate::probe::repair::repair;
-use crate::probe::{IntegrityChoice, IntegrityFound, MdFound, Probed};
+use crate::probe::{IntegrityFound, MdFound, Probed};
 use crate::signature::Signature;
 use crate::verdict::Fault;
 use crate::volume::stack_text;
@@ -99,12 +100,12 @@ pub struct Inspection {
 
 /// Looks at members, each for itself and all together. A member that cannot be opened is reported,
 /// not an error.
-pub async fn inspect(members: &[Member], choice: &IntegrityChoice) -> Inspection {
+pub async fn inspect(members: &[Member], given: &Given) -> Inspection {
     let mut reports: Vec<MemberInspection> = Vec::new();
     let mut probed: Vec<(usize, Probed, Option<&'static str>)> = Vec::new();
     for (index, member) in members.iter().enumerate() {
         let mut report = MemberInspection { name: member.to_string(), ..Default::default() };
-        match look_at(member, choice).await {
+        match look_at(member, given).await {
             Ok((found, signatures)) => {
                 report.kind = Some(kind_word(found.leaf.kind));
                 report.bytes = Sector(found.leaf.device.limits().sectors).bytes();
@@ -122,7 +123,7 @@ pub async fn inspect(members: &[Member], choice: &IntegrityChoice) -> Inspection
         found.push(member);
         signatures.push(foreign);
     }
-    if let Err(error) = repair(&mut found, choice, &Events::none()).await {
+    if let Err(error) = repair(&mut found, given, &Events::none()).await {
         for &index in &indexes {
             reports[index].problem.get_or_insert_with(|| error.to_string());
         }
@@ -137,14 +138,13 @@ pub async fn inspect(members: &[Member], choice: &IntegrityChoice) -> Inspection
     Inspection { members: reports, groups }
 }
 
-async fn look_at(
-    member: &Member,
-    choice: &IntegrityChoice,
-) -> Result<(Probed, Vec<Signature>), String> {
-    let leaf = leaf::open(member, false).await.map_err(|error| error.to_string())?;
+async fn look_at(member: &Member, given: &Given) -> Result<(Probed, Vec<Signature>), String> {
+    let leaf = leaf::open_pair(member, given.data_of(member), false)
+        .await
+        .map_err(|error| error.to_string())?;
     let device = leaf.device.clone();
     let named = vec![(member.to_string().into(), Some(member.clone()), leaf)];
-    let mut found = look(named, choice, &Events::none()).await.map_err(|e| e.to_string())?;
+    let mut found = look(named, given, &Events::none()).await.map_err(|e| e.to_string())?;
     let failed = |error: IoError| error.to_string();
     let signatures = crate::content::signatures(&device).await.map_err(failed)?;
     Ok((found.remove(0), signatures))

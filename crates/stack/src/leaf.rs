@@ -8,6 +8,7 @@ use crate::verdict::{self, Verdict};
 use bio::Device;
 use layers::fault::{Fault, Faults};
 use layers::file::{FileDevice, FileOptions, OpenError};
+use layers::integrity::Lower;
 use layers::memory::MemoryDevice;
 use layers::nbd::NbdDevice;
 use runtime::FileKind;
@@ -32,9 +33,26 @@ pub enum LeafKind {
 /// An open member.
 pub(crate) struct Leaf {
     pub device: Device,
+    /// The device with the data, if this one holds only what belongs to it.
+    pub data: Option<DataLeaf>,
     pub kind: LeafKind,
     /// How it is accessed, in words.
     pub access: String,
+}
+
+/// An open device that holds the data of a member.
+pub(crate) struct DataLeaf {
+    pub node: Node,
+    pub device: Device,
+    pub kind: LeafKind,
+}
+
+impl Leaf {
+    /// What a dm-integrity volume on it lies on.
+    pub fn lower(&self) -> Lower {
+        let data = self.data.as_ref().map(|data| data.device.clone());
+        Lower { metadata: self.device.clone(), data }
+    }
 }
 
 /// Why a member cannot be opened.
@@ -141,9 +159,38 @@ impl verdict::Fault for MemberError {
 /// Opens `member`, locked. `write` false: nothing here can write it, whatever is above.
 pub(crate) async fn open(member: &Member, write: bool) -> Result<Leaf, MemberError> {
     match member {
-        Member::Path(path) => open_path(path, write),
+        Member::Path(path) => open_path(path, write, smallest_block(path)),
         Member::Nbd(uri) => open_nbd(uri, write).await,
     }
+}
+
+/// Opens `member` and the device that holds its data, both locked.
+pub(crate) async fn open_pair(
+    member: &Member,
+    data: Option<&Member>,
+    write: bool,
+) -> Result<Leaf, MemberError> {
+    let mut leaf = open(member, write).await?;
+    leaf.data = match data {
+        None => None,
+        Some(data) => Some(open_data(&Node::Member(data.clone()), member.path(), write).await?),
+    };
+    Ok(leaf)
+}
+
+/// Opens the device with the data of a member, whose own path says which blocks are needed.
+pub(crate) async fn open_data(
+    node: &Node,
+    metadata: Option<&Path>,
+    write: bool,
+) -> Result<DataLeaf, MemberError> {
+    let leaf = match (node, metadata) {
+        (Node::Member(Member::Path(path)), Some(metadata)) => {
+            open_path(path, write, smallest_block(metadata))?
+        }
+        _ => open_node(node, write).await?,
+    };
+    Ok(DataLeaf { node: node.clone(), device: leaf.device, kind: leaf.kind })
 }
 
 /// Opens a leaf of a stack that was spelled out, with the faults above it.
@@ -162,7 +209,8 @@ pub(crate) async fn open_node(node: &Node, write: bool) -> Result<Leaf, MemberEr
         Node::Memory(bytes) => {
             let sectors = bytes / SECTOR / 8 * 8;
             let device = Device::new(MemoryDevice::new(sectors, BlockSize::B512));
-            Ok(Leaf { device, kind: LeafKind::Memory, access: "memory".to_owned() })
+            let access = "memory".to_owned();
+            Ok(Leaf { device, data: None, kind: LeafKind::Memory, access })
         }
         other => {
             let member = other.to_string();
@@ -171,15 +219,15 @@ pub(crate) async fn open_node(node: &Node, write: bool) -> Result<Leaf, MemberEr
     }
 }
 
-fn open_path(path: &Path, write: bool) -> Result<Leaf, MemberError> {
-    let options = FileOptions { write, block: smallest_block(path), ..FileOptions::default() };
+fn open_path(path: &Path, write: bool, block: BlockSize) -> Result<Leaf, MemberError> {
+    let options = FileOptions { write, block, ..FileOptions::default() };
     let device = FileDevice::open(path, &options).map_err(|error| refused(path, write, error))?;
     let kind = match device.file().kind() {
         FileKind::Regular => LeafKind::File,
         FileKind::BlockDevice => LeafKind::BlockDevice,
     };
     let access = device.describe();
-    Ok(Leaf { device: Device::new(device), kind, access })
+    Ok(Leaf { device: Device::new(device), data: None, kind, access })
 }
 
 /// The block that the format on `path` needs at the finest, so that the page cache is bypassed
@@ -224,7 +272,8 @@ async fn open_nbd(uri: &nbd::Uri, write: bool) -> Result<Leaf, MemberError> {
         return Err(failed("the server exports it read-only".to_owned()));
     }
     let device = if write { device } else { Device::new(Patched::read_only(device)) };
-    Ok(Leaf { device, kind: LeafKind::Nbd, access: "one connection".to_owned() })
+    let access = "one connection".to_owned();
+    Ok(Leaf { device, data: None, kind: LeafKind::Nbd, access })
 }
 
 /// The file or device behind a path, whatever it is called: device and inode number, or the number

@@ -8,6 +8,8 @@ pub mod create;
 mod events;
 mod explain;
 mod fault;
+mod find;
+mod given;
 mod identity;
 mod inspect;
 mod leaf;
@@ -29,17 +31,22 @@ mod trial;
 mod verdict;
 mod volume;
 
+pub use ::integrity::CipherKind;
+pub use checksum::{Algorithm, KEY_BYTES_MAX, Key, KeyError};
 pub use events::{Counters, EventLog, is_of_superblock};
 pub use explain::{ExplainError, Explanation, JournalPlace, Part, Place, TagPlace, explain};
 pub use fault::{RuleError, parse_rule};
+pub use find::{FindError, Lost, Search, Sighting, find, restore};
+pub use given::{Given, IntegrityChoice};
 pub use inspect::{
     Field, Group, Inspection, IntegrityInspection, MdInspection, MemberInspection, inspect,
 };
+pub use layers::integrity::JournalKeys;
 pub use leaf::{LeafKind, MemberError};
 pub use mapfile::{Block, Map, Status};
 pub use member::Member;
 pub use open::{OpenError, OpenOptions, WhyLeftOut, open, open_stack};
-pub use probe::{IntegrityChoice, IntegrityProblem, MdProblem};
+pub use probe::{IntegrityProblem, MdProblem};
 pub use recheck::Suspect;
 pub use signature::Signature;
 pub use size::{SizeError, format_size, parse_size};

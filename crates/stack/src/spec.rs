@@ -3,6 +3,7 @@
 //! ```text
 //!   node    = leaf | name "(" node { "," node } ")"
 //!   leaf    = "file:" PATH | "nbd://..." | "nbd+unix://..." | "memory:" SIZE | "missing"
+//!   node    = "integrity" "(" node "," "data=" leaf ")"    (data on a device of its own)
 //!   name    = "integrity" | "raid1" | "raid4" | "raid5" | "raid6" | "fault"
 //! ```
 //!
@@ -21,6 +22,8 @@ use std::str::FromStr;
 
 /// Nodes inside each other, at most: deeper than any stack that makes sense.
 const DEPTH_MAX: usize = 16;
+/// What names the device with the data.
+const DATA: &str = "data=";
 /// Nodes in one text, at most.
 const NODES_MAX: usize = 1024;
 
@@ -80,8 +83,9 @@ pub enum Node {
     Memory(u64),
     /// A member that is not there.
     Missing,
-    /// dm-integrity over what is below.
-    Integrity(Box<Node>),
+    /// dm-integrity over what is below; with a second node the data lies there, and everything
+    /// else on the first.
+    Integrity(Box<Node>, Option<Box<Node>>),
     /// An md array over its members.
     Array(ArrayLevel, Vec<Node>),
     /// Faults, injected above what is below; the rules are the fault layer's words.
@@ -91,12 +95,24 @@ pub enum Node {
 impl Node {
     /// What the leaves below are, `missing` ones included, in the order of the text: each with the
     /// faults directly above it, if there are any.
-    pub fn leaves(&self) -> Box<dyn Iterator<Item = &Self> + '_> {
+    ///
+    /// Devices that hold only the data of a member are no leaves, see [`Self::pairs`].
+    pub fn leaves(&self) -> impl Iterator<Item = &Self> + '_ {
+        self.pairs().map(|(leaf, _)| leaf)
+    }
+
+    /// The same leaves, each with the device that holds its data, if that is another.
+    pub fn pairs(&self) -> Box<dyn Iterator<Item = (&Self, Option<&Self>)> + '_> {
         match self {
-            Self::Member(_) | Self::Memory(_) | Self::Missing => Box::new(std::iter::once(self)),
-            Self::Fault(lower, _) if lower.is_leaf() => Box::new(std::iter::once(self)),
-            Self::Integrity(lower) | Self::Fault(lower, _) => lower.leaves(),
-            Self::Array(_, members) => Box::new(members.iter().flat_map(Self::leaves)),
+            Self::Member(_) | Self::Memory(_) | Self::Missing => {
+                Box::new(std::iter::once((self, None)))
+            }
+            Self::Fault(lower, _) if lower.is_leaf() => Box::new(std::iter::once((self, None))),
+            Self::Integrity(lower, Some(data)) => {
+                Box::new(lower.pairs().map(|(leaf, _)| (leaf, Some(&**data))))
+            }
+            Self::Integrity(lower, None) | Self::Fault(lower, _) => lower.pairs(),
+            Self::Array(_, members) => Box::new(members.iter().flat_map(Self::pairs)),
         }
     }
 
@@ -123,7 +139,10 @@ impl Node {
         match (self, found) {
             (Self::Fault(lower, _), _) => lower.same_shape(found),
             (_, Self::Fault(lower, _)) => self.same_shape(lower),
-            (Self::Integrity(a), Self::Integrity(b)) => a.same_shape(b),
+            (Self::Integrity(a, None), Self::Integrity(b, None)) => a.same_shape(b),
+            (Self::Integrity(a, Some(data)), Self::Integrity(b, Some(other))) => {
+                a.same_shape(b) && data.same_shape(other)
+            }
             (Self::Array(level, claimed), Self::Array(other, members)) => {
                 let holds = |a: &[Self], b: &[Self]| {
                     a.iter().all(|one| b.iter().any(|other| one.same_shape(other)))
@@ -181,7 +200,7 @@ impl Parser<'_> {
             return self.leaf(start, &word);
         }
         let node = match word.as_str() {
-            "integrity" => Node::Integrity(Box::new(self.node(depth + 1)?)),
+            "integrity" => self.integrity(depth)?,
             "fault" => {
                 let lower = self.node(depth + 1)?;
                 if !lower.is_leaf() {
@@ -211,6 +230,26 @@ impl Parser<'_> {
             }
         };
         if self.eat(')') { Ok(node) } else { Err(self.unexpected("')'")) }
+    }
+
+    fn integrity(&mut self, depth: usize) -> Result<Node, SpecError> {
+        let lower = Box::new(self.node(depth + 1)?);
+        if !self.eat(',') {
+            return Ok(Node::Integrity(lower, None));
+        }
+        self.skip_blanks();
+        let start = self.at;
+        if !self.text[start..].starts_with(DATA) {
+            return Err(self.unexpected("data=LEAF or ')'"));
+        }
+        self.at += DATA.len();
+        let data = self.node(depth + 1)?;
+        let is_leaf = |node: &Node| matches!(node, Node::Fault(..)) || node.is_leaf();
+        if data == Node::Missing || !is_leaf(&data) || !is_leaf(&lower) {
+            let expected = "a leaf with the data beside a leaf with the rest".to_owned();
+            return Err(SpecError { at: start, found: format!("'{DATA}'"), expected });
+        }
+        Ok(Node::Integrity(lower, Some(Box::new(data))))
     }
 
     fn members(&mut self, depth: usize) -> Result<Vec<Node>, SpecError> {
@@ -333,7 +372,8 @@ impl fmt::Display for Node {
             Self::Member(Member::Nbd(uri)) => Word(&uri.to_string()).fmt(f),
             Self::Memory(bytes) => write!(f, "memory:{}", format_size(*bytes)),
             Self::Missing => f.write_str("missing"),
-            Self::Integrity(lower) => write!(f, "integrity({lower})"),
+            Self::Integrity(lower, None) => write!(f, "integrity({lower})"),
+            Self::Integrity(lower, Some(data)) => write!(f, "integrity({lower}, {DATA}{data})"),
             Self::Array(level, members) => {
                 write!(f, "{}(", level.name())?;
                 for (index, member) in members.iter().enumerate() {
@@ -433,7 +473,7 @@ mod tests {
             prop_oneof![Just(ArrayLevel::Raid1), Just(ArrayLevel::Raid5), Just(ArrayLevel::Raid6)];
         leaf.prop_recursive(3, 24, 4, move |inner| {
             prop_oneof![
-                inner.clone().prop_map(|lower| Node::Integrity(Box::new(lower))),
+                inner.clone().prop_map(|lower| Node::Integrity(Box::new(lower), None)),
                 (level.clone(), prop::collection::vec(inner, 1..5))
                     .prop_map(|(level, members)| Node::Array(level, members)),
             ]

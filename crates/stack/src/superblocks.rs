@@ -8,11 +8,13 @@ use crate::events::{INTEGRITY_SUPERBLOCK, MD_SUPERBLOCK};
 use crate::open::heal_told;
 use crate::volume::{MemberPart, MemberState, Volume};
 use bio::{Bio, Buf, Device, Extent, Finding, Findings, ScrubMode};
+use integrity::Flags;
 use integrity::superblock::{AREA_SECTORS, SUPERBLOCK_BYTES};
 use layers::array::{Array, Member};
+use layers::integrity::sealed_area;
 use md::superblock::SUPERBLOCK_SECTORS;
 use std::rc::Rc;
-use units::{SECTOR, Sector, usize_of};
+use units::{SECTOR, SECTOR_BYTES, Sector, usize_of};
 
 /// Compares every superblock with what belongs there, and repairs it if `mode` allows.
 pub(crate) async fn scrub(volume: &Volume, mode: ScrubMode) -> Findings {
@@ -46,10 +48,16 @@ fn tell(volume: &Volume, findings: &Findings, what: &str) {
 async fn integrity(part: &MemberPart, mode: ScrubMode, findings: &mut Findings) {
     let Some(open) = &part.integrity else { return };
     findings.checked_sectors += AREA_SECTORS;
-    let expected = open.volume.superblock().encode();
+    // With its MAC, where that is known; else only the fields can be compared.
+    let superblock = open.volume.superblock();
+    let sealed = sealed_area(superblock, &open.journal).expect("it was opened with these keys");
+    let has_mac = superblock.flags.has(Flags::JOURNAL_MAC);
+    let is_known = !has_mac || open.journal.mac.is_some();
+    let expected = &sealed[..if has_mac && is_known { SECTOR_BYTES } else { SUPERBLOCK_BYTES }];
+    let fits = |area: &Buf| area.as_slice().starts_with(expected);
     let extent = Extent { sector: Sector::ZERO, sectors: AREA_SECTORS };
     let area = read(&part.leaf, extent).await;
-    if area.as_ref().is_some_and(|area| area.as_slice()[..SUPERBLOCK_BYTES] == expected) {
+    if area.as_ref().is_some_and(fits) {
         return;
     }
     let mut finding = Finding::Healable;
@@ -58,10 +66,10 @@ async fn integrity(part: &MemberPart, mode: ScrubMode, findings: &mut Findings) 
         if let Some(area) = area {
             bytes.as_mut_slice().copy_from_slice(area.as_slice());
         }
-        bytes.as_mut_slice()[..SUPERBLOCK_BYTES].copy_from_slice(&expected);
+        bytes.as_mut_slice()[..expected.len()].copy_from_slice(expected);
         let written = part.leaf.submit(&mut Bio::write_fua(Sector::ZERO, bytes)).await;
         let again = read(&part.leaf, extent).await;
-        let good = again.is_some_and(|area| area.as_slice()[..SUPERBLOCK_BYTES] == expected);
+        let good = again.as_ref().is_some_and(fits);
         finding = if written.is_ok() && good { Finding::Healed } else { Finding::Unreadable };
     }
     findings.found.push((finding, Some(Rc::clone(&part.name)), extent));

@@ -16,6 +16,7 @@
 use bio::{Device, IoError};
 use checksum::{BlockTagger, DISCARD_FILLER};
 use integrity::Layout;
+use layers::integrity::Lower;
 use runtime::join_all;
 use std::collections::BTreeSet;
 use units::{SECTOR, Sector, u64_of, usize_of};
@@ -70,7 +71,7 @@ impl Trial {
 /// # Errors
 /// A device that fails as a whole. Blocks that cannot be read are counted instead.
 pub async fn trials(
-    lower: &Device,
+    lower: &Lower,
     layout: &Layout,
     taggers: &[BlockTagger],
     hints: &[Sector],
@@ -84,7 +85,7 @@ pub async fn trials(
 /// # Errors
 /// As [`trials`].
 pub async fn trials_quick(
-    lower: &Device,
+    lower: &Lower,
     layout: &Layout,
     taggers: &[BlockTagger],
     hints: &[Sector],
@@ -93,7 +94,7 @@ pub async fn trials_quick(
 }
 
 async fn sample(
-    lower: &Device,
+    lower: &Lower,
     layout: &Layout,
     taggers: &[BlockTagger],
     hints: &[Sector],
@@ -156,7 +157,7 @@ fn sample_blocks(layout: &Layout, hints: &[Sector], count: u64) -> BTreeSet<u64>
 
 /// What `block` says to each of the taggers.
 async fn look(
-    lower: &Device,
+    lower: &Lower,
     layout: &Layout,
     taggers: &[BlockTagger],
     block: u64,
@@ -165,12 +166,12 @@ async fn look(
     let sectors = layout.block.sectors();
     let sector = Sector(block * sectors);
     let run = layout.run(sector, sectors);
-    let tag = read_bytes(lower, run.tag_byte, layout.tag_bytes).await?;
+    let tag = read_bytes(&lower.metadata, run.tag_byte, layout.tag_bytes).await?;
     let Some(tag) = tag else { return all(Seen::Unreadable) };
     if tag.iter().all(|&byte| byte == 0) || tag.iter().all(|&byte| byte == DISCARD_FILLER) {
         return all(Seen::Unwritten);
     }
-    let data = read_bytes(lower, run.data.bytes(), layout.block.bytes()).await?;
+    let data = read_bytes(lower.data(), run.data.bytes(), layout.block.bytes()).await?;
     let Some(data) = data else { return all(Seen::Unreadable) };
     let ask = |tagger: &BlockTagger| match tagger.verify(sector.0, &data, &tag) {
         None => Seen::Verified,
@@ -255,7 +256,7 @@ mod tests {
     fn tried(volume: &Volume, tagger: &BlockTagger, hints: &'static [Sector]) -> Trial {
         let (device, layout, taggers) = (volume.disk.clone(), volume.layout, [tagger.clone()]);
         runtime::block_on(async move {
-            trials(&device.device(), &layout, &taggers, hints).await.unwrap()[0]
+            trials(&device.device().into(), &layout, &taggers, hints).await.unwrap()[0]
         })
     }
 
@@ -312,7 +313,7 @@ mod tests {
         let taggers: Vec<BlockTagger> = Algorithm::UNKEYED.iter().copied().map(named).collect();
         let (device, layout) = (volume.disk.clone(), volume.layout);
         let found = runtime::block_on(async move {
-            trials(&device.device(), &layout, &taggers, &[]).await.unwrap()
+            trials(&device.device().into(), &layout, &taggers, &[]).await.unwrap()
         });
         for (algorithm, trial) in Algorithm::UNKEYED.iter().zip(found) {
             let right = *algorithm == Algorithm::Crc32c;

@@ -9,7 +9,7 @@ use crate::spec::{ArrayLevel, Node};
 use crate::top::Top;
 use bio::{Device, Events, IoResult, ScrubMode};
 use layers::array::Array;
-use layers::integrity::Integrity;
+use layers::integrity::{Integrity, JournalKeys};
 use md::superblock::{ResyncOffset, Superblock};
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -37,6 +37,8 @@ pub(crate) struct MemberPart {
     pub kind: LeafKind,
     pub access: String,
     pub leaf: Device,
+    /// The device that holds the data, if that is another.
+    pub data: Option<Node>,
     pub integrity: Option<IntegrityPart>,
     pub md: Option<Superblock>,
     pub problem: Option<String>,
@@ -49,6 +51,8 @@ pub(crate) struct MemberPart {
 pub(crate) struct IntegrityPart {
     pub volume: Rc<Integrity>,
     pub tagger: checksum::BlockTagger,
+    /// What its journal is sealed and encrypted with.
+    pub journal: JournalKeys,
 }
 
 impl MemberPart {
@@ -56,6 +60,7 @@ impl MemberPart {
         let part = |open: &ReadIntegrity| IntegrityPart {
             volume: Rc::clone(&open.volume),
             tagger: open.tagger.clone(),
+            journal: open.given.journal.clone(),
         };
         Self {
             name: Rc::clone(&probed.name),
@@ -63,6 +68,7 @@ impl MemberPart {
             kind: probed.leaf.kind,
             access: probed.leaf.access.clone(),
             leaf: probed.leaf.device.clone(),
+            data: probed.leaf.data.as_ref().map(|data| data.node.clone()),
             integrity: probed.open_integrity().map(part),
             md: probed.md().cloned(),
             problem: describe_problem(probed),
@@ -76,7 +82,10 @@ impl MemberPart {
             Some(member) => Node::Member(member.clone()),
             None => self.name.parse().unwrap_or(Node::Missing),
         };
-        if self.integrity.is_some() { Node::Integrity(Box::new(leaf)) } else { leaf }
+        if self.integrity.is_none() {
+            return leaf;
+        }
+        Node::Integrity(Box::new(leaf), self.data.clone().map(Box::new))
     }
 }
 
@@ -206,13 +215,14 @@ impl Volume {
         node: Node,
         read_only: bool,
     ) -> Self {
-        let Leaf { device, kind, access } = leaf;
+        let Leaf { device, kind, access, .. } = leaf;
         let part = MemberPart {
             name,
             member,
             kind,
             access,
             leaf: device.clone(),
+            data: None,
             integrity: None,
             md: None,
             problem: None,
@@ -259,7 +269,9 @@ impl Volume {
     /// The files that are its members, by device and inode number.
     #[must_use]
     pub fn files(&self) -> Vec<(u64, u64)> {
-        crate::leaf::file_numbers(self.members.iter().filter_map(|part| part.member.as_ref()))
+        let members = self.members.iter().filter_map(|part| part.member.as_ref());
+        let data = self.members.iter().filter_map(|part| part.data.as_ref()?.member());
+        crate::leaf::file_numbers(members.chain(data))
     }
 
     /// How it is now.

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use steadfast_stack as stack;
-use steadfast_stack::{IntegrityChoice, OpenOptions};
+use steadfast_stack::{Algorithm, CipherKind, Given, IntegrityChoice, Key, Member, OpenOptions};
 
 struct Golden {
     entry: Value,
@@ -24,19 +24,35 @@ impl Golden {
         self.entry["name"].as_str().unwrap()
     }
 
-    /// How it is opened: only a keyed algorithm has to be named.
-    fn choice(&self) -> IntegrityChoice {
-        if !self.name().starts_with("hmac-sha256") {
-            return IntegrityChoice::Find;
+    /// What has to be said to open it: keys, and where the data lies.
+    fn given(&self) -> Given {
+        let mut given = Given::default();
+        // The manifest's `/k.hmac` and `/k.jcrypt`.
+        let key = |first: u8| Key::new((first..first + 32).collect::<Vec<u8>>()).unwrap();
+        if self.name().starts_with("hmac-sha256") {
+            given.integrity = IntegrityChoice::Algorithm(Algorithm::HmacSha256, Some(key(0)));
         }
-        // The manifest's `/k.hmac`.
-        let key = checksum::Key::new((0..32).collect::<Vec<u8>>()).unwrap();
-        IntegrityChoice::Algorithm(checksum::Algorithm::HmacSha256, Some(key))
+        if self.name().starts_with("jcrypt-ctr") {
+            given.journal.cipher = Some((CipherKind::CtrAes, key(0x40)));
+        }
+        if self.is_separate() {
+            let [metadata, data] = &members(&self.paths)[..] else { panic!("two files") };
+            given.data_devices = vec![(metadata.clone(), data.clone())];
+        }
+        given
+    }
+
+    fn is_separate(&self) -> bool {
+        self.name().contains("-meta")
+    }
+
+    fn members(&self) -> Vec<Member> {
+        let count = if self.is_separate() { 1 } else { self.paths.len() };
+        members(&self.paths[..count])
     }
 
     fn read_only(&self) -> OpenOptions {
-        let integrity = self.choice();
-        OpenOptions { integrity, ..OpenOptions::read_only(members(&self.paths)) }
+        OpenOptions { given: self.given(), ..OpenOptions::read_only(self.members()) }
     }
 
     fn expected(&self) -> &str {
@@ -48,9 +64,9 @@ impl Golden {
     }
 }
 
-/// Whether all of it can be read with nothing but the devices: neither a key nor a second one.
+/// Whether all of it can be read: the tags of the others are not valid everywhere.
 fn is_readable(entry: &Value) -> bool {
-    let others = ["+unclean", "-meta", "-nowipe", "jcrypt-", "recalc-"];
+    let others = ["+unclean", "-nowipe", "recalc-"];
     let name = entry["name"].as_str().unwrap();
     others.iter().all(|other| !name.contains(other))
 }
@@ -84,8 +100,8 @@ fn images(family: &str) -> Vec<Golden> {
 
 /// Inspects, opens, reads, explains and checks; gives the content.
 fn look_in_every_way(golden: &Golden) -> Vec<u8> {
-    let (named, choice) = (members(&golden.paths), golden.choice());
-    let inspection = run(async move { stack::inspect(&named, &choice).await });
+    let (named, given) = (golden.members(), golden.given());
+    let inspection = run(async move { stack::inspect(&named, &given).await });
     for member in &inspection.members {
         assert_eq!(member.problem, None, "{}", golden.name());
         assert!(member.integrity.is_some() || member.md.is_some());
@@ -170,16 +186,17 @@ fn a_volume_with_a_key_is_refused_without_it_and_names_what_was_tried() {
     let images = images("dm-integrity");
     let keyed = images.iter().find(|golden| golden.name() == "hmac-sha256-512").unwrap();
     let refused = |integrity| {
-        let options = OpenOptions { integrity, ..keyed.read_only() };
+        let given = Given { integrity, ..Given::default() };
+        let options = OpenOptions { given, ..keyed.read_only() };
         run(async move { stack::open(&options).await.err().unwrap().to_string() })
     };
     let text = refused(IntegrityChoice::Find);
     assert!(text.contains("any of sha256, blake2b-256, blake2s-256, crc32c, "), "{text}");
     assert!(text.contains("those with a key are tried only if named"), "{text}");
-    let text = refused(IntegrityChoice::Algorithm(checksum::Algorithm::HmacSha256, None));
+    let text = refused(IntegrityChoice::Algorithm(Algorithm::HmacSha256, None));
     assert!(text.contains("hmac-sha256 needs a key, and none was given"), "{text}");
-    let other = checksum::Key::new([9; 32]).unwrap();
-    let other = IntegrityChoice::Algorithm(checksum::Algorithm::HmacSha256, Some(other));
+    let other = Key::new([9; 32]).unwrap();
+    let other = IntegrityChoice::Algorithm(Algorithm::HmacSha256, Some(other));
     let text = refused(other);
-    assert!(text.contains("verifies with hmac-sha256"), "{text}");
+    assert!(text.contains("verifies with hmac-sha256: another key or algorithm"), "{text}");
 }

@@ -10,13 +10,13 @@ use std::path::PathBuf;
 use steadfast_stack as stack;
 use steadfast_stack::copy::{CopyError, CopyProgress, ImportOptions, import};
 use steadfast_stack::create::{CreateLevel, CreateOptions, create, dry_run};
-use steadfast_stack::{Fault, Field, Inspection, IntegrityChoice, OpenOptions};
+use steadfast_stack::{Fault, Field, Given, Inspection, OpenOptions};
 
 const MEMBER: u64 = 24 << 20;
 
 fn inspect(paths: &[PathBuf]) -> Inspection {
     let named = members(paths);
-    run(async move { stack::inspect(&named, &IntegrityChoice::Find).await })
+    run(async move { stack::inspect(&named, &Given::default()).await })
 }
 
 fn value<'a>(fields: &'a [Field], name: &str) -> &'a str {

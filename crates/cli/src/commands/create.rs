@@ -1,11 +1,12 @@
 //! `steadfast create`: makes members ready.
 
-use super::Context;
-use super::open::{human_sectors, parse_members, size};
+use super::open::{self, human_sectors, parse_members, size};
+use super::{Context, given};
 use crate::error::Failure;
 use crate::exit::Outcome;
 use crate::report::Progress;
 use serde_json::json;
+use stack::IntegrityChoice;
 use stack::create::{CreateLevel, CreateOptions, CreateProgress, Created, Phase};
 use std::rc::Rc;
 
@@ -36,12 +37,15 @@ pub struct Arguments {
     #[arg(long, value_name = "ALG", default_value = "crc32c")]
     integrity: String,
 
+    #[command(flatten)]
+    given: given::Arguments,
+
     /// Bytes of each tag, if not the whole checksum
     #[arg(long, value_name = "N")]
     tag_size: Option<u16>,
 
-    /// Bytes of the block that each tag covers: 512 or 4096
-    #[arg(long, value_name = "N", default_value_t = 4096)]
+    /// Bytes of the block that each tag covers
+    #[arg(long, value_name = "512|1024|2048|4096", default_value_t = 4096)]
     sector_size: u64,
 
     /// How the integrity layer writes
@@ -55,6 +59,14 @@ pub struct Arguments {
     /// Data sectors between two runs of tags
     #[arg(long, value_name = "N")]
     interleave_sectors: Option<u64>,
+
+    /// Pad the runs of tags as kernels before 5.5 did
+    #[arg(long, alias = "integrity-legacy-padding")]
+    legacy_padding: bool,
+
+    /// Hash no salt and seal no superblock, as kernels before 5.12 did
+    #[arg(long, alias = "integrity-legacy-hmac")]
+    legacy_hmac: bool,
 
     /// Version of the md superblock
     #[arg(long, value_name = "VERSION", default_value = "1.2")]
@@ -94,19 +106,18 @@ impl Arguments {
         only("--mode", &self.mode, "journal")?;
         only("--metadata", &self.metadata, "1.2")?;
         only("--bitmap", &self.bitmap, "none")?;
-        if !matches!(self.sector_size, 512 | 4096) {
-            return Err(not_made("--sector-size", &self.sector_size.to_string(), "512, 4096"));
-        }
         let mut options = CreateOptions::new(parse_members(&self.members)?, level);
         options.member_bytes = self.size.as_deref().map(|s| size("--size", s)).transpose()?;
         options.chunk_bytes = size("--chunk", &self.chunk)?;
-        options.integrity = match self.integrity.as_str() {
-            "none" => None,
-            name => {
-                let algorithm = name.parse();
-                Some(algorithm.map_err(|e| Failure::usage(format!("--integrity: {e}, none")))?)
-            }
+        let given = open::given(Some(&self.integrity), &self.given, &self.members)?;
+        (options.integrity, options.integrity_key) = match given.integrity {
+            IntegrityChoice::Algorithm(algorithm, key) => (Some(algorithm), key),
+            IntegrityChoice::Find | IntegrityChoice::None => (None, None),
         };
+        options.journal = given.journal;
+        options.data_devices = given.data_devices;
+        options.legacy_padding = self.legacy_padding;
+        options.legacy_hmac = self.legacy_hmac;
         options.tag_size = self.tag_size;
         options.sector_size = self.sector_size;
         options.journal_bytes =
@@ -116,6 +127,14 @@ impl Arguments {
         options.no_wipe = self.no_wipe;
         options.yes = self.yes;
         Ok(options)
+    }
+
+    /// The members, and what their disks will not say, on a command line.
+    fn spelled(&self) -> String {
+        let found = self.integrity == "none" || self.integrity == "crc32c";
+        let integrity =
+            if found { String::new() } else { format!(" --integrity {}", self.integrity) };
+        format!("{}{integrity}{}", self.members.join(" "), self.given.spelled())
     }
 }
 
@@ -177,7 +196,7 @@ fn tell(context: &Context, arguments: &Arguments, created: &Created) {
     if created.dirty {
         report.line("its copies will be made equal in the background when it is first opened");
     }
-    let members = arguments.members.join(" ");
+    let members = arguments.spelled();
     if !arguments.dry_run {
         report.line(format!("serve it:  steadfast serve {members} --nbd unix:PATH"));
     }

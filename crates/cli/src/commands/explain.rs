@@ -58,7 +58,8 @@ fn lines(explanation: &Explanation) -> Vec<String> {
         };
         let byte = place.data_byte.map_or_else(|| "?".to_owned(), |byte| byte.to_string());
         lines.push(format!(
-            "  {part:<5} {slot}{member}: byte {byte} (member sector {})",
+            "  {part:<5} {slot}{}: byte {byte} (member sector {})",
+            place.data_device.as_ref().unwrap_or(member),
             place.member_sector
         ));
         let Some(tag) = &place.tag else { continue };
@@ -68,8 +69,9 @@ fn lines(explanation: &Explanation) -> Vec<String> {
         );
         let verdict = if stored == computed { "agree" } else { "DISAGREE" };
         lines.push(format!(
-            "        tag at byte {}: stored {stored}, the data says {computed}: {verdict}",
-            tag.tag_byte
+            "        tag at byte {}{}: stored {stored}, the data says {computed}: {verdict}",
+            tag.tag_byte,
+            place.data_device.as_ref().map_or_else(String::new, |_| format!(" of {member}")),
         ));
         for entry in &tag.journal {
             let lap = entry.sequence.map_or_else(|| "torn".to_owned(), |lap| format!("lap {lap}"));

@@ -1,11 +1,11 @@
 //! `steadfast inspect`: what lies on the paths, field by field.
 
-use super::Context;
-use super::open::parse_members;
+use super::open::{given, parse_members};
+use super::{Context, given};
 use crate::error::Failure;
 use crate::exit::Outcome;
 use serde_json::json;
-use stack::{Field, Inspection, IntegrityChoice, MemberInspection};
+use stack::{Field, Given, Inspection, Member, MemberInspection, Search};
 use std::rc::Rc;
 
 /// What to look at.
@@ -14,14 +14,32 @@ pub struct Arguments {
     /// Files, block devices, nbd:// or nbd+unix:// URIs
     #[arg(value_name = "PATH", required = true)]
     paths: Vec<String>,
+
+    /// What the tags are made with, if it shall not be found by trial
+    #[arg(long, value_name = "ALG")]
+    integrity: Option<String>,
+
+    #[command(flatten)]
+    given: given::Arguments,
+
+    /// Search for dm-integrity superblocks that are lost, and say what they must have been
+    #[arg(long)]
+    find: bool,
+
+    /// Write a superblock back that --find proves; refused where one is intact
+    #[arg(long, requires = "find")]
+    yes: bool,
 }
 
 /// Shows it.
 pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failure> {
     let members = parse_members(&arguments.paths)?;
+    let given = given(arguments.integrity.as_deref(), &arguments.given, &arguments.paths)?;
+    if arguments.find {
+        return search(context, members, given, arguments.yes);
+    }
     let told = Rc::clone(context);
-    let inspection = context
-        .block_on(async move { Ok(stack::inspect(&members, &IntegrityChoice::Find).await) })?;
+    let inspection = context.block_on(async move { Ok(stack::inspect(&members, &given).await) })?;
     for member in &inspection.members {
         member_lines(member).iter().for_each(|line| told.report.line(line));
     }
@@ -37,6 +55,70 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
         told.report.warn(problem);
     }
     Ok(outcome)
+}
+
+/// Searches on each path; with `write`, restores what is proven.
+fn search(
+    context: &Rc<Context>,
+    members: Vec<Member>,
+    given: Given,
+    write: bool,
+) -> Result<Outcome, Failure> {
+    let told = Rc::clone(context);
+    context.block_on(async move {
+        let mut outcome = Outcome::Fine;
+        let mut searches = Vec::new();
+        for member in &members {
+            let search = stack::find(member, &given).await?;
+            search_lines(&search).iter().for_each(|line| told.report.line(line));
+            if !search.intact {
+                let proven = search.lost.iter().any(|lost| lost.proven);
+                outcome = outcome.max(if proven { Outcome::Warned } else { Outcome::Refused });
+            }
+            let restored = write && !stack::restore(member, &given).await?.intact;
+            if restored {
+                told.report.line(format!("{member}: the superblock was written back"));
+            }
+            searches.push(json!({"search": search, "restored": restored}));
+        }
+        told.report.object(json!({"searches": searches}));
+        Ok(outcome)
+    })
+}
+
+fn search_lines(search: &Search) -> Vec<String> {
+    let mut lines = vec![search.member.clone()];
+    let fields = |lines: &mut Vec<String>, fields: &[Field]| {
+        lines.extend(fields.iter().map(|field| format!("    {:<26} {}", field.name, field.value)));
+    };
+    for found in &search.sightings {
+        lines.push(format!("  a dm-integrity superblock at byte {}", found.byte));
+        fields(&mut lines, &found.fields);
+        let clauses = found.agrees.iter().map(|text| ("for it", text));
+        let clauses = clauses.chain(found.doubts.iter().map(|text| ("against it", text)));
+        lines.extend(clauses.map(|(side, text)| format!("    {side:<26} {text}")));
+    }
+    if search.intact {
+        lines.push("  the superblock at its start is intact".to_owned());
+        return lines;
+    }
+    for lost in &search.lost {
+        let word = if lost.proven { "must have been" } else { "may have been" };
+        lines.push(format!("  its superblock {word}"));
+        fields(&mut lines, &lost.fields);
+        let tags = lost.algorithm.as_deref().unwrap_or("not known");
+        lines.push(format!("    {:<26} {tags}", "tags"));
+        lines.extend(lost.reasons.iter().map(|text| format!("    {:<26} {text}", "because")));
+    }
+    if search.lost.is_empty() {
+        lines.push("  no journal is left from which a volume could be found".to_owned());
+    }
+    lines.extend(search.unknown.iter().map(|text| format!("  cannot be known: {text}")));
+    if search.lost.iter().any(|lost| lost.proven) {
+        let name = &search.member;
+        lines.push(format!("  write it back:  steadfast inspect {name} --find --yes"));
+    }
+    lines
 }
 
 /// 0: a volume, all of it. 1: a volume with something wrong. 3: nothing that makes a volume; 4: a

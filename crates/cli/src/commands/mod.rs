@@ -4,6 +4,7 @@ mod create;
 mod demo;
 mod explain;
 mod export;
+mod given;
 mod import;
 mod inspect;
 mod ledger;

@@ -1,11 +1,11 @@
 //! The arguments that name a volume, and how it is opened.
 
-use super::Context;
+use super::{Context, given};
 use crate::error::Failure;
 use crate::opened::{Keeper, Opened, Place};
 use crate::report::human;
 use bio::Event;
-use stack::{IntegrityChoice, Member, Node, OpenOptions};
+use stack::{Given, IntegrityChoice, Member, Node, OpenOptions};
 use std::path::Path;
 use std::rc::Rc;
 use units::Sector;
@@ -22,12 +22,15 @@ pub struct Arguments {
     #[arg(long, value_name = "ALG")]
     integrity: Option<String>,
 
+    #[command(flatten)]
+    given: given::Arguments,
+
     /// Start what is refused as it is; lists the consequences first
     #[arg(long)]
     force: bool,
 
     /// The volume spelled out: 'raid1(integrity(file:a), integrity(file:b))'
-    #[arg(long, value_name = "TEXT", conflicts_with = "members")]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["members", "data_device"])]
     stack: Option<String>,
 
     /// Where the volume's ledger is kept: a folder of its own; 'none' keeps none. Default:
@@ -45,10 +48,12 @@ impl Arguments {
 
     /// The members on a command line, for what to try next.
     pub fn spelled(&self) -> String {
-        match &self.stack {
+        let members = match &self.stack {
             Some(text) => format!("--stack '{text}'"),
             None => self.members.join(" "),
-        }
+        };
+        let integrity = self.integrity.as_ref().map(|name| format!(" --integrity {name}"));
+        format!("{members}{}{}", integrity.unwrap_or_default(), self.given.spelled())
     }
 
     fn node(&self) -> Result<Option<Node>, Failure> {
@@ -71,15 +76,7 @@ impl Arguments {
         let mut options = OpenOptions::read_only(Vec::new());
         options.read_only = read_only;
         options.force = self.force;
-        if let Some(name) = &self.integrity {
-            options.integrity = match name.as_str() {
-                "none" => IntegrityChoice::None,
-                name => IntegrityChoice::Algorithm(
-                    name.parse().map_err(|e| Failure::usage(format!("--integrity: {e}")))?,
-                    None,
-                ),
-            };
-        }
+        options.given = given(self.integrity.as_deref(), &self.given, &self.members)?;
         let (told, keeper) = (Rc::clone(context), Rc::clone(keeper));
         options.on_event = Rc::new(move |event: &Event| {
             told.report.event(event);
@@ -103,17 +100,40 @@ impl Arguments {
             return Ok(Opened::new(context, volume, keeper, &self.place()));
         }
         let named = parse_members(&self.members)?;
-        let there = |member: &Member| member.path().is_none_or(Path::exists);
+        let given = options.given.clone();
+        let exists = |member: &Member| member.path().is_none_or(Path::exists);
+        let there = |member: &Member| exists(member) && given.data_of(member).is_none_or(exists);
         options.members = named.clone();
         if named.iter().any(there) {
             options.members.retain(there);
             for gone in named.iter().filter(|member| !there(member)) {
-                context.report.warn(format!("{gone}: no such file or device, counted as missing"));
+                let what = if exists(gone) { given.data_of(gone).unwrap_or(gone) } else { gone };
+                context.report.warn(format!("{what}: no such file or device, counted as missing"));
             }
         }
         let volume = stack::open(&options).await?;
         Ok(Opened::new(context, volume, keeper, &self.place()))
     }
+}
+
+/// What was said for `--integrity` and beside it, about these members.
+pub fn given(
+    integrity: Option<&str>,
+    arguments: &given::Arguments,
+    members: &[String],
+) -> Result<Given, Failure> {
+    let integrity = match integrity {
+        Some(name) if name != "none" => {
+            let (algorithm, key) = arguments.integrity(name)?;
+            IntegrityChoice::Algorithm(algorithm, key)
+        }
+        none => {
+            arguments.without_integrity()?;
+            if none.is_some() { IntegrityChoice::None } else { IntegrityChoice::Find }
+        }
+    };
+    let journal = arguments.journal()?;
+    Ok(Given { integrity, journal, data_devices: arguments.data_devices(members)? })
 }
 
 /// Members from what a person typed.

@@ -2,7 +2,7 @@
 //! kernel gave them out, and not changed by looking.
 
 use crate::support::volume::{hashes, on};
-use crate::support::{Server, hex, other, qemu_io, sha256, text};
+use crate::support::{Said, Server, hex, other, qemu_io, sha256, text};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,12 @@ use tempfile::TempDir;
 struct Golden {
     folder: TempDir,
     files: Vec<PathBuf>,
+    /// Of the files, those that are named as members.
+    members: usize,
+    /// What else has to be said: keys, and where the data lies.
+    options: Vec<String>,
     expected: String,
+    entry: Value,
 }
 
 impl Golden {
@@ -33,15 +38,58 @@ impl Golden {
             files.push(path);
         }
         let expected = entry["expect_sha256"].as_str().expect("a hash").to_owned();
-        Self { folder, files, expected }
+        let (members, options, entry) = (files.len(), Vec::new(), entry.clone());
+        let mut golden = Self { folder, files, members, options, expected, entry };
+        if name.contains("-meta") {
+            golden.members = 1;
+            let pair = format!("{}={}", text(&golden.files[0]), text(&golden.files[1]));
+            golden.options = ["--data-device", &pair].map(str::to_owned).to_vec();
+        }
+        golden
+    }
+
+    /// With these options, and the manifest's key that starts with `first`, in a file.
+    fn keyed(mut self, options: &[&str], first: u8) -> Self {
+        let path = self.folder.path().join("key");
+        std::fs::write(&path, (first..first + 32).collect::<Vec<u8>>()).expect("there is room");
+        self.options.extend(options.iter().map(|&option| option.to_owned()));
+        self.options.push(text(&path).to_owned());
+        self
+    }
+
+    /// `steadfast VERB` on all members, with what has to be said.
+    fn on(&self, verb: &str, options: &[&str]) -> Said {
+        self.on_some(verb, &self.files[..self.members], options)
+    }
+
+    fn on_some(&self, verb: &str, members: &[PathBuf], options: &[&str]) -> Said {
+        let all = options.iter().copied().chain(self.options.iter().map(String::as_str));
+        on(verb, members, &all.collect::<Vec<&str>>())
+    }
+
+    /// Every line that `integritysetup dump` printed of it is a field of `inspect`.
+    fn agrees_with_its_dump(&self, inspected: &Value) {
+        let Some(dump) = self.entry["dump"].as_str() else { return };
+        let fields = inspected["members"][0]["integrity"]["fields"].as_array().expect("a list");
+        let ours = |name: &str| {
+            let field = fields.iter().find(|field| field["name"] == name);
+            field.and_then(|field| field["value"].as_str()).map(str::trim)
+        };
+        for line in dump.lines().skip(1) {
+            let (name, value) = line.split_once(' ').unwrap_or((line, ""));
+            assert_eq!(ours(name), Some(value.trim()), "{name}: {inspected}");
+        }
     }
 
     /// The members without those of the given slots come out as the kernel gave them out.
     #[track_caller]
     fn comes_out(&self, without: &[usize]) {
-        let there = self.files.iter().enumerate().filter(|(slot, _)| !without.contains(slot));
+        let there = self.files[..self.members]
+            .iter()
+            .enumerate()
+            .filter(|(slot, _)| !without.contains(slot));
         let files: Vec<PathBuf> = there.map(|(_, path)| path.clone()).collect();
-        let said = on("export", &files, &["-q", "--to", "-"]);
+        let said = self.on_some("export", &files, &["-q", "--to", "-"]);
         assert!(said.code <= 1, "without {without:?}: {said}");
         assert_eq!(hex(&Sha256::digest(&said.stdout)), self.expected, "without {without:?}");
     }
@@ -49,14 +97,20 @@ impl Golden {
 
 /// Looks with every verb that only looks, with `missing` members fewer at most.
 fn looked_at(name: &str, missing: usize) -> Golden {
-    let golden = Golden::unpack(name);
+    looked(Golden::unpack(name), missing)
+}
+
+/// The same with what has to be said.
+fn looked(golden: Golden, missing: usize) -> Golden {
+    let name = golden.entry["name"].as_str().expect("a name");
     let before = hashes(&golden.files);
-    on("inspect", &golden.files, &["--json"]).with(&[]).object();
-    let status = on("status", &golden.files, &["--json"]);
+    let inspected = golden.on("inspect", &["--json"]).with(&[]).object();
+    golden.agrees_with_its_dump(&inspected);
+    let status = golden.on("status", &["--json"]);
     assert!(status.code <= 1, "{status}");
     status.object();
     golden.comes_out(&[]);
-    let count = golden.files.len();
+    let count = golden.members;
     if missing >= 1 {
         (0..count).for_each(|slot| golden.comes_out(&[slot]));
     }
@@ -64,8 +118,8 @@ fn looked_at(name: &str, missing: usize) -> Golden {
         let pairs = (0..count).flat_map(|a| (a + 1..count).map(move |b| [a, b]));
         pairs.for_each(|pair| golden.comes_out(&pair));
     }
-    on("explain", &golden.files, &["--sector", "4321"]).with(&[]);
-    let checked = on("scrub", &golden.files, &["--check"]);
+    golden.on("explain", &["--sector", "4321"]).with(&[]);
+    let checked = golden.on("scrub", &["--check"]);
     assert!(checked.code <= 1, "{checked}");
     assert_eq!(hashes(&golden.files), before, "{name}: looking writes nothing");
     golden
@@ -76,10 +130,11 @@ fn served_read_only(name: &str, feature: &str) {
     let golden = looked_at(name, 0);
     let before = hashes(&golden.files);
     let listen = format!("unix:{}", text(&golden.folder.path().join("s")));
-    on("serve", &golden.files, &["--nbd", &listen])
+    golden
+        .on("serve", &["--nbd", &listen])
         .one_line(3, &[feature, "not implemented for writing", "--read-only"]);
-    on("import", &golden.files, &["--from", "/dev/null"]).one_line(3, &[feature]);
-    on("scrub", &golden.files, &[]).one_line(3, &[feature]);
+    golden.on("import", &["--from", "/dev/null"]).one_line(3, &[feature]);
+    golden.on("scrub", &[]).one_line(3, &[feature]);
     let server = Server::start(&golden.files, golden.folder.path(), &["--read-only"]);
     let copy = golden.folder.path().join("copy");
     other("nbdcopy", "libnbd-bin", [server.uri.as_str(), text(&copy)]).ended(0);
@@ -91,10 +146,10 @@ fn served_read_only(name: &str, feature: &str) {
 
 /// Opened for writing and closed, it still gives out the same.
 fn opened_for_writing(golden: &Golden) {
-    let said = on("scrub", &golden.files, &["-q"]);
+    let said = golden.on("scrub", &["-q"]);
     assert!(said.code <= 1, "{said}");
     golden.comes_out(&[]);
-    on("scrub", &golden.files, &["--check"]).ended(0);
+    golden.on("scrub", &["--check"]).ended(0);
 }
 
 #[test]
@@ -145,7 +200,7 @@ fn raid5() {
 #[test]
 fn raid5_that_ran_degraded_leaves_its_stale_member_out() {
     let golden = looked_at("md-raid5-4-ls-64k-degraded", 0);
-    let status = on("status", &golden.files, &["--json"]).ended(1).with(&["1.img", "stale"]);
+    let status = golden.on("status", &["--json"]).ended(1).with(&["1.img", "stale"]);
     assert_eq!(status.object()["missing"], 1);
     golden.comes_out(&[1]);
 }
@@ -170,7 +225,7 @@ fn raid6() {
 fn reshaped(name: &str, missing: usize, words: &[&str]) {
     let golden = Golden::unpack(name);
     let before = hashes(&golden.files);
-    let status = on("status", &golden.files, &[]).ended(1).text();
+    let status = golden.on("status", &[]).ended(1).text();
     words.iter().for_each(|word| assert!(status.contains(word), "'{word}' is not said: {status}"));
     golden.comes_out(&[]);
     let count = golden.files.len();
@@ -180,10 +235,11 @@ fn reshaped(name: &str, missing: usize, words: &[&str]) {
         pairs.for_each(|pair| golden.comes_out(&pair));
     }
     for sector in ["0", "20000"] {
-        assert!(on("explain", &golden.files, &["--sector", sector]).text().contains("stripe"));
+        assert!(golden.on("explain", &["--sector", sector]).text().contains("stripe"));
     }
-    on("scrub", &golden.files, &["--check"]).one_line(3, &["reshape", "export"]);
-    on("serve", &golden.files, &["--nbd", "unix:/nowhere"])
+    golden.on("scrub", &["--check"]).one_line(3, &["reshape", "export"]);
+    golden
+        .on("serve", &["--nbd", "unix:/nowhere"])
         .one_line(3, &["a reshape is not implemented for writing", "--read-only"]);
     assert_eq!(hashes(&golden.files), before, "{name}: looking writes nothing");
 }
@@ -213,4 +269,105 @@ fn raid1_over_dm_integrity() {
 #[test]
 fn raid5_over_dm_integrity() {
     opened_for_writing(&looked_at("stack-raid5-4", 1));
+}
+
+#[test]
+fn crc32() {
+    opened_for_writing(&looked_at("crc32-512", 0));
+}
+
+#[test]
+fn crc32c_512_interleaved_otherwise() {
+    opened_for_writing(&looked_at("crc32c-512-inter8k", 0));
+}
+
+#[test]
+fn crc32c_512_padded_as_of_old() {
+    opened_for_writing(&looked_at("crc32c-512-legacypad", 0));
+}
+
+#[test]
+fn xxhash64() {
+    opened_for_writing(&looked_at("xxhash64-512", 0));
+}
+
+#[test]
+fn sha256_killed_with_the_newest_data_in_the_journal() {
+    opened_for_writing(&looked_at("sha256-512+unreplayed", 0));
+}
+
+/// Tags with the manifest's `/k.hmac`.
+fn hmac(name: &str) -> Golden {
+    let options = ["--integrity", "hmac-sha256", "--integrity-key-file"];
+    looked(Golden::unpack(name).keyed(&options, 0), 0)
+}
+
+#[test]
+fn hmac_sha256_512() {
+    opened_for_writing(&hmac("hmac-sha256-512"));
+}
+
+#[test]
+fn hmac_sha256_4k() {
+    opened_for_writing(&hmac("hmac-sha256-4k"));
+}
+
+#[test]
+fn hmac_sha256_without_a_salt() {
+    opened_for_writing(&hmac("hmac-sha256-512-legacyhmac"));
+}
+
+#[test]
+fn without_its_key_or_with_another_a_keyed_volume_is_refused() {
+    let golden = Golden::unpack("hmac-sha256-512");
+    let before = hashes(&golden.files);
+    let keyed = ["--integrity", "hmac-sha256"];
+    golden.on("status", &[]).one_line(3, &["verifies", "with a key are tried only if named"]);
+    golden.on("status", &keyed).one_line(64, &["needs a key", "--integrity-key-file"]);
+    let golden = golden.keyed(&["--integrity-key-file"], 1);
+    let wrong = golden.on("scrub", &keyed);
+    wrong.one_line(3, &["verifies with hmac-sha256: another key or algorithm"]);
+    golden.on("status", &[]).one_line(64, &["no algorithm that takes a key", "--integrity"]);
+    golden.on("status", &["--integrity", "sha256"]).one_line(64, &["sha256 takes no key"]);
+    assert_eq!(hashes(&golden.files), before);
+}
+
+#[test]
+fn an_encrypted_journal_with_the_newest_data() {
+    let options = ["--journal-crypt", "ctr-aes", "--journal-crypt-key-file"];
+    let name = "jcrypt-ctr-512+unreplayed";
+    let golden = Golden::unpack(name);
+    let before = hashes(&golden.files);
+    golden.on("export", &["--to", "-"]).one_line(3, &["it is encrypted", "--journal-crypt"]);
+    let golden = golden.keyed(&options, 0x41);
+    golden.on("scrub", &[]).one_line(3, &["another cipher or key"]);
+    assert_eq!(hashes(&golden.files), before);
+    let golden = looked(Golden::unpack(name).keyed(&options, 0x40), 0);
+    let explained = golden.on("explain", &["--sector", "16"]).ended(0);
+    assert!(explained.text().contains("journal: section"), "{explained}");
+    opened_for_writing(&golden);
+}
+
+#[test]
+fn crc32c_512_with_its_data_on_another_device() {
+    opened_for_writing(&looked_at("crc32c-512-meta", 0));
+}
+
+#[test]
+fn crc32c_512_with_its_data_on_another_device_killed() {
+    opened_for_writing(&looked_at("crc32c-512-meta+partreplayed", 0));
+}
+
+#[test]
+fn a_data_device_that_was_not_named_is_asked_for() {
+    let mut golden = Golden::unpack("crc32c-512-meta");
+    let before = hashes(&golden.files);
+    golden.options.clear();
+    let words = ["0.img", "on another device", "--data-device MEMBER=PATH"];
+    golden.on("status", &[]).one_line(3, &words);
+    golden.on("status", &["--data-device", "x=y"]).one_line(64, &["does not start with a member"]);
+    let stack =
+        format!("integrity(file:{}, data=file:{})", text(&golden.files[0]), text(&golden.files[1]));
+    on("status", &[], &["--stack", &stack]).ended(0);
+    assert_eq!(hashes(&golden.files), before);
 }

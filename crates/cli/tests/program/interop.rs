@@ -97,6 +97,11 @@ fn integritysetup_agrees_with_inspect() {
         (512, &["--interleave-sectors", "1024"]),
         (4096, &["--tag-size", "4"]),
         (4096, &["--no-wipe"]),
+        (1024, &[]),
+        (2048, &["--journal-size", "1M"]),
+        (512, &["--legacy-padding"]),
+        (512, &["--legacy-hmac"]),
+        (4096, &["--legacy-padding", "--legacy-hmac", "--interleave-sectors", "8192"]),
     ] {
         let volume = Volume::create_with(Shape::tagged("none", size), 12 << 20, more);
         let ours = fields(&inspect(&volume.members)[0]["integrity"]);

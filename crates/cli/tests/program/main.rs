@@ -7,6 +7,8 @@
 //!   space        no space left where the members lie
 //!   damage       flipped bits: found, told, healed, or given back as errors in the right places
 //!   crash        kill -9 while clients write
+//!   find         superblocks that are lost
+//!   given        keys, encrypted journals, data on devices of their own
 //!   golden       images made by the real kernel
 //!   ledger       what is remembered over restarts
 //!   interop      integritysetup and mdadm look at what 'create' makes
@@ -15,6 +17,8 @@
 mod bad_input;
 mod crash;
 mod damage;
+mod find;
+mod given;
 mod golden;
 mod interop;
 mod ledger;

@@ -11,7 +11,7 @@ use ::integrity::layout::JournalLayout;
 use ::integrity::superblock::AREA_BYTES;
 use ::integrity::{
     CipherKind, CommitIds, Flags, JournalCipher, MacError, SectionMac, Sequence, Stamp, Superblock,
-    mac,
+    mac, superblock_area,
 };
 use bio::Buf;
 use checksum::{Algorithm, Key, KeyError, Mac};
@@ -47,7 +47,7 @@ pub enum CodecError {
 }
 
 /// Makes sections ready for the device, and readable again.
-pub(super) struct Codec {
+pub struct Codec {
     layout: JournalLayout,
     mac: Option<SectionMac>,
     cipher: Option<JournalCipher>,
@@ -90,11 +90,13 @@ impl Codec {
     }
 
     /// The commit ids of this journal.
+    #[must_use]
     pub fn ids(&self) -> CommitIds {
         self.cipher.as_ref().map_or(CommitIds::PLAIN, JournalCipher::commit_ids)
     }
 
     /// What goes to the device for section `number`: itself where nothing is added to it.
+    #[must_use]
     pub fn ready(&self, number: u32, section: &Buf) -> Buf {
         if self.mac.is_none() && self.cipher.is_none() {
             return section.clone();
@@ -105,6 +107,7 @@ impl Codec {
     }
 
     /// An initialised section as it lies on the device.
+    #[must_use]
     pub fn initialised(&self, number: u32, sequence: Sequence) -> Buf {
         let mut section = Buf::alloc(self.layout.section_bytes());
         let bytes = section.as_mut_slice();
@@ -144,6 +147,21 @@ impl Codec {
     }
 }
 
+/// The superblock's area as it lies on the device: with its MAC if it has one and its key is known.
+///
+/// # Errors
+/// [`KeyError`] if the key does not go with the algorithm of the MACs.
+pub fn sealed_area(
+    superblock: &Superblock,
+    keys: &JournalKeys,
+) -> Result<[u8; AREA_BYTES], KeyError> {
+    let mut area = superblock_area(superblock);
+    if let Some(mac) = superblock_mac(superblock, keys)? {
+        mac::seal_superblock(&mut area, &mac);
+    }
+    Ok(area)
+}
+
 /// The MAC of the superblock's area, which has one exactly if journal sections have them and
 /// [`Flags::FIX_HMAC`] is set.
 pub(super) fn superblock_mac(
@@ -151,7 +169,10 @@ pub(super) fn superblock_mac(
     keys: &JournalKeys,
 ) -> Result<Option<Mac>, KeyError> {
     match &keys.mac {
-        Some((algorithm, key)) if superblock.flags.has(Flags::FIX_HMAC) => {
+        Some((algorithm, key))
+            if superblock.flags.has(Flags::JOURNAL_MAC)
+                && superblock.flags.has(Flags::FIX_HMAC) =>
+        {
             Mac::new(*algorithm, key.as_ref()).map(Some)
         }
         _ => Ok(None),

@@ -6,14 +6,13 @@
 //! 3. All of that is durable.
 //! 4. The superblock. Crash: no volume, or a whole one.
 
-use super::codec::{Codec, CodecError, JournalKeys, superblock_mac};
+use super::codec::{Codec, CodecError, JournalKeys, sealed_area};
 use super::lower::Lower;
 use super::recover::initialise;
 use ::integrity::journal::Sequence;
 use ::integrity::layout::FormatOptions;
-use ::integrity::mac::seal_superblock;
 use ::integrity::superblock::AREA_BYTES;
-use ::integrity::{FormatError, Layout, Run, Superblock, format, superblock_area};
+use ::integrity::{FormatError, Layout, Run, Superblock, format};
 use bio::{Bio, Buf, IoError};
 use checksum::{Algorithm, BlockTagger, Key, KeyError, ZeroTags};
 use runtime::join_all;
@@ -86,10 +85,7 @@ pub async fn create(
     let tagger = BlockTagger::new(new.algorithm, new.key.as_ref(), salt, layout.block)?
         .with_tag_bytes(layout.tag_bytes);
     let codec = Codec::new(&superblock, &layout.journal, &new.journal)?;
-    let mut area = superblock_area(&superblock);
-    if let Some(mac) = superblock_mac(&superblock, &new.journal)? {
-        seal_superblock(&mut area, &mac);
-    }
+    let area = sealed_area(&superblock, &new.journal)?;
     let metadata = &lower.metadata;
     metadata.write(Sector::ZERO, Buf::zeroed(AREA_BYTES)).await?;
     metadata.flush().await?;

@@ -89,7 +89,7 @@ mod zero;
 #[cfg(test)]
 mod tests;
 
-pub use codec::{CodecError, JournalKeys};
+pub use codec::{Codec, CodecError, JournalKeys, sealed_area};
 pub use create::{CreateError, NewVolume, Wipe, create};
 pub use lower::Lower;
 pub use mend::{JournalReport, SectionReport, SectionState};
@@ -101,7 +101,6 @@ use bio::{
     Allocation, Bio, BlockDevice, Device, EventKind, Events, IoErrorKind, IoResult, Limits, Op,
 };
 use checksum::{BlockTagger, ZeroTags};
-use codec::Codec;
 use coverage::Coverage;
 use direct::Direct;
 use log::Writer;

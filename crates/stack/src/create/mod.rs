@@ -17,6 +17,7 @@ use crate::member::Member;
 use crate::signature::Signature;
 use crate::verdict::{Fault, Verdict};
 use checksum::{Algorithm, Key, KeyError};
+use layers::integrity::{CodecError, JournalKeys};
 use md::assemble::CannotStart;
 use md::superblock::Level;
 use units::{SECTOR, Sector};
@@ -60,7 +61,8 @@ impl CreateLevel {
 pub struct CreateOptions {
     /// The members, in the order of their slots.
     pub members: Vec<Member>,
-    /// Bytes of each member file to make; none: the members exist.
+    /// Bytes of each member file to make; none: the members exist. Where the data lies on a device
+    /// of its own, that is what has this size, and the member is as large as it must be.
     pub member_bytes: Option<u64>,
     /// The array.
     pub level: CreateLevel,
@@ -70,6 +72,14 @@ pub struct CreateOptions {
     pub integrity: Option<Algorithm>,
     /// The tags' key, if the algorithm takes one.
     pub integrity_key: Option<Key>,
+    /// What journals are sealed and encrypted with.
+    pub journal: JournalKeys,
+    /// Members that shall hold only metadata, each with the device that holds its data.
+    pub data_devices: Vec<(Member, Member)>,
+    /// Metadata runs are padded as kernels before 5.5 did.
+    pub legacy_padding: bool,
+    /// No salt is hashed, and the superblock carries no MAC, as before kernel 5.12.
+    pub legacy_hmac: bool,
     /// Bytes of tag; none: the whole digest.
     pub tag_size: Option<u16>,
     /// Bytes of the block that each tag covers.
@@ -97,6 +107,10 @@ impl CreateOptions {
             chunk_bytes: 64 << 10,
             integrity: Some(Algorithm::Crc32c),
             integrity_key: None,
+            journal: JournalKeys { mac: None, cipher: None },
+            data_devices: Vec::new(),
+            legacy_padding: false,
+            legacy_hmac: false,
             tag_size: None,
             sector_size: 4096,
             journal_bytes: None,
@@ -105,6 +119,11 @@ impl CreateOptions {
             no_wipe: false,
             yes: false,
         }
+    }
+
+    /// The device with the data of `member`, if it is another.
+    pub(crate) fn data_of(&self, member: &Member) -> Option<&Member> {
+        self.data_devices.iter().find(|(of, _)| of == member).map(|(_, data)| data)
     }
 
     /// Whether they make sense together.
@@ -118,6 +137,10 @@ impl CreateOptions {
         }
         if level == CreateLevel::None && self.integrity.is_none() {
             return Err(CreateError::Nothing);
+        }
+        let is_member = |of: &Member| self.members.contains(of) && self.integrity.is_some();
+        if let Some((of, _)) = self.data_devices.iter().find(|(of, _)| !is_member(of)) {
+            return Err(CreateError::DataDevice { member: of.to_string() });
         }
         let striped = matches!(level, CreateLevel::Raid5 | CreateLevel::Raid6);
         let chunk = self.chunk_bytes;
@@ -170,6 +193,15 @@ pub enum CreateError {
     /// The algorithm and the key do not go together.
     #[error("--integrity: {0}")]
     Key(#[from] KeyError),
+    /// The journal cannot be sealed or encrypted like this.
+    #[error(transparent)]
+    JournalKeys(#[from] CodecError),
+    /// A data device for something that is no member with integrity.
+    #[error("--data-device names {member}, which is no member with integrity")]
+    DataDevice {
+        /// As named.
+        member: String,
+    },
     /// Neither an array nor integrity.
     #[error("--level none with --integrity none makes nothing")]
     Nothing,
@@ -268,6 +300,8 @@ impl Fault for CreateError {
             | Self::TooFew { .. }
             | Self::Nothing
             | Self::Key(_)
+            | Self::JournalKeys(_)
+            | Self::DataDevice { .. }
             | Self::Chunk { .. }
             | Self::SectorSize { .. }
             | Self::MemberBytes { .. }

@@ -3,11 +3,14 @@
 use super::{CreateError, CreateLevel, CreateOptions};
 use crate::member::Member;
 use checksum::{Algorithm, BlockTagger};
-use integrity::layout::DeviceSectors;
+use integrity::layout::{BUFFER_SECTORS, DeviceSectors};
+use integrity::superblock::AREA_BYTES;
 use integrity::{FormatOptions, Layout};
+use layers::integrity::{Codec, CodecError, sealed_area};
 use md::create::{LEFT_SYMMETRIC, NewArray, NewMember};
 use md::superblock::{Level, Minor, ResyncOffset, Time, Uuid};
 use std::fmt;
+use std::rc::Rc;
 use units::{BlockSize, SECTOR, Sector, u64_of, usize_of};
 
 /// What is random, or of the hour, in a new volume. Tests choose it.
@@ -84,18 +87,32 @@ pub struct PlannedWrite {
 }
 
 /// The dm-integrity part of one member.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct IntegrityPlan {
     pub superblock: integrity::Superblock,
     pub layout: Layout,
     pub tagger: BlockTagger,
+    /// The superblock's area, sealed if the journal is.
+    pub area: [u8; AREA_BYTES],
+    pub codec: Rc<Codec>,
+}
+
+impl fmt::Debug for IntegrityPlan {
+    /// Nothing of keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntegrityPlan")
+            .field("superblock", &self.superblock)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Everything about one member.
 #[derive(Clone, Debug)]
 pub(crate) struct MemberPlan {
     pub member: Member,
-    pub sectors: u64,
+    /// The device with the data, if it is another.
+    pub data: Option<Member>,
+    pub sectors: DeviceSectors,
     pub integrity: Option<IntegrityPlan>,
     pub md: Option<md::superblock::Superblock>,
     /// In the order in which they are made; see [`super::write`].
@@ -122,13 +139,13 @@ impl Plan {
     }
 }
 
-/// Plans a volume over members of `sectors` sectors each, in the order of the options' members.
+/// Plans a volume over members of these sizes, in the order of the options' members.
 ///
 /// # Errors
 /// What does not fit, with both numbers.
 pub fn plan(
     options: &CreateOptions,
-    sectors: &[u64],
+    sectors: &[DeviceSectors],
     identity: &Identity,
 ) -> Result<Plan, CreateError> {
     options.check()?;
@@ -144,8 +161,9 @@ pub fn plan(
                 Some(plan_integrity(options, algorithm, member, sectors, block, salt)?)
             }
         };
-        let member = member.clone();
-        members.push(MemberPlan { member, sectors, integrity, md: None, writes: Vec::new() });
+        let (data, member) = (options.data_of(member).cloned(), member.clone());
+        let (md, writes) = (None, Vec::new());
+        members.push(MemberPlan { member, data, sectors, integrity, md, writes });
     }
     let dirty = options.no_wipe && options.level != CreateLevel::None;
     let mut volume_sectors = inner_sectors(&members[0]);
@@ -165,28 +183,60 @@ pub fn plan(
 }
 
 fn inner_sectors(member: &MemberPlan) -> u64 {
-    member.integrity.as_ref().map_or(member.sectors, |plan| plan.layout.provided_sectors)
+    member.integrity.as_ref().map_or(member.sectors.metadata(), |plan| plan.layout.provided_sectors)
 }
 
 fn plan_integrity(
     options: &CreateOptions,
     algorithm: Algorithm,
     member: &Member,
-    sectors: u64,
+    sectors: DeviceSectors,
     block: BlockSize,
     salt: [u8; 16],
 ) -> Result<IntegrityPlan, CreateError> {
-    let digest = u16::try_from(algorithm.digest_len()).expect("a few bytes");
-    let format = FormatOptions {
-        journal_sectors: options.journal_bytes.map(|bytes| bytes / SECTOR),
-        interleave_sectors: options.interleave_sectors,
-        ..FormatOptions::new(block, options.tag_size.unwrap_or(digest), salt)
-    };
-    let (superblock, layout) = integrity::format(DeviceSectors::Interleaved(sectors), &format)
-        .map_err(|error| CreateError::Integrity { member: member.to_string(), error })?;
+    let (superblock, layout) =
+        integrity::format(sectors, &format_options(options, algorithm, block, salt))
+            .map_err(|error| CreateError::Integrity { member: member.to_string(), error })?;
     let (key, salt) = (options.integrity_key.as_ref(), superblock.hashed_salt());
     let tagger = BlockTagger::new(algorithm, key, salt, block)?.with_tag_bytes(layout.tag_bytes);
-    Ok(IntegrityPlan { superblock, layout, tagger })
+    let codec = Rc::new(Codec::new(&superblock, &layout.journal, &options.journal)?);
+    let area = sealed_area(&superblock, &options.journal).map_err(CodecError::Key)?;
+    Ok(IntegrityPlan { superblock, layout, tagger, area, codec })
+}
+
+fn format_options(
+    options: &CreateOptions,
+    algorithm: Algorithm,
+    block: BlockSize,
+    salt: [u8; 16],
+) -> FormatOptions {
+    let digest = u16::try_from(algorithm.digest_len()).expect("a few bytes");
+    FormatOptions {
+        journal_sectors: options.journal_bytes.map(|bytes| bytes / SECTOR),
+        interleave_sectors: options.interleave_sectors,
+        fix_padding: !options.legacy_padding,
+        fix_hmac: !options.legacy_hmac,
+        journal_mac: options.journal.mac.is_some(),
+        ..FormatOptions::new(block, options.tag_size.unwrap_or(digest), salt)
+    }
+}
+
+/// Bytes that a member must have that holds only the metadata of `data_bytes` bytes of data.
+///
+/// # Errors
+/// [`CreateError`] if there can be no such member.
+pub(crate) fn metadata_bytes(options: &CreateOptions, data_bytes: u64) -> Result<u64, CreateError> {
+    let block = BlockSize::from_bytes(options.sector_size)
+        .ok_or(CreateError::SectorSize { found: options.sector_size })?;
+    let algorithm = options.integrity.expect("only members with integrity have data devices");
+    let format = format_options(options, algorithm, block, [0; 16]);
+    // As much as the format can ever want.
+    let sectors = DeviceSectors::Separate { metadata: 1 << 54, data: data_bytes / SECTOR };
+    let (_, layout) = integrity::format(sectors, &format)
+        .map_err(|error| CreateError::Integrity { member: "the data device".to_owned(), error })?;
+    let blocks = layout.provided_sectors / layout.block.sectors();
+    let tags = (blocks * u64_of(layout.tag_bytes)).next_multiple_of(BUFFER_SECTORS * SECTOR);
+    Ok(layout.initial_sectors * SECTOR + tags)
 }
 
 fn plan_md(
@@ -234,11 +284,12 @@ fn writes_of(member: &MemberPlan, no_wipe: bool) -> Vec<PlannedWrite> {
     let mut push = |kind, byte: u64, span_bytes, bytes| {
         writes.push(PlannedWrite { member: name.clone(), kind, byte, span_bytes, bytes });
     };
-    for (sector, sectors) in erased(member.sectors) {
+    let sectors = member.sectors.metadata();
+    for (sector, sectors) in erased(sectors) {
         push(WriteKind::Erase, sector.bytes(), sectors * SECTOR, sectors * SECTOR);
     }
     if !no_wipe {
-        push(WriteKind::Wipe, 0, member.sectors * SECTOR, member.sectors * SECTOR);
+        push(WriteKind::Wipe, 0, sectors * SECTOR, sectors * SECTOR);
     }
     if let Some(plan) = &member.integrity {
         let journal = plan.layout.journal.sectors() * SECTOR;
@@ -256,8 +307,13 @@ fn writes_of(member: &MemberPlan, no_wipe: bool) -> Vec<PlannedWrite> {
         push(WriteKind::MdSuperblock, byte, bytes, bytes);
     }
     if let Some(plan) = &member.integrity {
-        let bytes = u64_of(integrity::superblock_area(&plan.superblock).len());
+        let bytes = u64_of(plan.area.len());
         push(WriteKind::IntegritySuperblock, 0, bytes, bytes);
+    }
+    if let Some(data) = member.data.as_ref().filter(|_| !no_wipe) {
+        let (member, bytes) = (data.to_string(), member.sectors.data() * SECTOR);
+        let kind = WriteKind::Wipe;
+        writes.push(PlannedWrite { member, kind, byte: 0, span_bytes: bytes, bytes });
     }
     writes
 }

@@ -1,11 +1,13 @@
 //! From options to a made volume: names, files, content, plan, writes.
 
-use super::plan::{Identity, Plan, PlannedWrite, plan};
+use super::plan::{Identity, Plan, PlannedWrite, metadata_bytes, plan};
 use super::write::{CreateProgress, Target, write};
 use super::{CreateError, CreateOptions};
 use crate::content::{Thoroughness, look};
 use crate::leaf::{self, Leaf, LeafKind, system_error};
 use crate::member::Member;
+use bio::Device;
+use integrity::layout::DeviceSectors;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,21 +52,31 @@ pub async fn create(
     on_progress: &mut dyn FnMut(Phase, &CreateProgress),
 ) -> Result<Created, CreateError> {
     options.check()?;
-    leaf::refuse_twice(&options.members)?;
+    leaf::refuse_twice(all_members(options))?;
     let mut made = MadeFiles::default();
-    for member in &options.members {
-        made.make(member, options)?;
+    for (member, bytes) in to_make(options)? {
+        made.make(member, bytes)?;
     }
     let mut opened = Vec::new();
     for member in &options.members {
-        opened.push(leaf::open(member, true).await?);
+        opened.push(leaf::open_pair(member, options.data_of(member), true).await?);
     }
-    let sizes: Vec<u64> = opened.iter().map(|leaf| leaf.device.limits().sectors).collect();
+    let sizes: Vec<DeviceSectors> = opened.iter().map(|leaf| leaf.lower().sectors()).collect();
     let plan = plan(options, &sizes, &Identity::random(options.members.len()))?;
     let mut targets = Vec::new();
     for (member, leaf) in options.members.iter().zip(opened) {
-        let blank = made.contains(member) || is_blank(member, &leaf, options, on_progress).await?;
-        targets.push(Target { device: leaf.device, blank });
+        let Leaf { device, data, kind, .. } = leaf;
+        let blank =
+            made.contains(member) || is_blank(member, &device, kind, options, on_progress).await?;
+        let data = match (data, options.data_of(member)) {
+            (Some(leaf), Some(named)) => {
+                let blank = made.contains(named)
+                    || is_blank(named, &leaf.device, leaf.kind, options, on_progress).await?;
+                Some((leaf.device, blank))
+            }
+            _ => None,
+        };
+        targets.push(Target { device, blank, data });
     }
     let mut writing = |progress: &CreateProgress| on_progress(Phase::Writing, progress);
     let written = write(&plan, &targets, &mut writing).await;
@@ -85,42 +97,102 @@ pub async fn dry_run(
     on_progress: &mut dyn FnMut(Phase, &CreateProgress),
 ) -> Result<Created, CreateError> {
     options.check()?;
-    leaf::refuse_twice(&options.members)?;
+    leaf::refuse_twice(all_members(options))?;
     let mut sizes = Vec::new();
     for member in &options.members {
-        let to_make = options.member_bytes.filter(|_| member.path().is_some_and(is_absent));
-        let sectors = if let Some(bytes) = to_make {
-            bytes / SECTOR
-        } else {
-            if let (Some(path), Some(expected)) = (member.path(), options.member_bytes) {
-                refuse_other_size(path, expected)?;
+        let metadata = would_have(member, options, on_progress).await?;
+        sizes.push(match options.data_of(member) {
+            None => DeviceSectors::Interleaved(metadata),
+            Some(data) => {
+                let data = would_have(data, options, on_progress).await?;
+                DeviceSectors::Separate { metadata, data }
             }
-            let opened = leaf::open(member, false).await?;
-            is_blank(member, &opened, options, on_progress).await?;
-            opened.device.limits().sectors
-        };
-        sizes.push(sectors);
+        });
     }
     Ok(plan(options, &sizes, &Identity::random(options.members.len()))?.into())
+}
+
+/// Members, and the devices with their data.
+fn all_members(options: &CreateOptions) -> impl Iterator<Item = &Member> {
+    options.members.iter().chain(options.data_devices.iter().map(|(_, data)| data))
+}
+
+/// The files to make if they do not exist, each with its bytes.
+fn to_make(options: &CreateOptions) -> Result<Vec<(&Member, Bytes)>, CreateError> {
+    let Some(bytes) = options.member_bytes else { return Ok(Vec::new()) };
+    let mut files = Vec::new();
+    for member in &options.members {
+        match options.data_of(member) {
+            None => files.push((member, Bytes::Exactly(bytes))),
+            Some(data) => {
+                files.push((data, Bytes::Exactly(bytes)));
+                files.push((member, Bytes::Enough(metadata_bytes(options, bytes)?)));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// How large a file is to be made.
+#[derive(Clone, Copy)]
+enum Bytes {
+    /// One that exists has this size too.
+    Exactly(u64),
+    /// One that exists may have any size.
+    Enough(u64),
+}
+
+impl Bytes {
+    const fn count(self) -> u64 {
+        match self {
+            Self::Exactly(bytes) | Self::Enough(bytes) => bytes,
+        }
+    }
+
+    fn refuse_other(self, path: &Path) -> Result<(), CreateError> {
+        match self {
+            Self::Exactly(bytes) => refuse_other_size(path, bytes),
+            Self::Enough(_) => Ok(()),
+        }
+    }
+}
+
+/// Sectors of a member, or of the file that would be made; what exists is looked at.
+async fn would_have(
+    member: &Member,
+    options: &CreateOptions,
+    on_progress: &mut dyn FnMut(Phase, &CreateProgress),
+) -> Result<u64, CreateError> {
+    let bytes = to_make(options)?.into_iter().find(|(of, _)| *of == member);
+    if let (Some(path), Some((_, bytes))) = (member.path(), bytes) {
+        if is_absent(path) {
+            return Ok(bytes.count() / SECTOR);
+        }
+        bytes.refuse_other(path)?;
+    }
+    let opened = leaf::open(member, false).await?;
+    is_blank(member, &opened.device, opened.kind, options, on_progress).await?;
+    Ok(opened.device.limits().sectors)
 }
 
 /// Whether the member is known to be zero; refuses one that is not, unless it may be overwritten.
 async fn is_blank(
     member: &Member,
-    opened: &Leaf,
+    device: &Device,
+    kind: LeafKind,
     options: &CreateOptions,
     on_progress: &mut dyn FnMut(Phase, &CreateProgress),
 ) -> Result<bool, CreateError> {
     if options.yes {
         return Ok(false);
     }
-    let thoroughness = match opened.kind {
+    let thoroughness = match kind {
         LeafKind::File | LeafKind::Memory => Thoroughness::Full,
         LeafKind::BlockDevice | LeafKind::Nbd => Thoroughness::Sampled,
     };
     let name = member.to_string();
     let mut tell = |done, total| on_progress(Phase::Looking, &CreateProgress { done, total });
-    let content = look(&opened.device, thoroughness, &mut tell).await;
+    let content = look(device, thoroughness, &mut tell).await;
     let content = content.map_err(|error| CreateError::Io { member: name.clone(), error })?;
     if let Some(&signature) = content.signatures.first() {
         return Err(CreateError::Signature { member: name, signature });
@@ -150,18 +222,16 @@ fn refuse_other_size(path: &Path, expected: u64) -> Result<(), CreateError> {
 struct MadeFiles(Vec<PathBuf>);
 
 impl MadeFiles {
-    fn make(&mut self, member: &Member, options: &CreateOptions) -> Result<(), CreateError> {
-        let (Some(bytes), Some(path)) = (options.member_bytes, member.path()) else {
-            return Ok(());
-        };
+    fn make(&mut self, member: &Member, bytes: Bytes) -> Result<(), CreateError> {
+        let Some(path) = member.path() else { return Ok(()) };
         if !is_absent(path) {
-            return refuse_other_size(path, bytes);
+            return bytes.refuse_other(path);
         }
         let failed =
             |error| CreateError::Member(system_error(path.display().to_string(), true, error));
         let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
         self.0.push(path.to_owned());
-        file.set_len(bytes).map_err(failed)
+        file.set_len(bytes.count()).map_err(failed)
     }
 
     fn contains(&self, member: &Member) -> bool {

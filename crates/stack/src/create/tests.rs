@@ -24,7 +24,7 @@ fn options(level: CreateLevel, members: u8) -> CreateOptions {
 /// Makes the volume on devices full of noise and gives their bytes.
 fn make(options: &CreateOptions, sectors: u64) -> (Plan, Vec<Vec<u8>>) {
     let count = u8::try_from(options.members.len()).unwrap();
-    let sizes = vec![sectors; options.members.len()];
+    let sizes = vec![DeviceSectors::Interleaved(sectors); options.members.len()];
     let plan = plan(options, &sizes, &identity(count)).unwrap();
     let disks: Vec<TestDevice> = (0..count)
         .map(|n| {
@@ -32,8 +32,10 @@ fn make(options: &CreateOptions, sectors: u64) -> (Plan, Vec<Vec<u8>>) {
             TestDevice::of(noise, BlockSize::B512)
         })
         .collect();
-    let targets: Vec<Target> =
-        disks.iter().map(|disk| Target { device: disk.device(), blank: false }).collect();
+    let targets: Vec<Target> = disks
+        .iter()
+        .map(|disk| Target { device: disk.device(), blank: false, data: None })
+        .collect();
     let cloned = plan.clone();
     let (last, total) = runtime::block_on(async move {
         let mut seen = CreateProgress { done: 0, total: 0 };
@@ -153,7 +155,8 @@ fn options_raid(level: CreateLevel) -> CreateOptions {
 
 fn plan_error(options: &CreateOptions) -> CreateError {
     let count = u8::try_from(options.members.len()).unwrap();
-    plan(options, &vec![40_000; usize::from(count)], &identity(count)).unwrap_err()
+    plan(options, &vec![DeviceSectors::Interleaved(40_000); usize::from(count)], &identity(count))
+        .unwrap_err()
 }
 
 #[test]
@@ -180,8 +183,8 @@ fn what_makes_no_sense_is_refused_by_name() {
 fn too_small_members_are_named() {
     let options = options_raid(CreateLevel::Raid6);
     for sectors in [0, 1, 8, 100, 1000, 2500] {
-        let mut sizes = vec![40_000; 6];
-        sizes[4] = sectors;
+        let mut sizes = vec![DeviceSectors::Interleaved(40_000); 6];
+        sizes[4] = DeviceSectors::Interleaved(sectors);
         let error = plan(&options, &sizes, &identity(6)).unwrap_err();
         assert_eq!(error.member(), Some("m4.img"), "{sectors} sectors: {error}");
     }

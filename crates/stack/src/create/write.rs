@@ -16,9 +16,7 @@ use super::plan::{
 };
 use bio::{Bio, Buf, Device, IoResult};
 use checksum::ZeroTags;
-use integrity::CommitIds;
-use integrity::journal::{Sequence, Stamp};
-use integrity::superblock_area;
+use integrity::Sequence;
 use runtime::join_all;
 use std::cell::{Cell, RefCell};
 use units::{SECTOR, Sector, u64_of, usize_of};
@@ -32,10 +30,19 @@ pub struct CreateProgress {
     pub total: u64,
 }
 
-/// A member that is about to be made: its device, and whether it reads as zeroes already.
+/// A member that is about to be made: its device, and whether it reads as zeroes already; the same
+/// of the device with its data, if that is another.
 pub(crate) struct Target {
     pub device: Device,
     pub blank: bool,
+    pub data: Option<(Device, bool)>,
+}
+
+impl Target {
+    /// The device that holds the data.
+    fn data(&self) -> &Device {
+        self.data.as_ref().map_or(&self.device, |(data, _)| data)
+    }
 }
 
 /// Which member failed.
@@ -87,7 +94,7 @@ impl Meter<'_> {
 }
 
 async fn erase(plan: &MemberPlan, target: &Target, meter: &Meter<'_>) -> IoResult {
-    for (sector, sectors) in erased(plan.sectors) {
+    for (sector, sectors) in erased(plan.sectors.metadata()) {
         if !target.blank {
             let zeroes = Buf::zeroed(usize_of(sectors * SECTOR));
             target.device.write(sector, zeroes).await?;
@@ -101,7 +108,10 @@ async fn fill(plan: &MemberPlan, target: &Target, meter: &Meter<'_>) -> IoResult
     let device = &target.device;
     let has = |kind| plan.writes.iter().any(|write| write.kind == kind);
     if has(WriteKind::Wipe) {
-        wipe(plan.sectors, target, meter).await?;
+        wipe(plan.sectors.metadata(), device, target.blank, meter).await?;
+        if let Some((data, blank)) = &target.data {
+            wipe(plan.sectors.data(), data, *blank, meter).await?;
+        }
     }
     if let Some(integrity) = &plan.integrity {
         journal(integrity, device, meter).await?;
@@ -110,23 +120,26 @@ async fn fill(plan: &MemberPlan, target: &Target, meter: &Meter<'_>) -> IoResult
         }
         if let Some(superblock) = &plan.md {
             let bytes = superblock.encode();
-            write_tagged(integrity, device, superblock.super_offset(), &bytes).await?;
+            write_tagged(integrity, target, superblock.super_offset(), &bytes).await?;
             meter.add(u64_of(bytes.len()));
         }
+    }
+    if let Some((data, _)) = &target.data {
+        data.flush().await?;
     }
     device.flush().await
 }
 
-async fn wipe(sectors: u64, target: &Target, meter: &Meter<'_>) -> IoResult {
+async fn wipe(sectors: u64, device: &Device, blank: bool, meter: &Meter<'_>) -> IoResult {
     // A device may end in less than one of its blocks; that tail is beyond every layout.
-    let block = target.device.limits().logical_block;
+    let block = device.limits().logical_block;
     let end = sectors / block.sectors() * block.sectors();
     let mut at = 0;
     while at < end {
         let piece = (end - at).min(WIPE_SECTORS);
-        if !target.blank {
+        if !blank {
             let mut bio = Bio::write_zeroes(Sector(at), piece, true);
-            target.device.submit(&mut bio).await?;
+            device.submit(&mut bio).await?;
         }
         meter.add(piece * SECTOR);
         at += piece;
@@ -144,9 +157,8 @@ async fn journal(plan: &IntegrityPlan, device: &Device, meter: &Meter<'_>) -> Io
         let mut buf = Buf::zeroed(journal.section_bytes() * usize_of(u64::from(count)));
         let sections = buf.as_mut_slice().chunks_exact_mut(journal.section_bytes());
         for (number, bytes) in (section..).zip(sections) {
-            journal.initialise(bytes);
-            let (ids, sequence) = (CommitIds::PLAIN, Sequence::FIRST);
-            journal.stamp(bytes, &Stamp { ids, section: number, sequence });
+            let section = plan.codec.initialised(number, Sequence::FIRST);
+            bytes.copy_from_slice(section.as_slice());
         }
         let bytes = u64_of(buf.len());
         device.write(journal.section_start(section), buf).await?;
@@ -195,7 +207,7 @@ async fn zero_tags(plan: &IntegrityPlan, device: &Device, meter: &Meter<'_>) -> 
 /// journal: nobody has it open yet.
 async fn write_tagged(
     plan: &IntegrityPlan,
-    device: &Device,
+    target: &Target,
     sector: Sector,
     bytes: &[u8],
 ) -> IoResult {
@@ -207,18 +219,19 @@ async fn write_tagged(
     let align = u64_of(TAG_ALIGN);
     let start = run.tag_byte / align * align;
     let end = (run.tag_byte + u64_of(tags.len())).next_multiple_of(align);
+    let device = &target.device;
     let old = device.read(Sector(start / SECTOR), (end - start) / SECTOR).await?;
     let mut around = Buf::copy_of(old.as_slice());
     let at = usize_of(run.tag_byte - start);
     around.as_mut_slice()[at..at + tags.len()].copy_from_slice(&tags);
     device.write(Sector(start / SECTOR), around).await?;
-    device.write(run.data, Buf::copy_of(bytes)).await
+    target.data().write(run.data, Buf::copy_of(bytes)).await
 }
 
 /// Step 3: makes the member one.
 async fn commit(plan: &MemberPlan, device: &Device, meter: &Meter<'_>) -> IoResult {
     let (sector, bytes) = match (&plan.integrity, &plan.md) {
-        (Some(integrity), _) => (Sector::ZERO, superblock_area(&integrity.superblock)),
+        (Some(integrity), _) => (Sector::ZERO, integrity.area),
         (None, Some(superblock)) => (superblock.super_offset(), superblock.encode()),
         (None, None) => return Ok(()),
     };

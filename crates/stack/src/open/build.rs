@@ -89,21 +89,22 @@ async fn make_writable(member: &mut Probed, alone: bool, events: &Events) -> Res
     if let IntegrityFound::Open(open) =
         std::mem::replace(&mut member.integrity, IntegrityFound::None)
     {
-        let device = member.leaf.device.clone();
+        let lower = member.leaf.lower();
         let mut open = *open;
         if let Some(superblock) = open.repaired.take() {
-            write_integrity_superblock(&device, &superblock).await.map_err(failed)?;
+            write_integrity_superblock(&lower.metadata, &superblock).await.map_err(failed)?;
             heal_told(&events, Sector::ZERO, AREA_SECTORS, INTEGRITY_SUPERBLOCK);
         }
         let mut options = IntegrityOptions {
             sample: false,
-            integrity_key: open.key.clone(),
+            integrity_key: open.given.integrity_key().cloned(),
+            journal: open.given.journal.clone(),
             ..IntegrityOptions::new(open.tagger.algorithm(), events.clone())
         };
         if alone {
             options.memory_bytes *= 2;
         }
-        let volume = Integrity::open(device, options).await;
+        let volume = Integrity::open(lower, options).await;
         let member_name = name.clone();
         open.volume = volume.map_err(|error| OpenError::Integrity {
             member: member_name,

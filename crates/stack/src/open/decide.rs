@@ -164,6 +164,9 @@ fn refuse_restricted(member: &Probed) -> Result<(), OpenError> {
     // The probe read through a device that takes no writes; that one is not the volume's own.
     let mut real = real.filter(|restriction| **restriction != Restriction::ReadOnlyDevice);
     let Some(restriction) = real.next() else { return Ok(()) };
+    if *restriction == Restriction::JournalMac {
+        return Err(OpenError::JournalKey { member: member.name.to_string() });
+    }
     let (member, why) = (Some(member.name.to_string()), restriction.to_string());
     Err(OpenError::CannotWrite { member, why })
 }

@@ -143,6 +143,12 @@ pub enum OpenError {
         /// The feature, by name.
         why: String,
     },
+    /// It can be read, but every write needs a key.
+    #[error("{member}: its journal has MACs (have_journal_mac), and writing needs their key")]
+    JournalKey {
+        /// The member.
+        member: String,
+    },
     /// A device failed while it was being opened.
     #[error("{member}: {error}")]
     Io {
@@ -173,13 +179,7 @@ impl Fault for OpenError {
             Self::Member(error) => return error.advice(),
             Self::NoMembers => "name the members, or spell the stack out with --stack",
             Self::NotAMember { .. } => "'steadfast create' makes members; 'inspect' looks closer",
-            Self::Integrity { problem: IntegrityProblem::Refuted { .. }, .. } => {
-                "if this is right, read it as it is with --integrity none; nothing was written"
-            }
-            Self::Integrity {
-                problem: IntegrityProblem::Ambiguous { .. } | IntegrityProblem::Unwritten { .. },
-                ..
-            } => "name it with --integrity",
+            Self::Integrity { problem, .. } if let Some(advice) = problem.advice() => advice,
             Self::Integrity { .. } | Self::Md { .. } => {
                 "look with 'steadfast inspect'; if an array can spare it, leave it out"
             }
@@ -195,6 +195,10 @@ impl Fault for OpenError {
             Self::CannotStart { why: CannotStart::Missing { .. }, .. } => {
                 "name more of its members"
             }
+            Self::JournalKey { .. } => {
+                "name them with --journal-integrity and --journal-integrity-key-file, or open it \
+                 with --read-only"
+            }
             Self::CannotWrite { .. } => "open it with --read-only, or 'steadfast export' it",
             Self::Stack { .. } => "name the members without a stack to see what they are",
             _ => return None,
@@ -208,6 +212,7 @@ impl Fault for OpenError {
             Self::NotAMember { member, .. }
             | Self::Integrity { member, .. }
             | Self::Md { member, .. }
+            | Self::JournalKey { member }
             | Self::Io { member, .. } => Some(member),
             Self::CannotWrite { member, .. } => member.as_deref(),
             Self::MixedArrays { members, .. }

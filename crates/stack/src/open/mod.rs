@@ -17,9 +17,10 @@ pub(crate) use build::heal_told;
 pub use error::{OpenError, WhyLeftOut};
 
 use crate::events::EventLog;
+use crate::given::Given;
 use crate::leaf::{self, Leaf, LeafKind};
 use crate::member::Member;
-use crate::probe::{IntegrityChoice, Probed, probe, repair::repair};
+use crate::probe::{Probed, probe, repair::repair};
 use crate::spec::Node;
 use crate::volume::Volume;
 use bio::{Event, Events, IoError};
@@ -33,8 +34,8 @@ pub struct OpenOptions {
     pub members: Vec<Member>,
     /// Write nothing, ever, whatever is asked of the volume.
     pub read_only: bool,
-    /// What the tags are made with.
-    pub integrity: IntegrityChoice,
+    /// What the disks do not say.
+    pub given: Given,
     /// Start what is refused as it is.
     pub force: bool,
     /// Told of every event as it happens; must not block.
@@ -48,7 +49,7 @@ impl OpenOptions {
         Self {
             members,
             read_only: true,
-            integrity: IntegrityChoice::Find,
+            given: Given::default(),
             force: false,
             on_event: Rc::new(|_| ()),
         }
@@ -69,10 +70,12 @@ pub async fn open(options: &OpenOptions) -> Result<Volume, OpenError> {
     if options.members.is_empty() {
         return Err(OpenError::NoMembers);
     }
-    leaf::refuse_twice(&options.members)?;
+    let given = &options.given;
+    let data = given.data_devices.iter().map(|(_, data)| data);
+    leaf::refuse_twice(options.members.iter().chain(data))?;
     let mut leaves = Vec::new();
     for member in &options.members {
-        let leaf = leaf::open(member, !options.read_only).await?;
+        let leaf = leaf::open_pair(member, given.data_of(member), !options.read_only).await?;
         leaves.push((member.to_string().into(), Some(member.clone()), leaf));
     }
     open_leaves(leaves, options).await
@@ -86,14 +89,19 @@ pub async fn open(options: &OpenOptions) -> Result<Volume, OpenError> {
 /// As [`open`]; [`OpenError::Stack`] if a claim is wrong.
 pub async fn open_stack(node: &Node, options: &OpenOptions) -> Result<Volume, OpenError> {
     let mut leaves = Vec::new();
-    let members: Vec<&Member> = node.leaves().filter_map(Node::member).collect();
+    let pairs = || node.pairs().flat_map(|(leaf, data)| [Some(leaf), data]).flatten();
+    let members: Vec<&Member> = pairs().filter_map(Node::member).collect();
     leaf::refuse_twice(members)?;
-    for leaf_node in node.leaves() {
+    for (leaf_node, data) in node.pairs() {
         if *leaf_node == Node::Missing {
             continue;
         }
-
-        let leaf = leaf::open_node(leaf_node, !options.read_only).await?;
+        let write = !options.read_only;
+        let mut leaf = leaf::open_node(leaf_node, write).await?;
+        if let Some(data) = data {
+            let metadata = leaf_node.member().and_then(Member::path);
+            leaf.data = Some(leaf::open_data(data, metadata, write).await?);
+        }
         let name = leaf_node.member().map_or_else(|| leaf_node.to_string(), Member::to_string);
         leaves.push((name.into(), leaf_node.member().cloned(), leaf));
     }
@@ -121,9 +129,9 @@ async fn open_leaves(leaves: Vec<NamedLeaf>, options: &OpenOptions) -> Result<Vo
     let events = log.events(Rc::clone(&options.on_event));
     // What a writable opening finds is told when it is opened for good.
     let probe_events = if options.read_only { events.clone() } else { Events::none() };
-    let mut members = look(leaves, &options.integrity, &probe_events).await?;
+    let mut members = look(leaves, &options.given, &probe_events).await?;
     let whole = |error: IoError| OpenError::Io { member: "members".to_owned(), error };
-    repair(&mut members, &options.integrity, &events).await.map_err(whole)?;
+    repair(&mut members, &options.given, &events).await.map_err(whole)?;
     let mut foreign = Vec::new();
     for member in &members {
         foreign.push(foreign_signature(member).await?);
@@ -136,12 +144,12 @@ async fn open_leaves(leaves: Vec<NamedLeaf>, options: &OpenOptions) -> Result<Vo
 /// Looks at every member, all at once.
 pub(crate) async fn look(
     leaves: Vec<NamedLeaf>,
-    choice: &IntegrityChoice,
+    given: &Given,
     events: &Events,
 ) -> Result<Vec<Probed>, OpenError> {
     let looks = leaves.into_iter().map(|(name, member, leaf)| async move {
         let failed = name.to_string();
-        let probed = probe(name, member, leaf, choice, events).await;
+        let probed = probe(name, member, leaf, given, events).await;
         probed.map_err(|error| OpenError::Io { member: failed, error })
     });
     runtime::join_all(looks).await.into_iter().collect()

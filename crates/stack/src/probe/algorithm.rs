@@ -4,25 +4,28 @@
 //! names one and has its key. That a digest is as long as the tags is likely but no proof: tags may
 //! be cut or padded.
 
-use super::{HINTS, IntegrityChoice, IntegrityProblem};
+use super::{HINTS, IntegrityProblem};
+use crate::given::{Given, IntegrityChoice};
 use crate::trial::{Belief, Trial, trials};
-use bio::{Device, IoError};
+use bio::IoError;
 use checksum::{Algorithm, BlockTagger, KeyError};
 use integrity::{Layout, Superblock};
+use layers::integrity::Lower;
 
 /// Taggers to try on a volume, the likeliest first.
 ///
 /// # Errors
 /// [`KeyError`] if the user's algorithm and key do not go together.
 pub(super) fn candidates(
-    choice: &IntegrityChoice,
+    given: &Given,
     superblock: &Superblock,
     layout: &Layout,
 ) -> Result<Vec<BlockTagger>, KeyError> {
-    let (mut algorithms, key) = match choice {
-        IntegrityChoice::Algorithm(algorithm, key) => (vec![*algorithm], key.as_ref()),
-        IntegrityChoice::Find | IntegrityChoice::None => (Algorithm::UNKEYED.to_vec(), None),
+    let mut algorithms = match &given.integrity {
+        IntegrityChoice::Algorithm(algorithm, _) => vec![*algorithm],
+        IntegrityChoice::Find | IntegrityChoice::None => Algorithm::UNKEYED.to_vec(),
     };
+    let key = given.integrity_key();
     algorithms.sort_by_key(|algorithm| algorithm.digest_len() != layout.tag_bytes);
     let tagger = |algorithm| {
         let tagger = BlockTagger::new(algorithm, key, superblock.hashed_salt(), layout.block)?;
@@ -36,12 +39,12 @@ pub(super) fn candidates(
 /// # Errors
 /// A device that fails as a whole. Inside: why none is chosen.
 pub(super) async fn choose(
-    device: &Device,
+    lower: &Lower,
     superblock: &Superblock,
     layout: &Layout,
-    choice: &IntegrityChoice,
+    given: &Given,
 ) -> Result<Result<(BlockTagger, Trial), IntegrityProblem>, IoError> {
-    let mut taggers = match candidates(choice, superblock, layout) {
+    let mut taggers = match candidates(given, superblock, layout) {
         Ok(taggers) => taggers,
         Err(error) => return Ok(Err(IntegrityProblem::Key(error))),
     };
@@ -49,7 +52,7 @@ pub(super) async fn choose(
         // There are no tags to look at; the layer refuses it by name.
         return Ok(Ok((taggers.swap_remove(0), Trial::default())));
     }
-    let trials = trials(device, layout, &taggers, &HINTS).await?;
+    let trials = trials(lower, layout, &taggers, &HINTS).await?;
     Ok(decide(&taggers, &trials).map(|index| (taggers.swap_remove(index), trials[index])))
 }
 

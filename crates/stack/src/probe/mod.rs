@@ -12,30 +12,18 @@
 mod algorithm;
 pub(crate) mod repair;
 
+use crate::given::{Given, IntegrityChoice};
 use crate::leaf::Leaf;
 use crate::member::Member;
 use crate::trial::{Trial, read_bytes};
-use bio::{Device, Events, IoError};
-use checksum::{Algorithm, BlockTagger, Key, KeyError};
-use integrity::layout::DeviceSectors;
+use bio::{Buf, Device, Events, IoError};
+use checksum::{Algorithm, BlockTagger, KeyError};
 use integrity::layout::JournalLayout;
-use integrity::{CommitIds, Layout, LayoutError, SuperblockError};
-use layers::integrity::{Integrity, JournalState, Options};
+use integrity::{Layout, LayoutError, SuperblockError};
+use layers::integrity::{Codec, Integrity, JournalState, Lower, Options};
 use md::superblock::{Minor, SUPERBLOCK_SECTORS, Superblock};
 use std::rc::Rc;
 use units::{SECTOR_BYTES, Sector, usize_of};
-
-/// What tags are made with, as far as the user says.
-#[derive(Clone, Debug, Default)]
-pub enum IntegrityChoice {
-    /// Every algorithm without a key is tried.
-    #[default]
-    Find,
-    /// This one, with its key if it takes one.
-    Algorithm(Algorithm, Option<Key>),
-    /// There is no dm-integrity here, whatever the first sectors look like.
-    None,
-}
 
 /// Why a dm-integrity volume cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -48,10 +36,15 @@ pub enum IntegrityProblem {
     Layout(LayoutError),
     /// Something was written, and no tag fits.
     #[error(
-        "none of {} written blocks that were sampled verifies with {}: another algorithm (those \
-         with a key are tried only if named), or a damaged superblock (it has no checksum)",
+        "none of {} written blocks that were sampled verifies with {}: another {}, or a damaged \
+         superblock (it has no checksum)",
         .trial.refuted,
-        any_of(.tried)
+        any_of(.tried),
+        if .tried.iter().all(|algorithm| algorithm.is_keyed()) {
+            "key or algorithm"
+        } else {
+            "algorithm (those with a key are tried only if named)"
+        }
     )]
     Refuted {
         /// The samples, for the first that was tried.
@@ -79,13 +72,55 @@ pub enum IntegrityProblem {
     Key(KeyError),
     /// What was written last may be in a journal that cannot be read.
     #[error(
-        "no sector of its journal carries a commit id: it is encrypted, or destroyed, and the \
-         newest writes may be in it"
+        "no sector of its journal carries a commit id{}, or destroyed, and the newest writes may \
+         be in it",
+        if *.decrypted {
+            " once it is decrypted: it was encrypted with another cipher or key, or not at all"
+        } else {
+            ": it is encrypted"
+        }
     )]
-    JournalForeign,
+    JournalForeign {
+        /// Whether a cipher and its key were given.
+        decrypted: bool,
+    },
     /// The layer refuses it.
     #[error("{0}")]
     Open(layers::integrity::OpenError),
+}
+
+impl IntegrityProblem {
+    /// What to try, where there is something better than a closer look.
+    pub(crate) const fn advice(&self) -> Option<&'static str> {
+        use layers::integrity::{CodecError, OpenError};
+        Some(match self {
+            Self::Refuted { .. } => {
+                "if this is right, read it as it is with --integrity none; nothing was written"
+            }
+            Self::Ambiguous { .. } | Self::Unwritten { .. } => "name it with --integrity",
+            Self::Layout(LayoutError::Interleave { separate: false }) => {
+                "name it with --data-device MEMBER=PATH"
+            }
+            Self::Layout(LayoutError::Interleave { separate: true }) => {
+                "leave --data-device out for this member"
+            }
+            Self::Key(KeyError::Missing { .. }) => "name its file with --integrity-key-file",
+            Self::JournalForeign { .. } => {
+                "if it is encrypted, name its cipher and key with --journal-crypt and \
+                 --journal-crypt-key-file"
+            }
+            Self::Open(OpenError::Journal(CodecError::Mac { stored: false })) => {
+                "leave --journal-integrity out"
+            }
+            Self::Open(OpenError::Journal(CodecError::Cipher(_))) => {
+                "check the file that --journal-crypt-key-file names"
+            }
+            Self::Open(OpenError::Mac(_)) => {
+                "check --journal-integrity and the file that --journal-integrity-key-file names"
+            }
+            _ => return None,
+        })
+    }
 }
 
 fn any_of(algorithms: &[Algorithm]) -> String {
@@ -102,9 +137,10 @@ fn any_of(algorithms: &[Algorithm]) -> String {
 pub(crate) struct ReadIntegrity {
     pub layout: Layout,
     pub tagger: BlockTagger,
-    pub key: Option<Key>,
     pub trial: Trial,
     pub volume: Rc<Integrity>,
+    /// What was given to open it.
+    pub given: Given,
     /// The superblock was damaged, and rebuilt in memory; this is what belongs on the member.
     pub repaired: Option<integrity::Superblock>,
 }
@@ -199,13 +235,13 @@ pub(crate) async fn probe(
     name: Rc<str>,
     member: Option<Member>,
     leaf: Leaf,
-    choice: &IntegrityChoice,
+    given: &Given,
     events: &Events,
 ) -> Result<Probed, IoError> {
     let events = events.for_member(&name);
-    let integrity = match choice {
+    let integrity = match given.integrity {
         IntegrityChoice::None => IntegrityFound::None,
-        _ => find_integrity(&leaf.device, choice, &events).await?,
+        _ => find_integrity(&leaf.lower(), given, &events).await?,
     };
     let mut probed = Probed { name, member, leaf, integrity, md: MdFound::None };
     if let Some(inner) = probed.inner() {
@@ -215,10 +251,11 @@ pub(crate) async fn probe(
 }
 
 async fn find_integrity(
-    device: &Device,
-    choice: &IntegrityChoice,
+    lower: &Lower,
+    given: &Given,
     events: &Events,
 ) -> Result<IntegrityFound, IoError> {
+    let device = &lower.metadata;
     if device.limits().sectors < integrity::superblock::AREA_SECTORS {
         return Ok(IntegrityFound::None);
     }
@@ -234,44 +271,41 @@ async fn find_integrity(
         }
         Err(error) => return Ok(IntegrityFound::Problem(IntegrityProblem::Superblock(error))),
     };
-    let sectors = DeviceSectors::Interleaved(device.limits().sectors);
-    let layout = match Layout::of(&superblock, sectors) {
+    let layout = match Layout::of(&superblock, lower.sectors()) {
         Ok(layout) => layout,
         Err(error) => return Ok(IntegrityFound::Problem(IntegrityProblem::Layout(error))),
     };
-    open_read_only(device, &superblock, layout, choice, events).await
+    open_read_only(lower, &superblock, layout, given, events).await
 }
 
 /// Tries the algorithms on the volume, and opens it for reading with the one that fits.
 pub(super) async fn open_read_only(
-    device: &Device,
+    lower: &Lower,
     superblock: &integrity::Superblock,
     layout: Layout,
-    choice: &IntegrityChoice,
+    given: &Given,
     events: &Events,
 ) -> Result<IntegrityFound, IoError> {
-    let (tagger, trial) = match algorithm::choose(device, superblock, &layout, choice).await? {
+    let (tagger, trial) = match algorithm::choose(lower, superblock, &layout, given).await? {
         Ok(chosen) => chosen,
         Err(problem) => return Ok(IntegrityFound::Problem(problem)),
     };
-    let key = match choice {
-        IntegrityChoice::Algorithm(_, key) => key.clone(),
-        IntegrityChoice::Find | IntegrityChoice::None => None,
-    };
     let options = Options {
         sample: false,
-        integrity_key: key.clone(),
+        integrity_key: given.integrity_key().cloned(),
+        journal: given.journal.clone(),
         ..Options::new(tagger.algorithm(), events.clone())
     };
-    match Integrity::open(device.clone(), options.read_only()).await {
+    match Integrity::open(lower.clone(), options.read_only()).await {
         Ok(volume) => {
             if matches!(volume.journal_state(), JournalState::Damaged(_))
-                && journal_is_foreign(device, &layout.journal).await?
+                && journal_is_foreign(&lower.metadata, &layout.journal, given).await?
             {
-                return Ok(IntegrityFound::Problem(IntegrityProblem::JournalForeign));
+                let decrypted = given.journal.cipher.is_some();
+                return Ok(IntegrityFound::Problem(IntegrityProblem::JournalForeign { decrypted }));
             }
-            let repaired = None;
-            let open = ReadIntegrity { layout, tagger, key, trial, volume, repaired };
+            let (given, repaired) = (given.clone(), None);
+            let open = ReadIntegrity { layout, tagger, trial, volume, given, repaired };
             Ok(IntegrityFound::Open(Box::new(open)))
         }
         Err(layers::integrity::OpenError::Io(error)) if !error.kind.is_damage() => Err(error),
@@ -279,19 +313,27 @@ pub(super) async fn open_read_only(
     }
 }
 
-/// Whether not a single sector of the first section carries a commit id. Damage leaves some; an
-/// encrypted journal has none (the dm-integrity specification, section 6.5), and which blocks it
+/// Whether not a single sector of the first section carries a commit id. Damage leaves some; a
+/// journal that is encrypted otherwise than was given has none (the dm-integrity specification, section 6.5), and which blocks it
 /// holds newer than home cannot be known.
-async fn journal_is_foreign(device: &Device, journal: &JournalLayout) -> Result<bool, IoError> {
+async fn journal_is_foreign(
+    device: &Device,
+    journal: &JournalLayout,
+    given: &Given,
+) -> Result<bool, IoError> {
     let start = journal.section_start(0).bytes();
     let length = usize_of(Sector(journal.section_sectors).bytes());
     let Some(section) = read_bytes(device, start, length).await? else { return Ok(false) };
+    let mut section = Buf::copy_of(&section);
+    let codec = Codec::without_mac(journal, &given.journal).expect("the volume was opened with it");
+    codec.open(0, &mut section);
+    let ids = codec.ids();
     let carries_id = |(sector, bytes): (u64, &[u8])| {
         let mut id = [0; 8];
         id.copy_from_slice(&bytes[SECTOR_BYTES - 8..]);
-        CommitIds::PLAIN.sequence(0, sector, u64::from_le_bytes(id)).is_some()
+        ids.sequence(0, sector, u64::from_le_bytes(id)).is_some()
     };
-    Ok(!(0..).zip(section.chunks_exact(SECTOR_BYTES)).any(carries_id))
+    Ok(!(0..).zip(section.as_slice().chunks_exact(SECTOR_BYTES)).any(carries_id))
 }
 
 /// Looks for an md superblock at each of its places.

@@ -5,18 +5,18 @@
 
 use super::algorithm::candidates;
 use super::{
-    HINTS, IntegrityChoice, IntegrityFound, MdFound, MdProblem, Probed, ReadIntegrity, find_md,
-    open_read_only,
+    HINTS, IntegrityFound, MdFound, MdProblem, Probed, ReadIntegrity, find_md, open_read_only,
 };
+use crate::given::{Given, IntegrityChoice};
 use crate::patched::Patched;
 use crate::recover::{integrity_candidates, is_as_made, md_by_peer, md_by_tag};
 use crate::trial::{Belief, read_bytes, trials, trials_quick};
 use bio::{Device, EventKind, Events, IoError};
-use integrity::Layout;
-use integrity::superblock::AREA_BYTES;
-use layers::integrity::JournalState;
-use md::superblock::{Minor, SUPERBLOCK_BYTES, SUPERBLOCK_SECTORS, Superblock};
-use units::Sector;
+use integrity::superblock::{AREA_BYTES, SUPERBLOCK_BYTES};
+use integrity::{Flags, Layout};
+use layers::integrity::{JournalState, Lower};
+use md::superblock::{Minor, SUPERBLOCK_BYTES as MD_BYTES, SUPERBLOCK_SECTORS, Superblock};
+use units::{SECTOR_BYTES, Sector};
 
 /// Repairs in memory what can be.
 ///
@@ -24,11 +24,11 @@ use units::Sector;
 /// A device that fails as a whole.
 pub(crate) async fn repair(
     members: &mut [Probed],
-    choice: &IntegrityChoice,
+    given: &Given,
     events: &Events,
 ) -> Result<(), IoError> {
-    if !matches!(choice, IntegrityChoice::None) {
-        repair_integrity(members, choice, events).await?;
+    if !matches!(given.integrity, IntegrityChoice::None) {
+        repair_integrity(members, given, events).await?;
     }
     let peers: Vec<(Superblock, Minor)> = members
         .iter()
@@ -50,7 +50,7 @@ pub(crate) async fn repair(
 
 async fn repair_integrity(
     members: &mut [Probed],
-    choice: &IntegrityChoice,
+    given: &Given,
     events: &Events,
 ) -> Result<(), IoError> {
     let peers: Vec<integrity::Superblock> = members
@@ -65,7 +65,8 @@ async fn repair_integrity(
             let sectors = member.leaf.device.limits().sectors;
             !open.trial.is_suspicious() && is_as_made(open.volume.superblock(), sectors)
         });
-        if sound || (bare && member.md().is_some()) {
+        // What lies on two devices is not guessed.
+        if sound || (bare && member.md().is_some()) || member.leaf.data.is_some() {
             continue;
         }
         let device = member.leaf.device.clone();
@@ -75,7 +76,10 @@ async fn repair_integrity(
             continue;
         }
         let Some(area) = read_bytes(&device, 0, AREA_BYTES).await? else { continue };
-        let Some((superblock, layout)) = only_candidate(&device, &area, &peers, choice).await?
+        if carries_mac(&area) {
+            continue;
+        }
+        let Some((superblock, layout)) = only_candidate(&device, &area, &peers, given).await?
         else {
             continue;
         };
@@ -84,7 +88,8 @@ async fn repair_integrity(
         head[..fields.len()].copy_from_slice(&fields);
         let patched = Device::new(Patched::new(device, head));
         let own_events = events.for_member(&member.name);
-        let found = open_read_only(&patched, &superblock, layout, choice, &own_events).await?;
+        let found =
+            open_read_only(&patched.into(), &superblock, layout, given, &own_events).await?;
         if let IntegrityFound::Open(open) = found {
             let detail = "dm-integrity superblock rebuilt: written blocks vouch for it".to_owned();
             own_events.emit_detail(EventKind::Note, Sector::ZERO, 0, detail);
@@ -96,24 +101,33 @@ async fn repair_integrity(
     Ok(())
 }
 
+/// Whether the superblock in `area` says that it is authentic and something like a MAC is there: no
+/// flipped bit puts it there, and to drop that flag would be to drop what the owner asked for.
+fn carries_mac(area: &[u8]) -> bool {
+    let superblock = integrity::Superblock::decode(area);
+    let flagged = superblock.is_ok_and(|found| found.flags.has(Flags::JOURNAL_MAC));
+    flagged && area[SUPERBLOCK_BYTES..SECTOR_BYTES].iter().any(|&byte| byte != 0)
+}
+
 /// The one candidate for which written blocks vouch; none if there is none, or more than one.
 async fn only_candidate(
     device: &Device,
     area: &[u8],
     peers: &[integrity::Superblock],
-    choice: &IntegrityChoice,
+    given: &Given,
 ) -> Result<Option<(integrity::Superblock, Layout)>, IoError> {
     if area.iter().all(|&byte| byte == 0) {
         return Ok(None);
     }
     let mut found = None;
+    let lower = Lower::from(device.clone());
     for (superblock, layout) in integrity_candidates(area, peers, device.limits().sectors) {
-        let Ok(taggers) = candidates(choice, &superblock, &layout) else { return Ok(None) };
-        let quick = trials_quick(device, &layout, &taggers, &HINTS).await?;
+        let Ok(taggers) = candidates(given, &superblock, &layout) else { return Ok(None) };
+        let quick = trials_quick(&lower, &layout, &taggers, &HINTS).await?;
         if quick.iter().all(|trial| trial.verified == 0) {
             continue;
         }
-        let trials = trials(device, &layout, &taggers, &HINTS).await?;
+        let trials = trials(&lower, &layout, &taggers, &HINTS).await?;
         let mut proven = trials.iter().filter(|trial| trial.belief() == Belief::Proven);
         if proven.next().is_none_or(|trial| trial.is_suspicious()) || proven.next().is_some() {
             continue;
@@ -153,13 +167,13 @@ async fn repair_md(
         }
         None => (inner.clone(), place.bytes()),
     };
-    let Some(raw) = read_bytes(&device, byte, SUPERBLOCK_BYTES).await? else { return Ok(()) };
+    let Some(raw) = read_bytes(&device, byte, MD_BYTES).await? else { return Ok(()) };
     let mut found = Superblock::decode(&raw, minor, sectors).ok();
     if found.is_none()
         && let Some(open) = open
     {
         let run = open.layout.run(place, SUPERBLOCK_SECTORS);
-        let blocks = SUPERBLOCK_BYTES / open.layout.block.bytes();
+        let blocks = MD_BYTES / open.layout.block.bytes();
         let metadata = &open.volume.lower().metadata;
         let tags = read_bytes(metadata, run.tag_byte, blocks * open.layout.tag_bytes).await?;
         let fits = |bytes: &[u8], tags: &[u8]| open.tagger.verify(place.0, bytes, tags).is_none();

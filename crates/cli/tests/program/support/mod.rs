@@ -1,6 +1,7 @@
 //! What the tests share: the program and what it said, volumes in scratch folders, and the
 //! programs of others.
 
+pub mod given;
 pub mod nbd;
 pub mod server;
 pub mod volume;

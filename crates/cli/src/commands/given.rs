@@ -1,0 +1,146 @@
+//! The options that say what no disk records: algorithms, keys, and where the data lies.
+//!
+//! A key is the whole of a file: never an argument, which every process on the machine could read,
+//! and never printed.
+
+use crate::error::Failure;
+use crate::exit::Outcome;
+use stack::{Algorithm, CipherKind, JournalKeys, KEY_BYTES_MAX, Key, Member};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// What the disks do not say.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[group(id = "given")]
+pub struct Arguments {
+    /// The key of tags such as hmac-sha256: the whole file
+    #[arg(long, value_name = "FILE")]
+    integrity_key_file: Option<PathBuf>,
+
+    /// What the journal's MACs are made with, such as hmac-sha256
+    #[arg(long, value_name = "ALG")]
+    journal_integrity: Option<String>,
+
+    /// The key of the journal's MACs: the whole file
+    #[arg(long, value_name = "FILE", requires = "journal_integrity")]
+    journal_integrity_key_file: Option<PathBuf>,
+
+    /// What the journal is encrypted with
+    #[arg(long, value_name = "ctr-aes|cbc-aes", requires = "journal_crypt_key_file")]
+    journal_crypt: Option<String>,
+
+    /// The key that the journal is encrypted with: the whole file
+    #[arg(long, value_name = "FILE", requires = "journal_crypt")]
+    journal_crypt_key_file: Option<PathBuf>,
+
+    /// MEMBER holds only metadata, and PATH its data; once for each such member
+    #[arg(long, value_name = "MEMBER=PATH")]
+    data_device: Vec<String>,
+}
+
+impl Arguments {
+    /// The algorithm that `name` (given for `--integrity`) means, with its key.
+    pub fn integrity(&self, name: &str) -> Result<(Algorithm, Option<Key>), Failure> {
+        let algorithm = name.parse();
+        let algorithm = algorithm.map_err(|e| Failure::usage(format!("--integrity: {e}, none")))?;
+        let file = self.integrity_key_file.as_deref();
+        Ok((algorithm, key_of(algorithm, "--integrity", "--integrity-key-file", file)?))
+    }
+
+    /// Refuses a key that nothing was named for.
+    pub fn without_integrity(&self) -> Result<(), Failure> {
+        match &self.integrity_key_file {
+            None => Ok(()),
+            Some(_) => Err(Failure::usage("--integrity-key-file: no algorithm that takes a key")
+                .advise("name it with --integrity, such as hmac-sha256")),
+        }
+    }
+
+    /// What journals are sealed and encrypted with.
+    pub fn journal(&self) -> Result<JournalKeys, Failure> {
+        let mut keys = JournalKeys::default();
+        if let Some(name) = &self.journal_integrity {
+            let wrong = |error| Failure::usage(format!("--journal-integrity: {error}"));
+            let algorithm: Algorithm = name.parse().map_err(wrong)?;
+            let file = self.journal_integrity_key_file.as_deref();
+            let option = "--journal-integrity-key-file";
+            keys.mac = Some((algorithm, key_of(algorithm, "--journal-integrity", option, file)?));
+        }
+        if let (Some(name), Some(file)) = (&self.journal_crypt, &self.journal_crypt_key_file) {
+            let wrong = |error| Failure::usage(format!("--journal-crypt: {error}"));
+            let kind: CipherKind = name.parse().map_err(wrong)?;
+            keys.cipher = Some((kind, read_key("--journal-crypt-key-file", file)?));
+        }
+        Ok(keys)
+    }
+
+    /// The members whose data lies elsewhere, each with that device.
+    pub fn data_devices(&self, members: &[String]) -> Result<Vec<(Member, Member)>, Failure> {
+        let parse = |name: &str| {
+            Member::parse(name).map_err(|error| Failure::usage(format!("--data-device: {error}")))
+        };
+        let mut pairs: Vec<(Member, Member)> = Vec::new();
+        for text in &self.data_device {
+            // Both names may hold an equals sign: the member's is known.
+            let named = |(at, _)| members.iter().any(|member| member == &text[..at]);
+            let Some((at, _)) = text.match_indices('=').find(|&found| named(found)) else {
+                let message = format!("--data-device {text}: does not start with a member and '='");
+                return Err(Failure::usage(message));
+            };
+            let (member, data) = (parse(&text[..at])?, parse(&text[at + 1..])?);
+            if pairs.iter().any(|(other, _)| *other == member) {
+                let message = format!("--data-device: {member} was given two data devices");
+                return Err(Failure::usage(message));
+            }
+            pairs.push((member, data));
+        }
+        Ok(pairs)
+    }
+
+    /// The same options on a command line, each with a blank before it.
+    pub fn spelled(&self) -> String {
+        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let mut options = vec![
+            ("--integrity-key-file", file(&self.integrity_key_file)),
+            ("--journal-integrity", self.journal_integrity.clone()),
+            ("--journal-integrity-key-file", file(&self.journal_integrity_key_file)),
+            ("--journal-crypt", self.journal_crypt.clone()),
+            ("--journal-crypt-key-file", file(&self.journal_crypt_key_file)),
+        ];
+        let data = self.data_device.iter().map(|text| ("--data-device", Some(text.clone())));
+        options.extend(data);
+        let given = options.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        given.map(|(name, value)| format!(" {name} {value}")).collect()
+    }
+}
+
+/// The key of `algorithm`, if it takes one.
+fn key_of(
+    algorithm: Algorithm,
+    option: &str,
+    key_option: &str,
+    file: Option<&Path>,
+) -> Result<Option<Key>, Failure> {
+    match (algorithm.is_keyed(), file) {
+        (true, Some(file)) => read_key(key_option, file).map(Some),
+        (false, None) => Ok(None),
+        (true, None) => Err(Failure::usage(format!("{option} {algorithm}: needs a key"))
+            .advise(format!("name its file with {key_option}"))),
+        (false, Some(_)) => Err(Failure::usage(format!("{key_option}: {algorithm} takes no key"))
+            .advise(format!("leave it out, or name another algorithm with {option}"))),
+    }
+}
+
+/// The whole of `path`; its bytes are wiped when the key is dropped.
+fn read_key(option: &str, path: &Path) -> Result<Key, Failure> {
+    // Enough room at once: a buffer that grows leaves copies behind.
+    let mut bytes = Vec::with_capacity(KEY_BYTES_MAX + 2);
+    let limit = units::u64_of(KEY_BYTES_MAX + 1);
+    let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    let key = Key::new(bytes);
+    read.map_err(|error| Failure::io(format_args!("{option} {}", path.display()), &error))?;
+    key.map_err(|error| {
+        Failure::new(Outcome::Usage, format!("{option} {}: {error}", path.display()))
+    })
+}
