@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod adopt;
 mod content;
 pub mod copy;
 pub mod create;
@@ -20,10 +21,12 @@ mod patched;
 mod probe;
 mod recheck;
 mod recover;
+pub mod resize;
 mod signature;
 mod size;
 mod spec;
 mod superblocks;
+mod tags;
 #[cfg(test)]
 mod test_device;
 mod top;

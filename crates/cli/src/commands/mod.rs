@@ -1,5 +1,6 @@
 //! The verbs, a file each.
 
+mod adopt;
 mod create;
 mod demo;
 mod explain;
@@ -9,6 +10,7 @@ mod import;
 mod inspect;
 mod ledger;
 mod open;
+mod resize;
 mod scrub;
 mod serve;
 mod status;
@@ -27,6 +29,8 @@ use std::rc::Rc;
 pub enum Verb {
     /// Make members ready, as any user, on files or devices
     Create(create::Arguments),
+    /// Give data that exists integrity without moving it: tags go to a device or file of their own
+    Adopt(adopt::Arguments),
     /// Show every superblock and journal that lies on the paths; writes nothing
     Inspect(inspect::Arguments),
     /// Show the volume on one screen: state, why, what to do next; writes nothing
@@ -43,6 +47,8 @@ pub enum Verb {
     Ledger(ledger::Arguments),
     /// Show where a sector of the volume lives: members, tags, stripe, journal; writes nothing
     Explain(explain::Arguments),
+    /// Make a lone dm-integrity volume larger or smaller
+    Resize(resize::Arguments),
     /// The whole story in a scratch folder: made, served, damaged, healed
     Demo(demo::Arguments),
 }
@@ -52,6 +58,7 @@ impl Verb {
     pub fn run(self, context: &Rc<Context>) -> Result<Outcome, Failure> {
         match self {
             Self::Create(arguments) => create::run(context, arguments),
+            Self::Adopt(arguments) => adopt::run(context, arguments),
             Self::Inspect(arguments) => inspect::run(context, arguments),
             Self::Status(arguments) => status::run(context, arguments),
             Self::Serve(arguments) => serve::run(context, arguments),
@@ -60,6 +67,7 @@ impl Verb {
             Self::Scrub(arguments) => scrub::run(context, arguments),
             Self::Ledger(arguments) => ledger::run(context, arguments),
             Self::Explain(arguments) => explain::run(context, arguments),
+            Self::Resize(arguments) => resize::run(context, arguments),
             Self::Demo(arguments) => demo::run(context, arguments),
         }
     }

@@ -167,3 +167,40 @@ fn both_agree_on_an_array_over_tagged_members() {
     }
     assert_eq!(seen, 3, "explain named data, P and Q");
 }
+
+#[test]
+fn integritysetup_agrees_with_inspect_after_a_resize() {
+    for (size, to) in [(512, "40M"), (4096, "40M"), (4096, "16M")] {
+        let volume = Volume::create_with(Shape::tagged("none", size), 24 << 20, &[]);
+        let bytes = volume.fill(3);
+        volume.run("resize", &["--size", to, "--yes"]).ended(0);
+        let ours = fields(&inspect(&volume.members)[0]["integrity"]);
+        integritysetup_agrees(&volume.members[0], &ours);
+        // It is what would have been made with this size, but for the journal, which stays.
+        let (code, content) = volume.export();
+        assert_eq!(code, 0);
+        let sectors: usize = ours["provided_data_sectors"].parse().expect("a number");
+        assert_eq!(content.len(), sectors * 512);
+        let kept = bytes.len().min(content.len());
+        assert!(content[..kept] == bytes[..kept]);
+        assert!(content[kept..].iter().all(|&byte| byte == 0));
+    }
+}
+
+#[test]
+fn integritysetup_agrees_with_what_was_adopted() {
+    let volume = Volume::create(Shape::plain("1"));
+    let data = volume.file("data", &crate::support::noise(24 << 20, 4));
+    let metadata = volume.path("meta");
+    let pair = format!("{}={}", text(&data), text(&metadata));
+    on("adopt", &[data], &["--metadata-device", &pair]).ended(0);
+    let dumped = other("integritysetup", "cryptsetup-bin", ["dump", text(&metadata)]).ended(0);
+    let said = dumped.text();
+    let value = |name: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name}: {said}")).trim().to_owned()
+    };
+    assert_eq!(value("provided_data_sectors"), (24 << 11).to_string());
+    assert_eq!(value("recalc_sector"), (24 << 11).to_string());
+    assert!(value("flags").contains("recalculating"), "{said}");
+}

@@ -5,6 +5,7 @@
 //!   verbs        every verb on every kind of volume
 //!   bad_input    what is refused: one line, the right exit code, nothing written
 //!   space        no space left where the members lie
+//!   change       what exists gets another size, or tags
 //!   damage       flipped bits: found, told, healed, or given back as errors in the right places
 //!   crash        kill -9 while clients write
 //!   find         superblocks that are lost
@@ -15,6 +16,7 @@
 //! ```
 
 mod bad_input;
+mod change;
 mod crash;
 mod damage;
 mod find;

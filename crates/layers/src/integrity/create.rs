@@ -11,8 +11,8 @@ use super::lower::Lower;
 use super::recover::initialise;
 use ::integrity::journal::Sequence;
 use ::integrity::layout::FormatOptions;
-use ::integrity::superblock::AREA_BYTES;
-use ::integrity::{FormatError, Layout, Run, Superblock, format};
+use ::integrity::superblock::{AREA_BYTES, version_for};
+use ::integrity::{Flags, FormatError, Layout, Run, Superblock, format};
 use bio::{Bio, Buf, IoError};
 use checksum::{Algorithm, BlockTagger, Key, KeyError, ZeroTags};
 use runtime::join_all;
@@ -27,6 +27,9 @@ pub enum Wipe {
     TagsOnly,
     /// Nothing is written: every block is unreadable until it is written whole.
     Nothing,
+    /// Nothing is written, and the superblock says that no tag is valid yet
+    /// ([`Flags::RECALCULATING`], from sector 0 on): they are to be computed from what lies there.
+    Recalculate,
 }
 
 /// Why a volume could not be made.
@@ -80,7 +83,11 @@ pub async fn create(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<(Superblock, Layout), CreateError> {
     let lower = lower.into();
-    let (superblock, layout) = format(lower.sectors(), &new.format)?;
+    let (mut superblock, layout) = format(lower.sectors(), &new.format)?;
+    if new.wipe == Wipe::Recalculate {
+        superblock.flags = superblock.flags.with(Flags::RECALCULATING);
+        superblock.version = version_for(superblock.flags, layout.is_separate(), false);
+    }
     let salt = superblock.hashed_salt();
     let tagger = BlockTagger::new(new.algorithm, new.key.as_ref(), salt, layout.block)?
         .with_tag_bytes(layout.tag_bytes);
@@ -91,7 +98,7 @@ pub async fn create(
     metadata.flush().await?;
     let sections: Vec<u32> = (0..layout.journal.sections).collect();
     initialise(metadata, &codec, &layout.journal, &sections, Sequence::FIRST).await?;
-    if new.wipe != Wipe::Nothing {
+    if matches!(new.wipe, Wipe::Zeroes | Wipe::TagsOnly) {
         let zeros = ZeroTags::new(&tagger);
         let runs: Vec<_> = pieces(&layout).collect();
         for batch in runs.chunks(RUNS_AT_ONCE) {
@@ -101,6 +108,8 @@ pub async fn create(
             progress(done, layout.provided_sectors);
         }
         lower.flush().await?;
+    } else {
+        metadata.flush().await?;
     }
     metadata.write(Sector::ZERO, Buf::copy_of(&area)).await?;
     metadata.flush().await?;

@@ -80,6 +80,7 @@ mod recalculate;
 mod recover;
 mod scrub;
 mod section;
+mod store;
 mod superblock;
 mod sync;
 mod tags;
@@ -95,6 +96,7 @@ pub use lower::Lower;
 pub use mend::{JournalReport, SectionReport, SectionState};
 pub use open::{JournalChoice, JournalState, OpenError, Options, Recalculate, Restriction};
 pub use recover::StrangeEntry;
+pub use store::{StoreError, store_superblock};
 
 use ::integrity::{Layout, Superblock, explain};
 use bio::{

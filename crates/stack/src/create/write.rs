@@ -14,6 +14,7 @@ use super::plan::{
     IntegrityPlan, MemberPlan, Plan, WriteKind, erased, sections_at_once, sectors_of,
     tag_group_blocks,
 };
+use crate::tags;
 use bio::{Bio, Buf, Device, IoResult};
 use checksum::ZeroTags;
 use integrity::Sequence;
@@ -214,17 +215,11 @@ async fn write_tagged(
     let run = plan.layout.run(sector, sectors_of(bytes.len()));
     assert_eq!(run.sectors, sectors_of(bytes.len()), "a superblock does not cross a run");
     let blocks = bytes.len() / plan.layout.block.bytes();
-    let mut tags = vec![0; blocks * plan.layout.tag_bytes];
-    plan.tagger.tags(sector.0, bytes, &mut tags);
-    let align = u64_of(TAG_ALIGN);
-    let start = run.tag_byte / align * align;
-    let end = (run.tag_byte + u64_of(tags.len())).next_multiple_of(align);
-    let device = &target.device;
-    let old = device.read(Sector(start / SECTOR), (end - start) / SECTOR).await?;
-    let mut around = Buf::copy_of(old.as_slice());
-    let at = usize_of(run.tag_byte - start);
-    around.as_mut_slice()[at..at + tags.len()].copy_from_slice(&tags);
-    device.write(Sector(start / SECTOR), around).await?;
+    let tag_bytes = blocks * plan.layout.tag_bytes;
+    tags::change(&target.device, run.tag_byte, tag_bytes, |tags| {
+        plan.tagger.tags(sector.0, bytes, tags);
+    })
+    .await?;
     target.data().write(run.data, Buf::copy_of(bytes)).await
 }
 

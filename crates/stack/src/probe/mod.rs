@@ -337,7 +337,7 @@ async fn journal_is_foreign(
 }
 
 /// Looks for an md superblock at each of its places.
-pub(super) async fn find_md(inner: &Device) -> Result<MdFound, IoError> {
+pub(crate) async fn find_md(inner: &Device) -> Result<MdFound, IoError> {
     let sectors = inner.limits().sectors;
     let mut problem = None;
     for minor in Minor::PROBE_ORDER {

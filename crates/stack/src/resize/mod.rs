@@ -1,0 +1,423 @@
+//! A lone dm-integrity volume that becomes larger or smaller, as `integritysetup resize` does it.
+//!
+//! Nothing on the device moves ([`integrity::layout::resize`]). A file is lengthened or cut here; a
+//! block device (or an NBD export) was changed before, or will be after.
+//!
+//! Growing, each step durable before the next:
+//!
+//! 1. [`Step::Extend`]: the file is longer. Crash: the old volume, on more room than it uses.
+//! 2. [`Step::Zeroes`], [`Step::Tags`]: the data of the new part is zeroed, its tags are those of zero
+//!    blocks. A sector with tags of both parts is written whole, the old ones as they were. Crash:
+//!    the old volume; what lies behind its end is nobody's.
+//! 3. [`Step::Superblock`]: one sector. Crash: the old volume or the new one.
+//!
+//! Shrinking:
+//!
+//! 1. [`Step::Superblock`]. Crash: the old volume or the new one, on more room than it uses.
+//! 2. [`Step::Cut`]: the file is shorter. Crash: the new volume.
+//!
+//! Before either, a journal that holds something is replayed and the volume closed again: nothing
+//! that it names may lie behind the new end. The same command, given again, goes on after any crash.
+
+mod error;
+
+pub use error::ResizeError;
+
+use crate::leaf::{self, Leaf, LeafKind, MemberError};
+use crate::member::Member;
+use crate::open::OpenError;
+use crate::probe::{IntegrityChoice, IntegrityFound, MdFound, Probed, ReadIntegrity, probe};
+use bio::{Bio, Device, Events};
+use checksum::{BlockTagger, Key, ZeroTags};
+use integrity::layout::{DeviceSectors, resize as resized_layout};
+use integrity::recalculate::STEP_SECTORS;
+use integrity::{Flags, Layout, Run, Superblock};
+use layers::integrity::{Integrity, JournalKeys, JournalState, Options, store_superblock};
+use std::fmt;
+use std::fs::OpenOptions;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+use units::{SECTOR, Sector, u64_of, usize_of};
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct ResizeOptions {
+    /// The volume's only member.
+    pub member: Member,
+    /// Bytes that the member is to have: a file is made that long, a device must have at least as
+    /// many.
+    pub bytes: u64,
+    /// What the tags are made with.
+    pub integrity: IntegrityChoice,
+    /// What the journal is made with, if it has MACs or is encrypted.
+    pub journal: JournalKeys,
+    /// A part of the volume may be cut off.
+    pub yes: bool,
+}
+
+/// One step, in the order in which they are made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// The file is lengthened by a hole.
+    Extend {
+        /// Bytes that it has.
+        from: u64,
+        /// Bytes that it will have.
+        to: u64,
+    },
+    /// The data of the new part is zeroed (as holes where possible).
+    Zeroes {
+        /// First byte on the member.
+        byte: u64,
+        /// Bytes from there to the last that is zeroed.
+        span_bytes: u64,
+        /// Bytes that are zeroed in that span.
+        bytes: u64,
+    },
+    /// The tags of the new part.
+    Tags {
+        /// First byte on the member.
+        byte: u64,
+        /// Bytes from there to the last that is written.
+        span_bytes: u64,
+        /// Bytes of tags in that span.
+        bytes: u64,
+    },
+    /// The dm-integrity superblock.
+    Superblock,
+    /// The file is cut.
+    Cut {
+        /// Bytes that it has.
+        from: u64,
+        /// Bytes that it will have.
+        to: u64,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Extend { from, to } => write!(f, "lengthen from {from} to {to} bytes (a hole)"),
+            Self::Zeroes { byte, span_bytes, bytes } => {
+                write!(f, "byte {byte}, {bytes} bytes within {span_bytes}: zeroes")
+            }
+            Self::Tags { byte, span_bytes, bytes } => {
+                write!(f, "byte {byte}, {bytes} bytes within {span_bytes}: tags of zero blocks")
+            }
+            Self::Superblock => f.write_str("byte 0: dm-integrity superblock"),
+            Self::Cut { from, to } => write!(f, "cut from {from} to {to} bytes"),
+        }
+    }
+}
+
+/// What was done, or would be.
+#[derive(Clone, Debug)]
+pub struct Resized {
+    /// Sectors of the volume before.
+    pub from_sectors: u64,
+    /// Sectors of the volume after.
+    pub to_sectors: u64,
+    /// The journal holds something that is replayed first.
+    pub replay: bool,
+    /// Every step, in order.
+    pub steps: Vec<Step>,
+    /// Steps that were made: all of them unless it was a dry run, or was stopped.
+    pub made: usize,
+}
+
+/// How far one step has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ResizeProgress {
+    /// The step; before it begins, `done` is 0.
+    pub step: Step,
+    /// Sectors of the new part that are done.
+    pub done: u64,
+    /// Of how many.
+    pub total: u64,
+}
+
+/// Resizes the volume. `on_progress` is told before each step, and within long ones; it may stop
+/// there, which leaves what a crash there would.
+///
+/// # Errors
+/// [`ResizeError`]. What is refused is refused before the first write.
+pub async fn resize(
+    options: &ResizeOptions,
+    on_progress: &mut dyn FnMut(&ResizeProgress) -> ControlFlow<()>,
+) -> Result<Resized, ResizeError> {
+    let (mut plan, mut leaf) = prepare(options, leaf::open(&options.member, true).await?).await?;
+    if plan.resized.replay || options.journal.mac.is_some() {
+        plan.replay(&leaf.device, &options.journal).await?;
+        drop(leaf);
+        let replayed = plan.resized.replay;
+        (plan, leaf) = prepare(options, open_again(&options.member).await?).await?;
+        if std::mem::replace(&mut plan.resized.replay, replayed) {
+            let why = "its journal is not empty after it was replayed".to_owned();
+            return Err(ResizeError::Restricted { member: plan.name, why });
+        }
+    }
+    let mut device = leaf.device;
+    for step in plan.resized.steps.clone() {
+        let total = plan.to.provided_sectors.saturating_sub(plan.from.provided_sectors);
+        if on_progress(&ResizeProgress { step, done: 0, total }).is_break() {
+            break;
+        }
+        match step {
+            Step::Extend { to, .. } | Step::Cut { to, .. } => {
+                set_length(&options.member, to)?;
+                // The device has the size that the file had when it was opened.
+                drop(device);
+                device = plan.reopen(&options.member).await?;
+            }
+            Step::Zeroes { .. } | Step::Tags { .. } => {
+                if plan.fill(&device, step, on_progress).await?.is_break() {
+                    break;
+                }
+            }
+            Step::Superblock => {
+                let stored = store_superblock(&device, &plan.to, &options.journal).await;
+                stored.map_err(|error| ResizeError::Store { member: plan.name.clone(), error })?;
+                plan.now = plan.to.clone();
+            }
+        }
+        plan.resized.made += 1;
+    }
+    Ok(plan.resized)
+}
+
+/// What [`resize`] would do; nothing is changed.
+///
+/// # Errors
+/// As [`resize`], as far as can be seen without writing.
+pub async fn dry_run(options: &ResizeOptions) -> Result<Resized, ResizeError> {
+    Ok(prepare(options, leaf::open(&options.member, false).await?).await?.0.resized)
+}
+
+/// Everything about one resize.
+struct Plan {
+    name: String,
+    from: Superblock,
+    to: Superblock,
+    /// What lies on the member.
+    now: Superblock,
+    layout: Layout,
+    tagger: BlockTagger,
+    key: Option<Key>,
+    resized: Resized,
+}
+
+/// Looks, refuses, plans.
+async fn prepare(options: &ResizeOptions, leaf: Leaf) -> Result<(Plan, Leaf), ResizeError> {
+    let name = options.member.to_string();
+    if !options.bytes.is_multiple_of(SECTOR) {
+        return Err(ResizeError::Bytes { found: options.bytes });
+    }
+    let member = Some(options.member.clone());
+    let events = Events::none();
+    let probed = probe(name.as_str().into(), member, leaf, &options.integrity, &events).await;
+    let probed = probed.map_err(|error| ResizeError::Io { member: name.clone(), error })?;
+    let Probed { leaf, integrity, md, .. } = probed;
+    let open = match integrity {
+        IntegrityFound::Open(open) => open,
+        IntegrityFound::Problem(problem) => {
+            return Err(OpenError::Integrity { member: name, problem }.into());
+        }
+        IntegrityFound::None if matches!(md, MdFound::None) => {
+            return Err(OpenError::NotAMember { member: name, signature: None }.into());
+        }
+        IntegrityFound::None => return Err(ResizeError::Array { member: name }),
+    };
+    if !matches!(md, MdFound::None) {
+        return Err(ResizeError::Array { member: name });
+    }
+    Ok((plan(options, name, &leaf, &open)?, leaf))
+}
+
+fn plan(
+    options: &ResizeOptions,
+    member: String,
+    leaf: &Leaf,
+    open: &ReadIntegrity,
+) -> Result<Plan, ResizeError> {
+    let from = open.volume.superblock().clone();
+    refuse(options, &member, open)?;
+    let (found, wanted) = (Sector(leaf.device.limits().sectors).bytes(), options.bytes);
+    let file = options.member.path().filter(|_| leaf.kind == LeafKind::File);
+    let found = match file {
+        None if wanted > found => return Err(ResizeError::Device { member, found, wanted }),
+        None => wanted,
+        Some(path) => length(path).map_err(|error| file_error(&member, error))?,
+    };
+    let sectors = DeviceSectors::Interleaved(wanted / SECTOR);
+    let (mut to, layout) = resized_layout(&from, sectors)
+        .map_err(|error| ResizeError::Layout { member: member.clone(), error })?;
+    // A recalculation that had finished has nothing to do in the new part either: its tags are made.
+    if from.flags.has(Flags::RECALCULATING) && from.recalculated_until().is_none() {
+        to.recalc_sector = to.provided_sectors;
+    }
+    let (from_sectors, to_sectors) = (from.provided_sectors, to.provided_sectors);
+    if to_sectors < from_sectors && !options.yes {
+        return Err(ResizeError::CutsOff { member, from: to_sectors, to: from_sectors });
+    }
+    let mut steps = Vec::new();
+    if found < wanted {
+        steps.push(Step::Extend { from: found, to: wanted });
+    }
+    if from_sectors < to_sectors {
+        steps.extend(fill_steps(&layout, from_sectors));
+    }
+    if from != to {
+        steps.push(Step::Superblock);
+    }
+    if found > wanted {
+        steps.push(Step::Cut { from: found, to: wanted });
+    }
+    let replay = !matches!(open.volume.journal_state(), JournalState::Clean);
+    let resized = Resized { from_sectors, to_sectors, replay, steps, made: 0 };
+    let (tagger, key) = (open.tagger.clone(), open.key.clone());
+    Ok(Plan { name: member, now: from.clone(), from, to, layout, tagger, key, resized })
+}
+
+/// What is refused by name.
+fn refuse(options: &ResizeOptions, member: &str, open: &ReadIntegrity) -> Result<(), ResizeError> {
+    let superblock = open.volume.superblock();
+    let why = if superblock.flags.has(Flags::DIRTY_BITMAP) {
+        "its dirty bitmap is in use (dirty_bitmap), and says nothing of another size".to_owned()
+    } else if superblock.flags.has(Flags::JOURNAL_MAC) && options.journal.mac.is_none() {
+        "its superblock has a MAC (have_journal_mac), whose algorithm and key were not named"
+            .to_owned()
+    } else if open.repaired.is_some() {
+        "its superblock is damaged; a writable opening repairs it".to_owned()
+    } else if let JournalState::Damaged(error) = open.volume.journal_state() {
+        format!("its journal cannot be replayed: {error}")
+    } else {
+        return Ok(());
+    };
+    Err(ResizeError::Restricted { member: member.to_owned(), why })
+}
+
+/// The steps that make the sectors from `from` on.
+fn fill_steps(layout: &Layout, from: u64) -> [Step; 2] {
+    let spb = layout.block.sectors();
+    let sectors = layout.provided_sectors - from;
+    let tag = u64_of(layout.tag_bytes);
+    let first = layout.run(Sector(from), spb);
+    let last = layout.run(Sector(layout.provided_sectors - spb), spb);
+    let data_end = (last.data + spb).bytes();
+    [
+        Step::Zeroes {
+            byte: first.data.bytes(),
+            span_bytes: data_end - first.data.bytes(),
+            bytes: sectors * SECTOR,
+        },
+        Step::Tags {
+            byte: first.tag_byte,
+            span_bytes: last.tag_byte + tag - first.tag_byte,
+            bytes: sectors / spb * tag,
+        },
+    ]
+}
+
+impl Plan {
+    /// Writes home what the journal holds, and leaves it empty. (An opening with keys also sees
+    /// whether the superblock is authentic.)
+    async fn replay(&self, device: &Device, journal: &JournalKeys) -> Result<(), ResizeError> {
+        let failed = |error| {
+            let problem = crate::probe::IntegrityProblem::Open(error);
+            ResizeError::Volume(OpenError::Integrity { member: self.name.clone(), problem })
+        };
+        let options = Options {
+            integrity_key: self.key.clone(),
+            journal: journal.clone(),
+            ..Options::new(self.tagger.algorithm(), Events::none())
+        };
+        let volume = Integrity::open(device.clone(), options).await.map_err(failed)?;
+        volume.close().await.map_err(|error| self.io(error))
+    }
+
+    /// The member again, after its length was changed: whoever got hold of it in between must not
+    /// have changed what it is.
+    async fn reopen(&self, member: &Member) -> Result<Device, ResizeError> {
+        let device = open_again(member).await?.device;
+        let area = device.read(Sector::ZERO, integrity::superblock::AREA_SECTORS).await;
+        let area = area.map_err(|error| self.io(error))?;
+        if Superblock::decode(area.as_slice()).as_ref() != Ok(&self.now) {
+            return Err(ResizeError::Changed { member: self.name.clone() });
+        }
+        Ok(device)
+    }
+
+    /// Makes `step`, which is about the new part, and makes that durable.
+    async fn fill(
+        &self,
+        device: &Device,
+        step: Step,
+        on_progress: &mut dyn FnMut(&ResizeProgress) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, ResizeError> {
+        let from = self.from.provided_sectors;
+        let total = self.to.provided_sectors - from;
+        let zeros = ZeroTags::new(&self.tagger);
+        let mut done = 0;
+        while done < total {
+            let run = self.layout.run(Sector(from + done), (total - done).min(STEP_SECTORS));
+            match step {
+                Step::Tags { .. } => self.zero_tags(device, &zeros, &run).await,
+                _ => device.submit(&mut Bio::write_zeroes(run.data, run.sectors, true)).await,
+            }
+            .map_err(|error| self.io(error))?;
+            done += run.sectors;
+            if on_progress(&ResizeProgress { step, done, total }).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        device.flush().await.map_err(|error| self.io(error))?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    async fn zero_tags(&self, device: &Device, zeros: &ZeroTags, run: &Run) -> bio::IoResult {
+        let blocks = usize_of(run.sectors / self.layout.block.sectors());
+        let bytes = blocks * self.layout.tag_bytes;
+        crate::tags::change(device, run.tag_byte, bytes, |tags| zeros.fill(run.sector.0, tags))
+            .await
+    }
+
+    fn io(&self, error: bio::IoError) -> ResizeError {
+        ResizeError::Io { member: self.name.clone(), error }
+    }
+}
+
+/// Opens a member that was just given up. The tasks of a volume hold it until they notice, a moment
+/// after the volume is gone.
+async fn open_again(member: &Member) -> Result<Leaf, MemberError> {
+    let mut tries = 0;
+    loop {
+        match leaf::open(member, true).await {
+            Err(MemberError::Locked { .. }) if tries < TRIES_MAX => tries += 1,
+            opened => return opened,
+        }
+        runtime::sleep(PAUSE).await;
+    }
+}
+
+fn length(path: &Path) -> std::io::Result<u64> {
+    Ok(std::fs::metadata(path)?.len())
+}
+
+/// Gives the file another length, durable.
+fn set_length(member: &Member, bytes: u64) -> Result<(), ResizeError> {
+    let path = member.path().expect("only files are lengthened and cut");
+    let set = OpenOptions::new().write(true).open(path).and_then(|file| {
+        file.set_len(bytes)?;
+        file.sync_all()
+    });
+    set.map_err(|error| file_error(&member.to_string(), error))
+}
+
+fn file_error(member: &str, error: std::io::Error) -> ResizeError {
+    ResizeError::Member(leaf::system_error(member.to_owned(), true, error))
+}
+
+/// How often a member that was given up is tried to be opened again, and the pause between.
+const TRIES_MAX: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
