@@ -7,7 +7,7 @@ mod common;
 use common::*;
 use stack::create::{CreateLevel, CreateOptions};
 use stack::resize::{ResizeError, ResizeOptions, Resized, Step, dry_run, resize};
-use stack::{Fault, IntegrityChoice, Member, OpenOptions, Verdict};
+use stack::{Fault, Given, Member, OpenOptions, Verdict};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use steadfast_stack as stack;
@@ -15,13 +15,7 @@ use steadfast_stack as stack;
 const MIB: u64 = 1 << 20;
 
 fn wanted(path: &Path, bytes: u64, yes: bool) -> ResizeOptions {
-    ResizeOptions {
-        member: Member::from(path),
-        bytes,
-        integrity: IntegrityChoice::Find,
-        journal: Default::default(),
-        yes,
-    }
+    ResizeOptions { member: Member::from(path), bytes, given: Given::default(), yes }
 }
 
 /// Makes `steps_max` steps at most.

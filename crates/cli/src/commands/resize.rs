@@ -1,13 +1,13 @@
 //! `steadfast resize`: a lone dm-integrity volume becomes larger or smaller.
 
-use super::Context;
-use super::open::{human_sectors, parse_members, size};
+use super::open::{given, human_sectors, parse_members, size};
+use super::{Context, given};
 use crate::error::Failure;
 use crate::exit::Outcome;
 use crate::report::Progress;
 use serde_json::{Value, json};
+use stack::Member;
 use stack::resize::{ResizeOptions, ResizeProgress, Resized, Step, dry_run, resize};
-use stack::{IntegrityChoice, Member};
 use std::rc::Rc;
 
 /// Which volume, and how large.
@@ -24,6 +24,9 @@ pub struct Arguments {
     /// What the tags are made with, if it shall not be found by trial
     #[arg(long, value_name = "ALG")]
     integrity: Option<String>,
+
+    #[command(flatten)]
+    given: given::Arguments,
 
     /// Cut off what lies behind the new end
     #[arg(long)]
@@ -42,18 +45,11 @@ impl Arguments {
                         change too";
             return Err(Failure::new(Outcome::Refused, text).advise("name one member"));
         }
-        let integrity = match &self.integrity {
-            None => IntegrityChoice::Find,
-            Some(name) => IntegrityChoice::Algorithm(
-                name.parse().map_err(|e| Failure::usage(format!("--integrity: {e}")))?,
-                None,
-            ),
-        };
+        let given = given(self.integrity.as_deref(), &self.given, &self.members)?;
         Ok(ResizeOptions {
             member: members.remove(0),
             bytes: size("--size", &self.size)?,
-            integrity,
-            journal: Default::default(),
+            given,
             yes: self.yes,
         })
     }

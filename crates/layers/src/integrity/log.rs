@@ -40,6 +40,8 @@ pub(super) struct Log {
     on_disk: Option<OnDisk>,
     /// Where the next section goes, and its serial.
     next: (u32, Sequence),
+    /// The journal on the disk holds what was replayed at opening.
+    replayed: bool,
     next_serial: u64,
     /// Everything up to this serial was written to the journal (or home).
     written: u64,
@@ -115,6 +117,7 @@ impl Log {
             index: HashMap::default(),
             on_disk: None,
             next,
+            replayed: false,
             next_serial: 1,
             written: 0,
             durable: 0,
@@ -310,9 +313,14 @@ impl Log {
         self.next
     }
 
-    /// Whether anything was ever logged.
+    /// The same log, over a journal that still holds what was replayed.
+    pub fn after_replay(self) -> Self {
+        Self { replayed: true, ..self }
+    }
+
+    /// Whether the journal on the disk may hold anything.
     pub fn was_used(&self) -> bool {
-        self.next_serial > 1
+        self.replayed || self.next_serial > 1
     }
 
     /// Whether everything is home.

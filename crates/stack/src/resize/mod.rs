@@ -23,10 +23,11 @@ mod error;
 
 pub use error::ResizeError;
 
+use crate::given::Given;
 use crate::leaf::{self, Leaf, LeafKind, MemberError};
 use crate::member::Member;
 use crate::open::OpenError;
-use crate::probe::{IntegrityChoice, IntegrityFound, MdFound, Probed, ReadIntegrity, probe};
+use crate::probe::{IntegrityFound, MdFound, Probed, ReadIntegrity, probe};
 use bio::{Bio, Device, Events};
 use checksum::{BlockTagger, Key, ZeroTags};
 use integrity::layout::{DeviceSectors, resize as resized_layout};
@@ -48,10 +49,8 @@ pub struct ResizeOptions {
     /// Bytes that the member is to have: a file is made that long, a device must have at least as
     /// many.
     pub bytes: u64,
-    /// What the tags are made with.
-    pub integrity: IntegrityChoice,
-    /// What the journal is made with, if it has MACs or is encrypted.
-    pub journal: JournalKeys,
+    /// What the disk does not say of it.
+    pub given: Given,
     /// A part of the volume may be cut off.
     pub yes: bool,
 }
@@ -147,8 +146,8 @@ pub async fn resize(
     on_progress: &mut dyn FnMut(&ResizeProgress) -> ControlFlow<()>,
 ) -> Result<Resized, ResizeError> {
     let (mut plan, mut leaf) = prepare(options, leaf::open(&options.member, true).await?).await?;
-    if plan.resized.replay || options.journal.mac.is_some() {
-        plan.replay(&leaf.device, &options.journal).await?;
+    if plan.resized.replay || options.given.journal.mac.is_some() {
+        plan.replay(&leaf.device, &options.given.journal).await?;
         drop(leaf);
         let replayed = plan.resized.replay;
         (plan, leaf) = prepare(options, open_again(&options.member).await?).await?;
@@ -176,7 +175,7 @@ pub async fn resize(
                 }
             }
             Step::Superblock => {
-                let stored = store_superblock(&device, &plan.to, &options.journal).await;
+                let stored = store_superblock(&device, &plan.to, &options.given.journal).await;
                 stored.map_err(|error| ResizeError::Store { member: plan.name.clone(), error })?;
                 plan.now = plan.to.clone();
             }
@@ -215,7 +214,7 @@ async fn prepare(options: &ResizeOptions, leaf: Leaf) -> Result<(Plan, Leaf), Re
     }
     let member = Some(options.member.clone());
     let events = Events::none();
-    let probed = probe(name.as_str().into(), member, leaf, &options.integrity, &events).await;
+    let probed = probe(name.as_str().into(), member, leaf, &options.given, &events).await;
     let probed = probed.map_err(|error| ResizeError::Io { member: name.clone(), error })?;
     let Probed { leaf, integrity, md, .. } = probed;
     let open = match integrity {
@@ -275,7 +274,7 @@ fn plan(
     }
     let replay = !matches!(open.volume.journal_state(), JournalState::Clean);
     let resized = Resized { from_sectors, to_sectors, replay, steps, made: 0 };
-    let (tagger, key) = (open.tagger.clone(), open.key.clone());
+    let (tagger, key) = (open.tagger.clone(), open.given.integrity_key().cloned());
     Ok(Plan { name: member, now: from.clone(), from, to, layout, tagger, key, resized })
 }
 
@@ -284,7 +283,7 @@ fn refuse(options: &ResizeOptions, member: &str, open: &ReadIntegrity) -> Result
     let superblock = open.volume.superblock();
     let why = if superblock.flags.has(Flags::DIRTY_BITMAP) {
         "its dirty bitmap is in use (dirty_bitmap), and says nothing of another size".to_owned()
-    } else if superblock.flags.has(Flags::JOURNAL_MAC) && options.journal.mac.is_none() {
+    } else if superblock.flags.has(Flags::JOURNAL_MAC) && options.given.journal.mac.is_none() {
         "its superblock has a MAC (have_journal_mac), whose algorithm and key were not named"
             .to_owned()
     } else if open.repaired.is_some() {

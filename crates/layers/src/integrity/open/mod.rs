@@ -294,6 +294,9 @@ impl Inner {
         if options.allow_discards {
             log = log.remembering(found.named().filter(|_| kept));
         }
+        if entries > 0 {
+            log = log.after_replay();
+        }
         let writer = Writer::new(log, options.commit_time);
         self.journal = Journal::Writing(Rc::new(writer));
         let this = Rc::new(self);
