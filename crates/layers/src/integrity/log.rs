@@ -16,6 +16,7 @@
 //! it, each on its own: while one batch is written home, the next is committed, and the device is
 //! flushed once for both.
 
+use super::ordering;
 use super::section::{Content, Entry, Section};
 use ::integrity::layout::JournalLayout;
 use ::integrity::{CommitIds, Sequence, Stamp};
@@ -82,6 +83,14 @@ pub(super) struct Flush {
     written: u64,
     /// The newest that was written home.
     homed: u64,
+    reason: &'static str,
+}
+
+impl Flush {
+    /// What it must come before.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
 }
 
 /// How much of the log may be in memory, and when it is written home.
@@ -226,7 +235,12 @@ impl Log {
         let homed = self.count(0, self.homed);
         let waited_for = written > 0 && self.wanted > self.durable;
         let due = waited_for || self.is_worth(written + homed) || (self.draining && homed > 0);
-        let flush = Flush { written: self.written, homed: self.homed };
+        let reason = match (written, homed) {
+            (_, 0) => ordering::SECTIONS,
+            (0, _) => ordering::HOME,
+            _ => ordering::SECTIONS_AND_HOME,
+        };
+        let flush = Flush { written: self.written, homed: self.homed, reason };
         (due && self.failed.is_none()).then_some(flush)
     }
 

@@ -68,6 +68,7 @@ mod home;
 mod log;
 mod lower;
 mod open;
+mod ordering;
 mod overlay;
 mod read;
 mod recover;
@@ -85,6 +86,7 @@ pub use codec::{CodecError, JournalKeys};
 pub use create::{CreateError, NewVolume, Wipe, create};
 pub use lower::Lower;
 pub use open::{JournalState, OpenError, Options, Restriction};
+pub use ordering::ORDERINGS;
 pub use recover::StrangeEntry;
 
 use ::integrity::{Layout, Superblock, explain};
