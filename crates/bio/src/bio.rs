@@ -73,7 +73,15 @@ pub struct Bio {
 
 impl Bio {
     fn new(op: Op, sector: Sector, data: Segments) -> Self {
-        Self { op, sector, data, tags: Segments::default(), seed: sector.0, bypass: false, reason: "" }
+        Self {
+            op,
+            sector,
+            data,
+            tags: Segments::default(),
+            seed: sector.0,
+            bypass: false,
+            reason: "",
+        }
     }
 
     /// A read of `data.len_bytes()` bytes into exclusive segments.

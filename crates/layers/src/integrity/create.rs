@@ -95,7 +95,8 @@ pub async fn create(
     metadata.write(Sector::ZERO, Buf::zeroed(AREA_BYTES)).await?;
     metadata.flush_for(CREATE_ERASED).await?;
     let sections: Vec<u32> = (0..layout.journal.sections).collect();
-    initialise(metadata, &codec, &layout.journal, &sections, Sequence::FIRST, CREATE_JOURNAL).await?;
+    initialise(metadata, &codec, &layout.journal, &sections, Sequence::FIRST, CREATE_JOURNAL)
+        .await?;
     if new.wipe != Wipe::Nothing {
         let zeros = ZeroTags::new(&tagger);
         let runs: Vec<_> = pieces(&layout).collect();

@@ -235,11 +235,7 @@ impl Log {
         let homed = self.count(0, self.homed);
         let waited_for = written > 0 && self.wanted > self.durable;
         let due = waited_for || self.is_worth(written + homed) || (self.draining && homed > 0);
-        let reason = match (written, homed) {
-            (_, 0) => ordering::SECTIONS,
-            (0, _) => ordering::HOME,
-            _ => ordering::SECTIONS_AND_HOME,
-        };
+        let reason = if written > 0 { ordering::SECTIONS } else { ordering::HOME };
         let flush = Flush { written: self.written, homed: self.homed, reason };
         (due && self.failed.is_none()).then_some(flush)
     }

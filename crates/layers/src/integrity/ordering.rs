@@ -3,12 +3,11 @@
 //! Each is a constant here and nowhere else, so that the simulator can leave out one after the other
 //! and must find what breaks (`cargo xtask sim --orderings`).
 
-/// Sections of the journal, before anybody is promised them and before they are written home.
+/// Sections of the journal, before anybody is promised them and before they are written home. A flush
+/// that is also for [`HOME`] has this reason.
 pub(super) const SECTIONS: &str = "journal: sections before promise and home";
 /// Blocks at home, before their sections are overwritten or made anew.
 pub(super) const HOME: &str = "home: blocks before their sections go";
-/// Both at once.
-pub(super) const SECTIONS_AND_HOME: &str = "journal and home: both at once";
 /// Tags at home, before they are read again.
 pub(super) const CONFIRM: &str = "home: tags before they are read again";
 /// Replayed blocks, before the journal that holds them is made anew.
@@ -36,7 +35,6 @@ pub(super) const CREATE_DONE: &str = "create: superblock before the end";
 pub const ORDERINGS: &[&str] = &[
     SECTIONS,
     HOME,
-    SECTIONS_AND_HOME,
     CONFIRM,
     REPLAYED,
     ANEW[0],
