@@ -149,3 +149,25 @@ fn made_over(scenario: &Scenario, seed: u64) -> Result<(), Violation> {
 fn made_bare(scenario: &Scenario, seed: u64) -> Result<(), Violation> {
     make(scenario, garbage(scenario), false, seed).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_listed_as_unseen_is_a_reason_that_a_layer_names() {
+        let reasons: Vec<_> = Mutations::default().reasons().collect();
+        assert!(UNSEEN.iter().all(|(reason, _)| reasons.contains(reason)));
+        let distinct: BTreeSet<_> = reasons.iter().collect();
+        assert_eq!(distinct.len(), reasons.len());
+    }
+
+    #[test]
+    fn with_every_flush_honoured_nothing_is_found() {
+        let mutations = Mutations::default();
+        let nobody = ["create: nothing", "nothing"];
+        assert!(nobody.iter().all(|reason| mutations.hunt(reason, 2).is_none()));
+        assert!((1..=2).all(|seed| mutations.late.wear(seed).is_ok()));
+        assert!(mutations.unnamed().is_empty());
+    }
+}
