@@ -101,6 +101,11 @@ const STEPS: &[Step] = &[
         run: || crate::sim(words("--seeds 1000")),
     },
     Step {
+        name: "orderings",
+        purpose: "every ordering flush left out in turn, and the simulator misses it",
+        run: || crate::sim(words("--orderings")),
+    },
+    Step {
         name: "fuzz",
         purpose: "60 s of arbitrary bytes, all decoders",
         run: || fuzz::run(words("--seconds 60")),

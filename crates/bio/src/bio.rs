@@ -66,11 +66,22 @@ pub struct Bio {
     /// Read the medium itself, past every cache and journal copy that the device could answer from
     /// (a scrub asks this way). What has not reached the medium yet is exempt.
     pub bypass: bool,
+    /// Of a flush, and of a write with FUA: what it must come before, in words. The simulator leaves
+    /// out those of one reason at a time, and has to find the bug. Empty: whoever is above asked.
+    pub reason: &'static str,
 }
 
 impl Bio {
     fn new(op: Op, sector: Sector, data: Segments) -> Self {
-        Self { op, sector, data, tags: Segments::default(), seed: sector.0, bypass: false }
+        Self {
+            op,
+            sector,
+            data,
+            tags: Segments::default(),
+            seed: sector.0,
+            bypass: false,
+            reason: "",
+        }
     }
 
     /// A read of `data.len_bytes()` bytes into exclusive segments.
@@ -101,6 +112,19 @@ impl Bio {
     #[must_use]
     pub fn flush() -> Self {
         Self::new(Op::Flush, Sector::ZERO, Segments::default())
+    }
+
+    /// A flush for the sake of an order: `reason` says what it must come before.
+    #[must_use]
+    pub fn flush_for(reason: &'static str) -> Self {
+        Self::flush().because(reason)
+    }
+
+    /// The same request, with the reason why it has to be durable.
+    #[must_use]
+    pub fn because(mut self, reason: &'static str) -> Self {
+        self.reason = reason;
+        self
     }
 
     /// A discard.

@@ -134,6 +134,14 @@ impl Device {
         self.submit(&mut Bio::flush()).await
     }
 
+    /// Flushes for the sake of an order; see [`Bio::flush_for`].
+    ///
+    /// # Errors
+    /// As [`Self::flush`].
+    pub async fn flush_for(&self, reason: &'static str) -> IoResult {
+        self.submit(&mut Bio::flush_for(reason)).await
+    }
+
     /// What is stored where; see [`BlockDevice::allocation`].
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 //! outlives that.
 
 use crate::image::Image;
+use crate::ordering::Orderings;
 use crate::power::{Power, Unsettled, Write};
 use crate::rng::{hash_bytes, mix};
 use bio::{Bio, BlockDevice, Buf, Device, IoErrorKind, IoResult, Limits, Op, Segments};
@@ -25,6 +26,7 @@ pub struct SimDisk {
     limits: Limits,
     unit: u64,
     power: Rc<Power>,
+    orderings: Rc<Orderings>,
     state: RefCell<State>,
     gone: Cell<bool>,
     slow: Cell<bool>,
@@ -77,6 +79,7 @@ impl SimDisk {
             unit: block.sectors(),
             limits,
             power: Rc::clone(power),
+            orderings: Rc::default(),
             state: RefCell::new(state),
             gone: Cell::default(),
             slow: Cell::default(),
@@ -89,6 +92,14 @@ impl SimDisk {
     #[must_use]
     pub fn tearing_blocks(mut self: Rc<Self>) -> Rc<Self> {
         Rc::get_mut(&mut self).expect("configured before it is shared").unit = 1;
+        self
+    }
+
+    /// The same disk, which does not do what `orderings` leaves out.
+    #[must_use]
+    pub fn heeding(mut self: Rc<Self>, orderings: &Rc<Orderings>) -> Rc<Self> {
+        let this = Rc::get_mut(&mut self).expect("configured before it is shared");
+        this.orderings = Rc::clone(orderings);
         self
     }
 
@@ -276,7 +287,7 @@ impl SimDisk {
         if self.gone.get() {
             return Err(IoErrorKind::Unavailable.at(bio.sector));
         }
-        {
+        if self.orderings.honours(bio.reason) {
             let mut state = self.state.borrow_mut();
             // The list is in order of completion, so what precedes the last promised is promised
             // too; if that is gone, another flush has done it all.
@@ -314,6 +325,8 @@ impl BlockDevice for SimDisk {
             Op::Read => self.read(bio).await,
             Op::Write { fua } => {
                 let data = bytes_of(&bio.data);
+                let named = fua && !bio.reason.is_empty();
+                let fua = fua && (!named || self.orderings.honours(bio.reason));
                 self.write(bio, data, fua).await
             }
             Op::Flush => self.flush(bio).await,

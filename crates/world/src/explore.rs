@@ -9,7 +9,8 @@ use crate::oracle::{Oracle, Violation};
 use crate::power::{Survival, settle, survivals};
 use crate::rng::{Rng, mix};
 use crate::scenario::{Scenario, all};
-use crate::workload::{Harm, Places, Profile, afterlife, damage, life, profiles, tricks};
+use crate::workload::{Harm, Places, Profile, afterlife, damage, life, profiles, tricks, wear};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
 
@@ -68,6 +69,21 @@ impl Catalogue {
         (!self.scenarios.is_empty()).then_some(self)
     }
 
+    /// The same volumes on disks that do nothing for `reason` (`None`: that do everything).
+    pub fn leave_out(&self, reason: Option<&'static str>) {
+        for scenario in &self.scenarios {
+            // Made whole: it is what happens to a volume that is judged, not how it came to be.
+            scenario.made();
+            scenario.orderings.leave_out(reason);
+        }
+    }
+
+    /// What the disks of any of these volumes were asked for.
+    #[must_use]
+    pub fn orderings_seen(&self) -> BTreeSet<&'static str> {
+        self.scenarios.iter().flat_map(|scenario| scenario.orderings.seen()).collect()
+    }
+
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.scenarios.iter().map(|scenario| scenario.name)
@@ -82,6 +98,21 @@ impl Catalogue {
         let scenario = rng.pick(&self.scenarios);
         let mut explorer = Explorer::new(scenario, seed);
         explorer.run(&mut rng)?;
+        Ok(explorer.report)
+    }
+
+    /// Explores histories of `seed` that wear the order of writes: every life wraps the journal, and
+    /// is cut in many places, and again while it recovers.
+    ///
+    /// # Errors
+    /// The first violation, and the events that led there, not yet shortened.
+    pub fn wear(&self, seed: u64) -> Result<Report, Box<Failure>> {
+        let mut rng = Rng::derived(seed, 0);
+        let scenario = rng.pick(&self.scenarios);
+        let mut explorer = Explorer::new(scenario, seed);
+        let places = Places::wide(&mut rng, scenario.made().blocks);
+        let first = wear(&mut rng, &places);
+        explorer.worn(&mut rng, first, &places)?;
         Ok(explorer.report)
     }
 
@@ -101,6 +132,10 @@ impl Catalogue {
     pub fn shrink(&self, failure: Failure) -> Result<Failure, String> {
         let scenario = self.scenario(&failure.history.scenario)?;
         Ok(crate::shrink::shrink(&scenario, failure))
+    }
+
+    pub(crate) fn scenarios(&self) -> impl Iterator<Item = &Rc<Scenario>> {
+        self.scenarios.iter()
     }
 
     pub(crate) fn scenario(&self, name: &str) -> Result<Rc<Scenario>, String> {
@@ -264,6 +299,33 @@ impl<'a> Explorer<'a> {
         Ok(())
     }
 
+    /// Two lives that are cut, and a third that looks: where there is redundancy without a member,
+    /// which excuses errors.
+    fn worn(&mut self, rng: &mut Rng, first: Life, places: &Places) -> Result<(), Box<Failure>> {
+        self.honest = self.scenario.redundancy > 0;
+        let look = Life { steps: places.reads().collect(), ..Life::idle() };
+        let mut path = vec![first];
+        let outcome = self.live(fresh(self.scenario, self.seed), &path, Watch::All)?;
+        for (point, survival) in worn_cuts(rng, &outcome) {
+            path[0].end = End::Cut { boundary: point.boundary, survival };
+            path.push(look.clone());
+            self.report.cuts += 1;
+            let again = self.live(cut(point, survival), &path, Watch::All)?;
+            for (point, survival) in worn_cuts(rng, &again) {
+                path[1].end = End::Cut { boundary: point.boundary, survival };
+                path.push(look.clone());
+                if self.honest {
+                    path[2].missing = self.missing(rng);
+                }
+                self.report.cuts += 1;
+                self.live(cut(point, survival), &path, Watch::Nothing)?;
+                path.pop();
+            }
+            path.pop();
+        }
+        Ok(())
+    }
+
     fn recovery(
         &mut self,
         rng: &mut Rng,
@@ -348,8 +410,27 @@ impl<'a> Explorer<'a> {
     }
 }
 
+/// Cuts of a life: some while it opens, some while it closes, some between.
+fn worn_cuts<'a>(rng: &mut Rng, outcome: &'a Outcome) -> Vec<(&'a Point, Survival)> {
+    let points = &outcome.points;
+    let edge = WORN_EDGE.min(points.len());
+    let mut cuts = Vec::new();
+    for part in [&points[..edge], points, &points[points.len() - edge..]] {
+        for _ in 0..if part.is_empty() { 0 } else { WORN_POINTS } {
+            let point = rng.pick(part);
+            cuts.extend((0..WORN_SURVIVALS).map(|_| (point, Survival::Seeded(rng.next_u64()))));
+        }
+    }
+    cuts
+}
+
 /// Places for a power cut in the first life of a seed, and the ways each is cut.
 const POINTS: usize = 8;
 const SURVIVALS: u64 = 4;
+/// The same for each third of a life that wears the order of writes, and where its first ends and
+/// its last begins.
+const WORN_POINTS: usize = 3;
+const WORN_SURVIVALS: u64 = 3;
+const WORN_EDGE: usize = 24;
 /// Longer than any resync of these tiny arrays takes, in simulated time.
 pub(crate) const RESYNC_MICROS: u64 = 120_000_000;

@@ -132,6 +132,14 @@ pub struct Life {
     pub end: End,
 }
 
+impl Life {
+    /// One in which nothing happens.
+    #[must_use]
+    pub fn idle() -> Self {
+        Self { window: 1, missing: Vec::new(), steps: Vec::new(), end: End::Close }
+    }
+}
+
 /// A chain of lives.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct History {

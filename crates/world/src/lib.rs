@@ -10,6 +10,8 @@
 //!                       explore: a tree of cuts per seed        Violation -> shrink
 //! ```
 //!
+//! [`mutation`] turns it round: each ordering flush of a layer is left out, and has to be missed.
+//!
 //! Everything follows from a seed: the same seed gives the same trace. Volumes run here on the same
 //! interface, and with the same code, as on real disks.
 
@@ -20,7 +22,10 @@ pub mod explore;
 pub mod history;
 pub mod image;
 pub mod machine;
+pub mod making;
+pub mod mutation;
 pub mod oracle;
+pub mod ordering;
 pub mod power;
 pub mod rng;
 pub mod scenario;

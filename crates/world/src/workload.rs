@@ -62,6 +62,12 @@ impl Places {
         Self { blocks, hot: (0..count).map(|_| region(rng)).collect() }
     }
 
+    /// One region, of as much as a volume's journal holds.
+    pub fn wide(rng: &mut Rng, blocks: u64) -> Self {
+        let length = WIDE.min(blocks);
+        Self { blocks, hot: vec![(rng.below(blocks - length + 1), length)] }
+    }
+
     fn range(&self, rng: &mut Rng, most: u64) -> (u64, u64) {
         let &(start, length) = rng.pick(&self.hot);
         let block = start + rng.below(length);
@@ -109,6 +115,22 @@ pub fn life(rng: &mut Rng, scenario: &Scenario, places: &Places, requests: u64) 
         });
     }
     Life { window, missing: Vec::new(), steps, end: End::Close }
+}
+
+/// A life of large writes, some of them durable, to one region: more than a journal holds.
+pub fn wear(rng: &mut Rng, places: &Places) -> Life {
+    let most = *rng.pick(&[8, WIDE]);
+    let count = 3 + rng.below(24);
+    let steps = (0..count).map(|_| {
+        let (block, blocks) = places.range(rng, most);
+        match rng.below(10) {
+            0..4 => Step::Write { block, blocks, fua: true },
+            4 => Step::Flush,
+            5 => Step::Settle,
+            _ => Step::Write { block, blocks, fua: false },
+        }
+    });
+    Life { steps: steps.collect(), window: 4, ..Life::idle() }
 }
 
 /// What follows a power cut: sometimes a look at once, sometimes more work first; always everything
@@ -223,5 +245,7 @@ fn insert(rng: &mut Rng, life: &mut Life, step: Step) {
     life.steps.insert(at, step);
 }
 
+/// Blocks that a worn region has.
+const WIDE: u64 = 48;
 /// How often: write, FUA, flush, read, zeroes, discard, settle, slow, scrub, wait.
 const USUAL: [u64; 10] = [40, 10, 14, 15, 5, 4, 2, 1, 1, 6];

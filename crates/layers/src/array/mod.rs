@@ -53,6 +53,7 @@
 //! `docs/decisions/0002-write-intent.md`.
 
 mod member;
+pub(crate) mod ordering;
 mod rounds;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -60,9 +61,11 @@ pub(crate) mod testing;
 mod tests;
 
 pub use member::Member;
+pub use ordering::ORDERINGS;
 
 use bio::{Device, EventKind, Events, IoError, IoErrorKind, IoResult};
 use md::superblock::{ResyncOffset, Superblock, Time};
+use ordering::CLEAN;
 use rounds::Rounds;
 use runtime::{Notify, Permit, Semaphore};
 use std::cell::Cell;
@@ -310,15 +313,15 @@ impl Array {
         self.round(self.synced()).await
     }
 
-    /// Makes every completed write durable on every member. A member that cannot is failed: what
+    /// Makes every completed write durable on every member, for the sake of `reason`. A member that cannot is failed: what
     /// it acknowledged may be gone.
     ///
     /// # Errors
     /// What a member said that cannot be spared; writing then ends, since a flush that failed is
     /// never repeated as if it had not. `NoSpace` fails nobody: the client may make room.
-    pub async fn flush(&self) -> IoResult {
+    pub async fn flush(&self, reason: &'static str) -> IoResult {
         self.unbroken()?;
-        for (member, error) in self.flush_each().await {
+        for (member, error) in self.flush_each(reason).await {
             match error.kind {
                 IoErrorKind::NoSpace => return Err(error),
                 _ => self.fail(member.slot(), error).await.inspect_err(|e| self.end_writing(*e))?,
@@ -327,10 +330,10 @@ impl Array {
         Ok(())
     }
 
-    async fn flush_each(&self) -> Vec<(Rc<Member>, IoError)> {
+    async fn flush_each(&self, reason: &'static str) -> Vec<(Rc<Member>, IoError)> {
         let members: Vec<Rc<Member>> = self.members().cloned().collect();
         let flushes = members.into_iter().map(|member| async move {
-            let result = member.device().flush().await;
+            let result = member.device().flush_for(reason).await;
             result.err().map(|error| (member, error))
         });
         runtime::join_all(flushes).await.into_iter().flatten().collect()
@@ -338,7 +341,7 @@ impl Array {
 
     /// As [`Self::flush`], with the lock held and the round still to come.
     async fn flush_members(&self) -> IoResult {
-        for (member, error) in self.flush_each().await {
+        for (member, error) in self.flush_each(CLEAN).await {
             match error.kind {
                 IoErrorKind::NoSpace => return Err(error),
                 _ => self.drop_member(&member, error).inspect_err(|e| self.end_writing(*e))?,

@@ -5,6 +5,7 @@
 //! is touched. It decides nothing about when.
 
 use super::Member;
+use super::ordering::SUPERBLOCK;
 use bio::{Bio, Buf, IoError, IoResult};
 use md::superblock::{ResyncOffset, Role, Superblock, Time};
 use std::cell::{Cell, RefCell};
@@ -130,7 +131,8 @@ impl Change<'_> {
             own.set_role(number, *role);
         }
         let bytes = Buf::copy_of(&own.encode());
-        let written = member.device().submit(&mut Bio::write_fua(own.super_offset(), bytes)).await;
+        let mut write = Bio::write_fua(own.super_offset(), bytes).because(SUPERBLOCK);
+        let written = member.device().submit(&mut write).await;
         if written.is_ok() {
             member.set_superblock(own);
         }

@@ -1,3 +1,4 @@
+use super::ordering::PROMISE;
 use super::testing::{DATA_OFFSET, Entry, Rig, crashed};
 use super::*;
 use md::assemble::{LeftOut, Slot};
@@ -177,15 +178,15 @@ fn a_flush_that_failed_costs_the_member_or_ends_writing() {
         let array = held.open(&[0, 1, 2, 3], false);
         write(&array, &[0, 1, 2, 3], 1).await.unwrap();
         held.disks[3].flush_error.set(Some(IoErrorKind::NoSpace));
-        assert_eq!(array.flush().await.unwrap_err().kind, IoErrorKind::NoSpace);
+        assert_eq!(array.flush(PROMISE).await.unwrap_err().kind, IoErrorKind::NoSpace);
         assert_eq!(array.missing_count(), 0);
         held.disks[3].flush_error.set(Some(IoErrorKind::Medium));
-        array.flush().await.unwrap();
+        array.flush(PROMISE).await.unwrap();
         assert!(array.member(3).is_none());
         held.disks[0].flush_error.set(Some(IoErrorKind::Medium));
-        assert!(array.flush().await.is_err());
+        assert!(array.flush(PROMISE).await.is_err());
         held.disks[0].flush_error.set(None);
-        assert!(array.flush().await.is_err(), "a failed flush is not retried as success");
+        assert!(array.flush(PROMISE).await.is_err(), "a failed flush is not retried as success");
         assert!(array.begin_write().await.is_err());
     });
 }

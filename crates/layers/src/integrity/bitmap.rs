@@ -45,6 +45,7 @@
 
 use super::direct::Direct;
 use super::open::OpenError;
+use super::ordering::LEAVE_BITMAP;
 use super::recover::initialise;
 use super::{Inner, Journal};
 use ::integrity::bitmap::{BitmapError, UNIT_BYTES};
@@ -219,7 +220,8 @@ impl Inner {
     async fn leave_bitmap(&self) -> IoResult {
         let journal = &self.layout.journal;
         let sections: Vec<u32> = (0..journal.sections).collect();
-        initialise(self.metadata(), &self.codec, journal, &sections, Sequence::FIRST).await?;
+        let (metadata, first) = (self.metadata(), Sequence::FIRST);
+        initialise(metadata, &self.codec, journal, &sections, first, LEAVE_BITMAP).await?;
         self.change_superblock(|superblock| {
             superblock.flags = Flags(superblock.flags.0 & !Flags::DIRTY_BITMAP.0);
         })

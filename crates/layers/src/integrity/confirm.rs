@@ -12,6 +12,7 @@
 //! default interleave, made with all their tags, have no such pages, and read nothing.
 
 use super::Inner;
+use super::ordering::CONFIRM;
 use bio::{EventKind, IoErrorKind};
 use units::Sector;
 
@@ -39,7 +40,7 @@ impl Inner {
             if !self.tags.has_unconfirmed() {
                 return Ok(());
             }
-            self.lower.flush().await.map_err(|error| NotHome::Unflushed(error.kind))?;
+            self.lower.flush_for(CONFIRM).await.map_err(|error| NotHome::Unflushed(error.kind))?;
             let astray = self.tags.confirm().await;
             let astray = astray.map_err(|error| NotHome::Unwritten(error.kind))?;
             if astray.is_empty() {

@@ -8,6 +8,7 @@
 
 use super::codec::{Codec, CodecError, JournalKeys, sealed_area};
 use super::lower::Lower;
+use super::ordering::{CREATE_DONE, CREATE_ERASED, CREATE_JOURNAL, CREATE_WIPED};
 use super::recover::initialise;
 use ::integrity::journal::Sequence;
 use ::integrity::layout::FormatOptions;
@@ -95,9 +96,10 @@ pub async fn create(
     let area = sealed_area(&superblock, &new.journal)?;
     let metadata = &lower.metadata;
     metadata.write(Sector::ZERO, Buf::zeroed(AREA_BYTES)).await?;
-    metadata.flush().await?;
+    metadata.flush_for(CREATE_ERASED).await?;
     let sections: Vec<u32> = (0..layout.journal.sections).collect();
-    initialise(metadata, &codec, &layout.journal, &sections, Sequence::FIRST).await?;
+    initialise(metadata, &codec, &layout.journal, &sections, Sequence::FIRST, CREATE_JOURNAL)
+        .await?;
     if matches!(new.wipe, Wipe::Zeroes | Wipe::TagsOnly) {
         let zeros = ZeroTags::new(&tagger);
         let runs: Vec<_> = pieces(&layout).collect();
@@ -107,12 +109,10 @@ pub async fn create(
             let done = batch.last().map_or(0, |run| (run.sector + run.sectors).0);
             progress(done, layout.provided_sectors);
         }
-        lower.flush().await?;
-    } else {
-        metadata.flush().await?;
+        lower.flush_for(CREATE_WIPED).await?;
     }
     metadata.write(Sector::ZERO, Buf::copy_of(&area)).await?;
-    metadata.flush().await?;
+    metadata.flush_for(CREATE_DONE).await?;
     Ok((superblock, layout))
 }
 

@@ -301,7 +301,7 @@ impl Inner {
         }
         let covers = direct.asked.get();
         self.settle(direct).await.map_err(|kind| kind.at(Sector::ZERO))?;
-        if let Err(error) = self.lower.flush().await {
+        if let Err(error) = self.lower.flush_for(super::ordering::DIRECT).await {
             direct.failed.set(Some(error.kind));
             return Err(error.kind.at(Sector::ZERO));
         }

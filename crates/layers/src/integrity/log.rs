@@ -17,6 +17,7 @@
 //! flushed once for both.
 
 use super::on_disk::OnDisk;
+use super::ordering;
 use super::section::{Content, Entry, Section};
 use ::integrity::layout::JournalLayout;
 use ::integrity::{CommitIds, Sequence, Stamp};
@@ -88,6 +89,14 @@ pub(super) struct Flush {
     written: u64,
     /// The newest that was written home.
     homed: u64,
+    reason: &'static str,
+}
+
+impl Flush {
+    /// What it must come before.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
 }
 
 /// How much of the log may be in memory, and when it is written home.
@@ -249,7 +258,8 @@ impl Log {
         let homed = self.count(0, self.homed);
         let waited_for = written > 0 && self.wanted > self.durable;
         let due = waited_for || self.is_worth(written + homed) || (self.draining && homed > 0);
-        let flush = Flush { written: self.written, homed: self.homed };
+        let reason = if written > 0 { ordering::SECTIONS } else { ordering::HOME };
+        let flush = Flush { written: self.written, homed: self.homed, reason };
         (due && self.failed.is_none()).then_some(flush)
     }
 

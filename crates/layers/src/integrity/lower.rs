@@ -30,15 +30,16 @@ impl Lower {
         }
     }
 
-    /// Makes durable what was written to either.
+    /// Makes durable what was written to either, for the sake of an order ([`bio::Bio::flush_for`]).
     ///
     /// # Errors
     /// What a device says, the data's first.
-    pub async fn flush(&self) -> IoResult {
+    pub async fn flush_for(&self, reason: &'static str) -> IoResult {
         match &self.data {
-            None => self.metadata.flush().await,
+            None => self.metadata.flush_for(reason).await,
             Some(data) => {
-                let (data, metadata) = both(data.flush(), self.metadata.flush()).await;
+                let flushes = both(data.flush_for(reason), self.metadata.flush_for(reason));
+                let (data, metadata) = flushes.await;
                 data.and(metadata)
             }
         }

@@ -25,6 +25,7 @@
 //! A journal of four laps has no order at all; neither way is safe, and neither is taken.
 
 use super::open::{JournalChoice, Restriction};
+use super::ordering::MENDED;
 use super::recover::{Places, Scan, scan};
 use super::section::Content;
 use super::{Inner, Integrity, Journal};
@@ -147,7 +148,7 @@ impl Inner {
         }
         let initial = plan.initial();
         for section in scan.renewal_order(&plan) {
-            let anew = self.initialise_for_certain(&[section], initial).await;
+            let anew = self.initialise_for_certain(&[section], initial, MENDED).await;
             anew.map_err(|error| error.kind)?;
         }
         Ok((0, initial.plus(1)))

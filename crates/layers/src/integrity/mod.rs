@@ -74,6 +74,7 @@ mod lower;
 mod mend;
 mod on_disk;
 mod open;
+mod ordering;
 mod overlay;
 mod read;
 mod recalculate;
@@ -95,6 +96,7 @@ pub use create::{CreateError, NewVolume, Wipe, create};
 pub use lower::Lower;
 pub use mend::{JournalReport, SectionReport, SectionState};
 pub use open::{JournalChoice, JournalState, OpenError, Options, Recalculate, Restriction};
+pub use ordering::ORDERINGS;
 pub use recover::StrangeEntry;
 pub use store::{StoreError, store_superblock};
 

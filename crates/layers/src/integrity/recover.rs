@@ -12,6 +12,7 @@ use super::confirm::{ATTEMPTS, NotHome};
 use super::home::newest_blocks;
 use super::mend::{SectionReport, SectionState};
 use super::open::Restriction;
+use super::ordering::{ANEW, REPLAYED};
 use super::overlay::Place;
 use super::section::{Content, Entry, Section};
 use ::integrity::Layout;
@@ -276,7 +277,7 @@ impl Inner {
         let replayed =
             self.bring_home(async || self.write_places_home(places, content).await).await;
         replayed.map_err(|(NotHome::Unwritten(kind) | NotHome::Unflushed(kind))| kind)?;
-        self.lower.flush().await.map_err(|error| error.kind)?;
+        self.lower.flush_for(REPLAYED).await.map_err(|error| error.kind)?;
         let what = if content == Content::Tag { "tags" } else { "blocks" };
         let detail = format!("{} {what} written home", places.len());
         self.events.emit_detail(EventKind::JournalReplayed, Sector::ZERO, 0, detail);
@@ -343,8 +344,8 @@ impl Inner {
         match plan.resume {
             Resume::InPlace { section, sequence } => Ok((section, sequence)),
             Resume::Reinitialise { initial } => {
-                for batch in plan.reinitialise_order() {
-                    self.initialise_for_certain(&batch, initial).await?;
+                for (batch, reason) in plan.reinitialise_order().iter().zip(ANEW) {
+                    self.initialise_for_certain(batch, initial, reason).await?;
                 }
                 Ok((0, initial.plus(1)))
             }
@@ -355,12 +356,13 @@ impl Inner {
         &self,
         sections: &[u32],
         sequence: Sequence,
+        reason: &'static str,
     ) -> IoResult {
         let Some(&first) = sections.first() else { return Ok(()) };
         let start = self.layout.journal.section_start(first);
         for _ in 0..ATTEMPTS {
             let journal = &self.layout.journal;
-            initialise(self.metadata(), &self.codec, journal, sections, sequence).await?;
+            initialise(self.metadata(), &self.codec, journal, sections, sequence, reason).await?;
             if self.is_initialised(sections, sequence).await? {
                 return Ok(());
             }
@@ -394,13 +396,14 @@ impl Inner {
     }
 }
 
-/// Initialises `sections` with `sequence`, durable when complete.
+/// Initialises `sections` with `sequence`, durable when complete, for the sake of `reason`.
 pub(super) async fn initialise(
     lower: &Device,
     codec: &Codec,
     journal: &JournalLayout,
     sections: &[u32],
     sequence: Sequence,
+    reason: &'static str,
 ) -> IoResult {
     if sections.is_empty() {
         return Ok(());
@@ -410,7 +413,7 @@ pub(super) async fn initialise(
             (piece.iter()).map(|&number| codec.initialised(number, sequence)).collect();
         lower.submit(&mut Bio::write(journal.section_start(piece[0]), data)).await?;
     }
-    lower.flush().await
+    lower.flush_for(reason).await
 }
 
 /// `sections` in pieces that lie side by side and are read or written at once.

@@ -52,5 +52,5 @@ pub async fn store_superblock(
         seal_superblock(&mut area, mac);
     }
     metadata.submit(&mut Bio::write_fua(Sector::ZERO, Buf::copy_of(&area))).await?;
-    Ok(metadata.flush().await?)
+    Ok(metadata.flush_for(super::ordering::SUPERBLOCK).await?)
 }

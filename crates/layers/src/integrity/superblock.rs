@@ -78,7 +78,8 @@ impl Inner {
     /// What the device says now, or said to somebody else before: what it had taken until then is of
     /// unknown fate.
     pub(super) async fn flush_or_fail(&self) -> Result<(), IoErrorKind> {
-        let flushed = self.lower.flush().await.map_err(|error| error.kind);
+        let flushed =
+            self.lower.flush_for(super::ordering::SUPERBLOCK).await.map_err(|error| error.kind);
         let super::Journal::Writing(writer) = &self.journal else { return flushed };
         if let Err(kind) = flushed {
             writer.fail(kind);

@@ -23,7 +23,7 @@ pub(super) async fn run(inner: Rc<Inner>) {
             changed.await;
             continue;
         };
-        if let Err(error) = inner.lower.flush().await {
+        if let Err(error) = inner.lower.flush_for(flush.reason()).await {
             writer.fail(error.kind);
             return;
         }

@@ -70,13 +70,15 @@ impl Limit {
             tags: std::mem::take(&mut bio.tags),
             seed: bio.seed,
             bypass: bio.bypass,
+            reason: bio.reason,
         };
         let mut pieces = Vec::with_capacity(rest.data.len_bytes().div_ceil(self.piece));
         while rest.data.len_bytes() > self.piece {
             let data = rest.data.split_off(self.piece);
             let tags = rest.tags.split_off(tags_per_piece);
             let (sector, seed) = (rest.end(), rest.seed + rest.sectors());
-            let next = Bio { op: rest.op, sector, data, tags, seed, bypass: rest.bypass };
+            let Bio { op, bypass, reason, .. } = rest;
+            let next = Bio { op, sector, data, tags, seed, bypass, reason };
             pieces.push(std::mem::replace(&mut rest, next));
         }
         pieces.push(rest);

@@ -37,6 +37,7 @@ mod scrub;
 mod tests;
 mod write;
 
+use crate::array::ordering::PROMISE;
 use crate::array::{Array, Member};
 use bio::{Allocation, Bio, BlockDevice, Device, IoErrorKind, IoResult, Limits, Op};
 use runtime::{Notify, RangeLock};
@@ -226,7 +227,7 @@ impl BlockDevice for Raid1 {
                 self.inner.write(bio).await
             }
             Op::Flush if self.inner.limits.read_only => Ok(()),
-            Op::Flush => self.inner.array.flush().await,
+            Op::Flush => self.inner.array.flush(PROMISE).await,
             Op::Vouch => self.inner.vouch(bio).await,
         }
     }

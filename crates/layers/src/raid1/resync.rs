@@ -20,6 +20,7 @@ use super::Inner;
 use super::heal::{Evidence, vouches};
 use super::read::Copy;
 use crate::array::Member;
+use crate::array::ordering::AGREED;
 use bio::{Buf, EventKind, Extent, IoErrorKind, IoResult};
 use md::superblock::ResyncOffset;
 use std::rc::Rc;
@@ -140,7 +141,7 @@ impl Inner {
                 Err(error) => return Err(error),
             }
         }
-        if rewritten { self.array.flush().await } else { Ok(()) }
+        if rewritten { self.array.flush(AGREED).await } else { Ok(()) }
     }
 
     /// The copy that all others are to agree with, and the runs that nobody has.

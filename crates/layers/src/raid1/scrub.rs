@@ -5,6 +5,7 @@ use super::read::Copy;
 use super::resync::blocks;
 use super::{Inner, Raid1};
 use crate::array::Member;
+use crate::array::ordering::AGREED;
 use bio::{Buf, EventKind, Extent, Finding, Findings, IoErrorKind, LocalFuture, Scrub, ScrubMode};
 use std::rc::Rc;
 use units::Sector;
@@ -163,7 +164,7 @@ impl Inner {
         }
         if findings.found.iter().any(|(finding, ..)| *finding == Finding::Resynced) {
             // As in resync: what readers are given now is on every member, and stays there.
-            if let Err(error) = self.array.flush().await {
+            if let Err(error) = self.array.flush(AGREED).await {
                 let detail = format!("copies made to agree may not stay so: {error}");
                 self.array.events().emit_detail(EventKind::Note, window.sector, 0, detail);
             }

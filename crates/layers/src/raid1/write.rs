@@ -94,5 +94,6 @@ fn part(bio: &Bio, data: Segments, sector: Sector) -> Bio {
         tags: Segments::default(),
         seed: bio.seed + (sector - bio.sector),
         bypass: false,
+        reason: bio.reason,
     }
 }

@@ -5,6 +5,7 @@
 //! again and fails again while that is so, and so does a writer that finds no room.
 
 use super::{Inner, sectors};
+use crate::array::ordering::PROMISE;
 use bio::{EventKind, IoResult, Segments};
 use runtime::join_all;
 use std::rc::Rc;
@@ -85,7 +86,7 @@ impl Inner {
                 let flushed = join_all(some.iter().map(|&stripe| self.flush_stripe(stripe))).await;
                 outcome = flushed.into_iter().fold(outcome, |outcome, next| outcome.and(next));
             }
-            let members = self.array.flush().await;
+            let members = self.array.flush(PROMISE).await;
             outcome = outcome.and(members.map_err(|error| error.kind.at(Sector::ZERO)));
             if outcome.is_ok() {
                 self.cache.failing.set(false);

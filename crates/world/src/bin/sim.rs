@@ -3,16 +3,20 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use steadfast_world::mutation::{Mutations, UNSEEN};
 use steadfast_world::{Catalogue, Failure};
 
 const USAGE: &str = "\
-usage: sim [--scenario NAME] (--seed N | --seconds S | --seeds N) [--from SEED] | --replay FILE | --list
+usage: sim [--scenario NAME] (--seed N | --seconds S | --seeds N) [--from SEED]
+       sim --replay FILE | --list | --orderings | --without REASON
   --seed N        the histories of one seed, twice, and the hash of their trace
   --seconds S     seeds from --from on (default 1) for so long
   --seeds N       so many seeds from --from on
   --replay FILE   the events that a failure printed
   --scenario NAME only volumes whose name starts so
-  --list          the names";
+  --list          the names
+  --orderings     leaves out every ordering flush in turn: each has to be missed
+  --without WORDS the same for those whose reason starts with these words";
 
 enum Task {
     Seed(u64),
@@ -20,6 +24,7 @@ enum Task {
     Seeds(u64),
     Replay(String),
     List,
+    Without(String),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +40,7 @@ fn main() -> ExitCode {
             Task::Seconds(seconds) => many(&catalogue, from.., Duration::from_secs(seconds)),
             Task::Seeds(count) => many(&catalogue, from..from.saturating_add(count), Duration::MAX),
             Task::Replay(path) => replay(&catalogue, &path),
+            Task::Without(words) => without(&words),
             Task::List => {
                 catalogue.names().for_each(say);
                 Ok(true)
@@ -57,6 +63,10 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<(Task, u64, Option<S
             task = Some(Task::List);
             continue;
         }
+        if word == "--orderings" {
+            task = Some(Task::Without(String::new()));
+            continue;
+        }
         let value = words.next().ok_or(USAGE)?;
         let number = || value.parse::<u64>().map_err(|_| format!("{value} is not a number"));
         match word.as_str() {
@@ -65,6 +75,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<(Task, u64, Option<S
             "--seeds" => task = Some(Task::Seeds(number()?)),
             "--from" => from = number()?,
             "--scenario" => only = Some(value),
+            "--without" => task = Some(Task::Without(value)),
             "--replay" => task = Some(Task::Replay(value)),
             _ => return Err(USAGE.into()),
         }
@@ -137,6 +148,44 @@ fn replay(catalogue: &Catalogue, path: &str) -> Result<bool, String> {
     }
     Ok(violation.is_none())
 }
+
+/// Leaves out the ordering points whose reason starts with `words`, one after the other.
+fn without(words: &str) -> Result<bool, String> {
+    let mutations = Mutations::default();
+    let mut reasons = mutations.reasons().filter(|reason| reason.starts_with(words)).peekable();
+    if reasons.peek().is_none() {
+        return Err(format!("no ordering point is called '{words}'"));
+    }
+    let mut sound = true;
+    for reason in reasons {
+        let why = UNSEEN.iter().find(|(unseen, _)| *unseen == reason).map(|(_, why)| why);
+        let seeds = if why.is_some() { SEEDS_UNSEEN } else { SEEDS };
+        let caught = mutations.hunt(reason, seeds);
+        sound &= caught.is_some() != why.is_some();
+        match (caught, why) {
+            (Some(caught), None) => {
+                say(format_args!("without '{reason}': seed {}, {}", caught.seed, caught.what))
+            }
+            (None, Some(why)) => say(format_args!("without '{reason}': unseen: {why}")),
+            (Some(caught), Some(_)) => say(format_args!(
+                "without '{reason}': seed {}, {}: it is listed as unseen, wrongly",
+                caught.seed, caught.what
+            )),
+            (None, None) => say(format_args!(
+                "without '{reason}': nothing in {seeds} seeds notices: it is redundant, or untested"
+            )),
+        }
+    }
+    for reason in mutations.unnamed() {
+        say(format_args!("a flush for '{reason}', which is in no layer's list"));
+        sound = false;
+    }
+    Ok(sound)
+}
+
+/// Histories looked through for each ordering point, and for one that is known to be unseen.
+const SEEDS: u64 = 150;
+const SEEDS_UNSEEN: u64 = 5;
 
 fn say(line: impl std::fmt::Display) {
     // Nobody is left to tell if this fails.

@@ -3,6 +3,7 @@
 use super::{Open, Scenario, Volume};
 use bio::{Device, LocalFuture};
 use std::cell::OnceCell;
+use std::rc::Rc;
 use units::BlockSize;
 
 pub(super) fn all() -> Vec<Scenario> {
@@ -34,6 +35,7 @@ pub fn disk(name: &'static str, block: BlockSize) -> Scenario {
         damageable: 0..256,
         format: Box::new(nothing),
         open: Box::new(|members, _| Box::pin(async { Ok(Volume::flushed(only(members)?)) })),
+        orderings: Rc::default(),
         made: OnceCell::new(),
     }
 }

@@ -8,6 +8,7 @@ pub use bare::disk;
 
 use crate::disk::SimDisk;
 use crate::image::Image;
+use crate::ordering::Orderings;
 use crate::power::Power;
 use crate::schedule::SimDriver;
 use bio::{Device, Events, IoResult, LocalFuture, Scrub};
@@ -71,6 +72,8 @@ pub struct Scenario {
     pub format: Box<Format>,
     /// Opens the volume.
     pub open: Box<Open>,
+    /// What its disks are asked for, and what they are not to do.
+    pub orderings: Rc<Orderings>,
     /// The members as made, and the volume's blocks and block size.
     pub made: OnceCell<Made>,
 }
@@ -120,10 +123,23 @@ impl Scenario {
     pub fn disks(&self, power: &Rc<Power>, images: Vec<Image>) -> Vec<Rc<SimDisk>> {
         let disk = |(index, image)| {
             let disk = SimDisk::new(power, index, image, self.member_block);
+            let disk = disk.heeding(&self.orderings);
             if self.tearing { disk.tearing_blocks() } else { disk }
         };
         images.into_iter().enumerate().map(disk).collect()
     }
+}
+
+/// Volumes in which the order of writes is worn most; not among [`all`].
+#[must_use]
+pub fn late() -> Vec<Scenario> {
+    tagged::late()
+}
+
+/// A volume that was made without wiping; not among [`all`].
+#[must_use]
+pub fn unwiped() -> Scenario {
+    tagged::unwiped()
 }
 
 /// Every kind of volume.

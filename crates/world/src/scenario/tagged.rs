@@ -7,7 +7,7 @@ use ::integrity::layout::DeviceSectors;
 use ::integrity::open::Mode;
 use bio::{Device, Events, IoResult, LocalFuture, Scrub};
 use checksum::Algorithm;
-use layers::integrity::{self, Integrity};
+use layers::integrity::{self, Integrity, Lower};
 use std::rc::Rc;
 use units::{BlockSize, Sector};
 
@@ -19,11 +19,28 @@ pub(super) fn all() -> Vec<Scenario> {
         tagged("integrity-512-roomy", roomy, 1100, small),
         tagged("integrity-4096", TAGGED_4096, 1800, small),
         recalculating(),
+        Scenario { members: 2, ..tagged("integrity-512-two", roomy, 1100, small) },
         Scenario { tearing: true, ..tagged("integrity-4096-torn", TAGGED_4096, 1800, large) },
         tagged("integrity-512-direct", Tagged { mode: Mode::Direct, ..TAGGED_512 }, 1100, small),
         tagged("integrity-512-bitmap", Tagged { mode: Mode::Bitmap, ..TAGGED_512 }, 1100, small),
         tagged("integrity-4096-bitmap", Tagged { mode: Mode::Bitmap, ..TAGGED_4096 }, 1800, small),
     ]
+}
+
+/// Volumes whose journal is full before anything goes home, and whose tags have no padding: here
+/// every ordering point counts.
+pub(super) fn late() -> Vec<Scenario> {
+    let small = BlockSize::B512;
+    vec![
+        tagged("integrity-late", LATE, 1950, small),
+        Scenario { members: 2, ..tagged("integrity-late-two", LATE, 1000, small) },
+    ]
+}
+
+/// The same made without wiping: only what was written can be read.
+pub(super) fn unwiped() -> Scenario {
+    let kind = Tagged { wipe: integrity::Wipe::Nothing, ..LATE };
+    tagged("integrity-unwiped", kind, 1950, BlockSize::B512)
 }
 
 /// What a tagged member is made of: a journal of a few sections and short metadata runs, so that
@@ -36,6 +53,9 @@ pub(super) struct Tagged {
     /// Journal in memory; the smallest makes writers wait for each other.
     memory_bytes: usize,
     pub mode: Mode,
+    /// Percentage of the journal that fills before it is written home.
+    watermark: u8,
+    wipe: integrity::Wipe,
 }
 
 pub(super) const TAGGED_512: Tagged = Tagged {
@@ -44,6 +64,16 @@ pub(super) const TAGGED_512: Tagged = Tagged {
     interleave_sectors: 64,
     memory_bytes: 1,
     mode: Mode::Journal,
+    watermark: 50,
+    wipe: integrity::Wipe::TagsOnly,
+};
+const LATE: Tagged = Tagged {
+    journal_sectors: 900,
+    interleave_sectors: 1024,
+    memory_bytes: 1 << 20,
+    watermark: 100,
+    wipe: integrity::Wipe::Zeroes,
+    ..TAGGED_512
 };
 pub(super) const TAGGED_4096: Tagged =
     Tagged { block: BlockSize::B4096, journal_sectors: 1200, memory_bytes: 1 << 20, ..TAGGED_512 };
@@ -69,24 +99,29 @@ impl Tagged {
     }
 
     pub(super) async fn make(self, device: Device) -> Result<(), String> {
-        let wipe = integrity::Wipe::TagsOnly;
-        let new = integrity::NewVolume::new(self.format(), Algorithm::Crc32c, wipe);
-        let made = integrity::create(device, &new, |_, _| {});
+        self.make_over(device.into()).await
+    }
+
+    async fn make_over(self, lower: Lower) -> Result<(), String> {
+        let new = integrity::NewVolume::new(self.format(), Algorithm::Crc32c, self.wipe);
+        let made = integrity::create(lower, &new, |_, _| {});
         made.await.map(drop).map_err(|error| error.to_string())
     }
 
     pub(super) async fn open(
         self,
-        device: Device,
+        lower: impl Into<Lower>,
         events: Events,
     ) -> Result<Rc<Integrity>, String> {
-        let opened = Integrity::open(device, self.options(events)).await;
+        let opened = Integrity::open(lower, self.options(events)).await;
         opened.map_err(|error| error.to_string())
     }
 
     fn options(&self, events: Events) -> integrity::Options {
         integrity::Options {
             memory_bytes: self.memory_bytes,
+            watermark: self.watermark,
+            sample: self.wipe != integrity::Wipe::Nothing,
             tag_cache_bytes: 8192,
             mode: Some(self.mode),
             // Some regions of a few blocks.
@@ -153,13 +188,22 @@ fn closing(layer: Rc<Integrity>) -> Volume {
     Volume { device, scrub: Some(scrub), close }
 }
 
+/// One device, or one for everything else and one for the data.
+fn lower(mut members: impl Iterator<Item = Option<Device>>) -> Result<Lower, String> {
+    let metadata = members.next().flatten().ok_or("the device is missing")?;
+    let data = members.next().map(|data| data.ok_or("the data device is missing")).transpose()?;
+    Ok(Lower { metadata, data })
+}
+
 /// One tagged volume: whatever is damaged is an error, and a power cut costs nothing flushed.
 fn tagged(name: &'static str, kind: Tagged, sectors: u64, member_block: BlockSize) -> Scenario {
     let format = move |members: Vec<Device>| -> LocalFuture<'static, Result<(), String>> {
-        Box::pin(async move { kind.make(only(members.into_iter().map(Some).collect())?).await })
+        Box::pin(async move { kind.make_over(lower(members.into_iter().map(Some))?).await })
     };
-    let open = move |members, events| -> LocalFuture<'static, Result<Volume, String>> {
-        Box::pin(async move { Ok(closing(kind.open(only(members)?, events).await?)) })
+    let open = move |members: Vec<Option<Device>>,
+                     events|
+          -> LocalFuture<'static, Result<Volume, String>> {
+        Box::pin(async move { Ok(closing(kind.open(lower(members.into_iter())?, events).await?)) })
     };
     Scenario {
         member_sectors: sectors,

@@ -1,0 +1,61 @@
+//! Every flush that this layer asks for, by what it must come before.
+//!
+//! Each is a constant here and nowhere else, so that the simulator can leave out one after the other
+//! and must find what breaks (`cargo xtask sim --orderings`).
+
+/// Sections of the journal, before anybody is promised them and before they are written home. A flush
+/// that is also for [`HOME`] has this reason.
+pub(super) const SECTIONS: &str = "journal: sections before promise and home";
+/// Blocks at home, before their sections are overwritten or made anew.
+pub(super) const HOME: &str = "home: blocks before their sections go";
+/// Tags at home, before they are read again.
+pub(super) const CONFIRM: &str = "home: tags before they are read again";
+/// Replayed blocks, before the journal that holds them is made anew.
+pub(super) const REPLAYED: &str = "replay: blocks before the journal is made anew";
+/// The batches of a journal made anew, each before the next, the last before the journal is used.
+pub(super) const ANEW: [&str; 3] = [
+    "replay: the oldest section anew before the middle",
+    "replay: the middle sections anew before the newest",
+    "replay: the newest section anew before the journal is used",
+];
+/// At close, the free part of the journal, before the part before it.
+pub(super) const CLOSE_BEHIND: &str = "close: sections behind before those in front";
+/// At close, the rest of the journal, before the volume counts as closed.
+pub(super) const CLOSE_BEFORE: &str = "close: sections in front before the end";
+/// At creation, the old superblock's end, before anything that it described is overwritten.
+pub(super) const CREATE_ERASED: &str = "create: no superblock before anything is written";
+/// At creation, the journal, before the superblock.
+pub(super) const CREATE_JOURNAL: &str = "create: journal before superblock";
+/// At creation, blocks and tags, before the superblock.
+pub(super) const CREATE_WIPED: &str = "create: blocks and tags before superblock";
+/// At creation, the superblock, before its maker is told.
+pub(super) const CREATE_DONE: &str = "create: superblock before the end";
+
+/// Without a journal: tags and data, before a flush is answered or bits are cleared.
+pub(super) const DIRECT: &str = "direct: tags and data before promise and bits";
+/// The journal made anew where it gives way to a bitmap that is no longer in use.
+pub(super) const LEAVE_BITMAP: &str = "bitmap: journal anew before the flag goes";
+/// Sections of a damaged journal made anew, each before the next.
+pub(super) const MENDED: &str = "mend: a section anew before the next";
+/// What a changed superblock says, before it is written, and the superblock, before anybody counts on
+/// it.
+pub(super) const SUPERBLOCK: &str =
+    "superblock: what it says before it, and it before what follows";
+
+/// All that a volume with a sound journal asks for. The simulator hunts these; those of the other
+/// modes, of recalculation and of mending are tested by cutting the power at every boundary only.
+pub const ORDERINGS: &[&str] = &[
+    SECTIONS,
+    HOME,
+    CONFIRM,
+    REPLAYED,
+    ANEW[0],
+    ANEW[1],
+    ANEW[2],
+    CLOSE_BEHIND,
+    CLOSE_BEFORE,
+    CREATE_ERASED,
+    CREATE_JOURNAL,
+    CREATE_WIPED,
+    CREATE_DONE,
+];

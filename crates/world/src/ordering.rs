@@ -1,0 +1,35 @@
+//! The flushes and FUA writes that disks are asked for, by their reasons; and the one that is not done.
+//!
+//! A layer asks for an order by a flush that says what it must come before ([`bio::Bio::reason`]). An
+//! ordering point that can be left out without any history noticing is either redundant, or untested.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+
+/// What the disks of a scenario were asked for, in all its lives.
+#[derive(Debug, Default)]
+pub struct Orderings {
+    without: Cell<Option<&'static str>>,
+    seen: RefCell<BTreeSet<&'static str>>,
+}
+
+impl Orderings {
+    /// From now on disks acknowledge the flushes of `reason` and do nothing, and take FUA from the
+    /// writes of `reason`.
+    pub fn leave_out(&self, reason: Option<&'static str>) {
+        self.without.set(reason);
+    }
+
+    /// The reasons that flushes and named FUA writes had so far; an empty one is a flush that says
+    /// none.
+    #[must_use]
+    pub fn seen(&self) -> BTreeSet<&'static str> {
+        self.seen.borrow().clone()
+    }
+
+    /// Whether a disk is to honour what it is asked for `reason`.
+    pub(crate) fn honours(&self, reason: &'static str) -> bool {
+        self.seen.borrow_mut().insert(reason);
+        self.without.get() != Some(reason)
+    }
+}
