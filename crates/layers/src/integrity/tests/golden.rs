@@ -236,7 +236,7 @@ fn a_crash_of_the_kernel_in_bitmap_mode_is_read_verified_and_never_blessed() {
             volume.close().await.unwrap();
             let volume = opened(&disk).await;
             assert_holds(&volume.device(), 0, 32328, 3).await;
-            assert_eq!(unreadable.is_empty(), false, "the image shows what it is for");
+            assert!(!unreadable.is_empty(), "the image shows what it is for");
         });
     }
 }

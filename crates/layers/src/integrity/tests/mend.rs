@@ -61,7 +61,7 @@ fn the_report_names_the_damage_and_what_each_way_out_loses() {
             .filter(|one| matches!(one.state, SectionState::Damaged { .. }))
             .collect();
         assert_eq!(damaged[0].state, SectionState::Damaged { sector: 40 });
-        assert_eq!(damaged[0].sectors, sectors(&[200..210]));
+        assert_eq!(damaged[0].sectors, sectors(std::slice::from_ref(&(200..210))));
         assert_eq!((damaged.len(), damaged[0].proven), (1, false));
         assert_eq!(report.replay_loses, sectors(&LOST));
         assert_eq!(report.discard_loses, sectors(&[100..112, 200..210, 300..302]));
@@ -70,7 +70,7 @@ fn the_report_names_the_damage_and_what_each_way_out_loses() {
         let (sound, _) = super::damage::unreplayed().await;
         let report = super::mend::report(&sound).await;
         assert_eq!((report.problem, report.replay_loses), (None, vec![]));
-        assert_eq!(report.discard_loses, sectors(&[100..110]));
+        assert_eq!(report.discard_loses, sectors(std::slice::from_ref(&(100..110))));
     });
 }
 
