@@ -179,17 +179,16 @@ fn exchanges() -> Vec<Case> {
 }
 
 fn crashes() -> Vec<Case> {
-    // Large enough for what is written, and for what the array writes into its superblocks.
-    let journal =
-        |mebibytes: u64, format| Format { journal_bytes: Some(mebibytes << 20), ..format };
-    let alone = |format| Subject::integrity(journal(1, format));
-    let stacked = |level, members, format| Subject::stacked(level, members, journal(4, format));
-    // MACs take room in each section.
-    let sealed_alone = Subject::integrity(journal(4, sealed("ctr-aes", Format::CRC32C_4096)));
+    // Large enough for what is written, and for what an array writes into its superblocks: the five
+    // sections of 1 MiB with blocks of 4096 bytes are full before the power is cut.
+    let journal = |format| Format { journal_bytes: Some(4 << 20), ..format };
+    let alone = |format| Subject::integrity(journal(format));
+    let stacked = |level, members, format| Subject::stacked(level, members, journal(format));
     let subjects = [
         ("crc32c-512", alone(Format::CRC32C), Part::Ci),
         ("crc32c-4096", alone(Format::CRC32C_4096), Part::All),
-        ("mac-ctr", sealed_alone, Part::All),
+        ("mac-ctr", alone(sealed("ctr-aes", Format::CRC32C_4096)), Part::All),
+        ("mac-cbc", alone(sealed("cbc-aes", Format::CRC32C)), Part::All),
         ("raid5", Subject::md(5, 3), Part::All),
         ("raid5-crc32c", stacked(5, 3, Format::CRC32C_4096), Part::Ci),
         ("raid1-crc32c", stacked(1, 2, Format::CRC32C), Part::All),
@@ -245,9 +244,15 @@ fn changes() -> Vec<Case> {
 
 fn damages() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (name, format) in [("512", Format::CRC32C), ("4096", Format::CRC32C_4096)] {
+    let apart =
+        Format { integrity: "hmac-sha256", data_device: true, ..sealed("ctr-aes", Format::CRC32C) };
+    for (name, format, part) in [
+        ("512", Format::CRC32C, Part::Ci),
+        ("4096", Format::CRC32C_4096, Part::Ci),
+        ("keyed-data-device", apart, Part::All),
+    ] {
         cases.push(row(
-            Part::Ci,
+            part,
             format!("flipped-{name}"),
             "flipped bits of data and tags: EILSEQ there and unreadable here, the same sectors",
             move |lab| damage::flipped(lab, &format),
