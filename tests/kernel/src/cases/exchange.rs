@@ -153,9 +153,7 @@ pub(super) fn dumps_agree(
     subject: &Subject,
     members: &Disks,
 ) -> anyhow::Result<()> {
-    if subject.integrity.is_none() {
-        return Ok(());
-    }
+    let Some(format) = &subject.integrity else { return Ok(()) };
     let each = members.files().len() / members.members();
     let dump = |index| format!("echo member\nintegritysetup dump $D{}\n", index * each);
     let answer = lab.guest(members, &(0..members.members()).map(dump).collect::<String>())?;
@@ -164,6 +162,7 @@ pub(super) fn dumps_agree(
     for (index, dump) in dumps.iter().enumerate() {
         let name = || members.metadata(index).display().to_string();
         dump_agrees(lab, &members.member(index), dump).with_context(name)?;
+        flags_are_as_asked(format, dump).with_context(name)?;
     }
     Ok(())
 }
@@ -182,5 +181,17 @@ fn dump_agrees(lab: &Lab<'_>, member: &Disks, answer: &Answer) -> anyhow::Result
     }
     ensure!(seen >= 8, "a short dump: {answer:?}");
     ensure!(found["problem"] == Value::Null, "{}", found["problem"]);
+    Ok(())
+}
+
+/// The repairs of later kernels are in the superblock, but for those that were declined.
+fn flags_are_as_asked(format: &Format, answer: &Answer) -> anyhow::Result<()> {
+    let fields = answer.fields();
+    let flags: Vec<&str> = fields.get("flags").context("flags")?.split_whitespace().collect();
+    // Without runs of tags there is nothing to pad; both legacy options together keep the padding.
+    let padding = !format.data_device && (!format.legacy_padding || format.legacy_hmac);
+    for (flag, expected) in [("fix_padding", padding), ("fix_hmac", !format.legacy_hmac)] {
+        ensure!(flags.contains(&flag) == expected, "{flag} expected: {expected}, but {flags:?}");
+    }
     Ok(())
 }
