@@ -259,11 +259,7 @@ fn same_places(one: &Layout, other: &Layout) -> bool {
 
 /// Asks written blocks of the whole device.
 async fn tried(lower: &Lower, candidate: Candidate, algorithm: Algorithm) -> Result<Lost, IoError> {
-    let (mut superblock, layout) = (candidate.superblock.clone(), candidate.layout);
-    if layout.is_separate() {
-        // It moves nothing here, and every kernel since 5.5 sets it.
-        superblock.flags = superblock.flags.with(Flags::FIX_PADDING);
-    }
+    let (superblock, layout) = (candidate.superblock.clone(), candidate.layout);
     let has_salt = candidate.evidence.salt.is_some();
     let proven = if has_salt {
         let salt = superblock.hashed_salt();

@@ -87,6 +87,15 @@ impl Content {
         }
     }
 
+    /// Cut, or followed by zeroes.
+    pub(crate) fn resize(&mut self, sectors: u64) {
+        self.bytes.resize(index(sectors * SECTOR), 0);
+    }
+
+    pub(crate) fn sectors(&self) -> u64 {
+        u64::try_from(self.bytes.len()).expect("a length") / SECTOR
+    }
+
     /// Zeroes again.
     pub(crate) fn clear(&mut self, sector: u64, sectors: u64) {
         self.bytes[index(sector * SECTOR)..index((sector + sectors) * SECTOR)].fill(0);

@@ -5,6 +5,7 @@
 
 use super::machine::boot::KEY_BYTES;
 use std::fmt::Write;
+use std::path::Path;
 
 /// How writes are made whole.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -112,23 +113,11 @@ impl Format {
     /// The options of both.
     fn common(&self, disk: usize) -> String {
         let mut line = format!(" --integrity {}", self.integrity);
-        let keys = [
-            ("integrity", self.integrity.starts_with("hmac").then_some("k.hmac")),
-            ("journal-integrity", self.journal_integrity.map(|_| "k.jmac")),
-            ("journal-crypt", self.journal_crypt.map(|_| "k.jcrypt")),
-        ];
-        let chosen =
-            [("journal-integrity", self.journal_integrity), ("journal-crypt", self.journal_crypt)];
-        for (option, value) in chosen {
-            if let Some(value) = value {
-                let _fits = write!(line, " --{option} {value}");
-            }
+        for (option, value) in self.journal() {
+            let _fits = write!(line, " --{option} {value}");
         }
-        for (option, key) in keys {
-            if let Some(key) = key {
-                let _fits =
-                    write!(line, " --{option}-key-file /{key} --{option}-key-size {KEY_BYTES}");
-            }
+        for (option, key) in self.keys() {
+            let _fits = write!(line, " --{option}-key-file /{key} --{option}-key-size {KEY_BYTES}");
         }
         if let Some(sectors) = self.buffer_sectors {
             let _fits = write!(line, " --buffer-sectors {sectors}");
@@ -147,9 +136,49 @@ impl Format {
         line
     }
 
-    /// The options of `steadfast create` that say the same.
+    /// What protects the journal, by the options' names, which are the same on both sides.
+    fn journal(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let chosen =
+            [("journal-integrity", self.journal_integrity), ("journal-crypt", self.journal_crypt)];
+        chosen.into_iter().filter_map(|(option, value)| Some((option, value?)))
+    }
+
+    /// What needs a key, and that key's file.
+    fn keys(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let keys = [
+            ("integrity", self.is_keyed(), "k.hmac"),
+            ("journal-integrity", self.journal_integrity.is_some(), "k.jmac"),
+            ("journal-crypt", self.journal_crypt.is_some(), "k.jcrypt"),
+        ];
+        keys.into_iter().filter_map(|(option, needed, key)| needed.then_some((option, key)))
+    }
+
+    fn is_keyed(&self) -> bool {
+        self.integrity.starts_with("hmac")
+    }
+
+    /// The options with which `steadfast` opens it. Tags without a key it must find by trial.
+    pub(crate) fn open_options(&self, keys: &Path) -> Vec<String> {
+        let mut options = Vec::new();
+        if self.is_keyed() {
+            options.extend(["--integrity".into(), self.integrity.into()]);
+        }
+        for (option, value) in self.journal() {
+            options.extend([format!("--{option}"), value.into()]);
+        }
+        for (option, key) in self.keys() {
+            let file = keys.join(key).display().to_string();
+            options.extend([format!("--{option}-key-file"), file]);
+        }
+        options
+    }
+
+    /// What else must be said to `steadfast create`.
     pub(crate) fn create_options(&self) -> Vec<String> {
-        let mut options = vec!["--integrity".to_owned(), self.integrity.to_owned()];
+        let mut options = Vec::new();
+        if !self.is_keyed() {
+            options.extend(["--integrity".into(), self.integrity.into()]);
+        }
         for (option, value) in [
             ("--sector-size", Some(self.sector_size)),
             ("--tag-size", self.tag_size.map(u64::from)),
@@ -158,8 +187,12 @@ impl Format {
         ] {
             options.extend(value.into_iter().flat_map(|value| [option.into(), value.to_string()]));
         }
-        if !self.wipe {
-            options.push("--no-wipe".into());
+        for (option, given) in [
+            ("--no-wipe", !self.wipe),
+            ("--legacy-padding", self.legacy_padding),
+            ("--legacy-hmac", self.legacy_hmac),
+        ] {
+            options.extend(given.then(|| option.into()));
         }
         options
     }

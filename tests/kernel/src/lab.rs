@@ -1,6 +1,7 @@
 //! What a case works with: a folder, a guest, the program, and steps that many cases share.
 
 use crate::content::{PATTERN_SECTORS, SECTOR, VOLUME_SECTORS_MAX, Write, index, pattern};
+use crate::disks::Disks;
 use crate::machine::boot::Boot;
 use crate::machine::guest::Guest;
 use crate::program::{Program, Said};
@@ -46,22 +47,22 @@ impl<'a> Lab<'a> {
         self.guest = None;
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+    /// Where the case works.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
-    /// Names for the disks of `subject`: none of them is there yet.
-    pub(crate) fn names(&self, subject: &Subject) -> Vec<PathBuf> {
-        (0..subject.disks()).map(|disk| self.path(&format!("disk{disk}.img"))).collect()
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     /// Empty disks for `subject`.
     ///
     /// # Errors
     /// If there is no room.
-    pub(crate) fn blank(&self, subject: &Subject) -> anyhow::Result<Vec<PathBuf>> {
-        let disks = self.names(subject);
-        for disk in &disks {
+    pub(crate) fn blank(&self, subject: &Subject) -> anyhow::Result<Disks> {
+        let disks = Disks::named(&self.folder, subject)?;
+        for disk in disks.files() {
             File::create(disk)?.set_len(subject.member_bytes)?;
         }
         Ok(disks)
@@ -71,9 +72,9 @@ impl<'a> Lab<'a> {
     ///
     /// # Errors
     /// If it fails.
-    pub(crate) fn guest(&mut self, disks: &[PathBuf], script: &str) -> anyhow::Result<Answer> {
+    pub(crate) fn guest(&mut self, disks: &Disks, script: &str) -> anyhow::Result<Answer> {
         let mut guest = self.booted()?;
-        let said = guest.run(disks, script)?;
+        let said = guest.run(disks.files(), script)?;
         self.guest = Some(guest);
         Ok(Answer(said))
     }
@@ -84,11 +85,11 @@ impl<'a> Lab<'a> {
     /// If it ends before.
     pub(crate) fn cut_power(
         &mut self,
-        disks: &[PathBuf],
+        disks: &Disks,
         marker: &str,
         script: &str,
     ) -> anyhow::Result<Answer> {
-        Ok(Answer(self.booted()?.cut_power(disks, marker, script)?))
+        Ok(Answer(self.booted()?.cut_power(disks.files(), marker, script)?))
     }
 
     fn booted(&mut self) -> anyhow::Result<Guest> {
@@ -113,25 +114,27 @@ impl<'a> Lab<'a> {
         Ok(bytes)
     }
 
-    /// `steadfast VERB MEMBERS OPTIONS`.
+    /// `steadfast VERB MEMBERS OPTIONS`, with all that opens them.
     ///
     /// # Errors
     /// If it does not start.
     pub(crate) fn steadfast(
         &self,
         verb: &str,
-        members: &[PathBuf],
+        members: &Disks,
         options: &[&str],
     ) -> anyhow::Result<Said> {
-        self.program.run(verb, members, options)
+        let arguments = members.arguments();
+        let arguments = arguments.iter().map(String::as_str);
+        self.program.run(verb, arguments.chain(options.iter().copied()))
     }
 
     /// `steadfast create`: the members, and how many sectors the volume has.
     ///
     /// # Errors
     /// If it is not made.
-    pub(crate) fn create(&self, subject: &Subject) -> anyhow::Result<(Vec<PathBuf>, u64)> {
-        let members = self.names(subject);
+    pub(crate) fn create(&self, subject: &Subject) -> anyhow::Result<(Disks, u64)> {
+        let members = Disks::named(&self.folder, subject)?;
         let options = subject.create_options();
         let mut options: Vec<&str> = options.iter().map(String::as_str).collect();
         options.push("--json");
@@ -143,7 +146,7 @@ impl<'a> Lab<'a> {
     ///
     /// # Errors
     /// If one of them fails.
-    pub(crate) fn import(&self, members: &[PathBuf], writes: &[Write]) -> anyhow::Result<()> {
+    pub(crate) fn import(&self, members: &Disks, writes: &[Write]) -> anyhow::Result<()> {
         let file = self.path("piece");
         for write in writes {
             std::fs::write(&file, write.bytes())?;
@@ -159,7 +162,7 @@ impl<'a> Lab<'a> {
     ///
     /// # Errors
     /// If it is not.
-    pub(crate) fn export(&self, members: &[PathBuf]) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn export(&self, members: &Disks) -> anyhow::Result<Vec<u8>> {
         let file = self.path("export");
         self.steadfast("export", members, &["-q", "--yes", "--to", text(&file)?])?.ended(0)?;
         std::fs::read(&file).context("what was exported")
@@ -169,7 +172,7 @@ impl<'a> Lab<'a> {
     ///
     /// # Errors
     /// If it does.
-    pub(crate) fn must_be_sound(&self, members: &[PathBuf]) -> anyhow::Result<()> {
+    pub(crate) fn must_be_sound(&self, members: &Disks) -> anyhow::Result<()> {
         self.steadfast("scrub", members, &["--check"])?.ended(0)?;
         Ok(())
     }
@@ -178,8 +181,8 @@ impl<'a> Lab<'a> {
     ///
     /// # Errors
     /// If it cannot be inspected.
-    pub(crate) fn inspect(&self, member: &Path) -> anyhow::Result<Value> {
-        let found = self.steadfast("inspect", &[member.to_owned()], &["--json"])?;
+    pub(crate) fn inspect(&self, member: &Disks) -> anyhow::Result<Value> {
+        let found = self.steadfast("inspect", member, &["--json"])?;
         Ok(found.object()?["members"][0].take())
     }
 
@@ -187,7 +190,7 @@ impl<'a> Lab<'a> {
     ///
     /// # Errors
     /// If `steadfast explain` does not say.
-    pub(crate) fn place(&self, members: &[PathBuf], sector: u64) -> anyhow::Result<Place> {
+    pub(crate) fn place(&self, members: &Disks, sector: u64) -> anyhow::Result<Place> {
         let options = ["--json", "--sector", &sector.to_string()];
         let explained = self.steadfast("explain", members, &options)?.object()?;
         let place = &explained["places"][0];

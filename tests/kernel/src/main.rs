@@ -8,7 +8,7 @@
 //!     |
 //!    lab       folder, guest, program; the steps that cases share
 //!     |
-//!   subject, format, content      what the volume is, and what must be in it
+//!   subject, format, disks, content      what the volume is, and what must be in it
 //!     |
 //!   machine    Debian's kernel under qemu, a shell at its serial line
 //! ```
@@ -16,18 +16,20 @@
 
 mod cases;
 mod content;
+mod disks;
 mod format;
 mod lab;
 mod machine;
 mod program;
 mod subject;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use cases::{Case, Part};
 use clap::Parser;
 use lab::Lab;
 use program::Program;
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -137,7 +139,9 @@ fn judge<'a>(case: &'a Case, lab: &mut Lab<'_>, arguments: &Arguments) -> Row<'a
     let folder = arguments.folder.join("cases").join(&case.name);
     let result = clean(&folder).and_then(|()| {
         lab.enter(&folder);
-        (case.run)(lab)
+        // A panic is one row's failure. What it left half done in the lab is the guest, which goes.
+        let run = AssertUnwindSafe(|| (case.run)(lab));
+        catch_unwind(run).unwrap_or_else(|_| Err(anyhow!("it panicked, see above")))
     });
     let elapsed = begin.elapsed();
     let seconds = elapsed.as_secs_f64();

@@ -1,5 +1,6 @@
 //! The program under test, and clients of its server.
 
+use crate::disks::Disks;
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -44,26 +45,25 @@ impl Said {
 pub(crate) struct Program(pub(crate) PathBuf);
 
 impl Program {
-    /// Runs `steadfast VERB MEMBERS OPTIONS` to its end.
+    /// Runs `steadfast VERB ARGUMENTS` to its end.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub(crate) fn run(
+    pub(crate) fn run<'a>(
         &self,
         verb: &str,
-        members: &[PathBuf],
-        options: &[&str],
+        arguments: impl IntoIterator<Item = &'a str>,
     ) -> anyhow::Result<Said> {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", TIME_MAX]).arg(&self.0).arg(verb);
-        finish(command.args(members).args(options))
+        finish(command.args(arguments))
     }
 
     /// Serves `members` on a socket in `folder`, and is ready.
     ///
     /// # Errors
     /// If it is not.
-    pub(crate) fn serve(&self, members: &[PathBuf], folder: &Path) -> anyhow::Result<Server> {
+    pub(crate) fn serve(&self, members: &Disks, folder: &Path) -> anyhow::Result<Server> {
         Server::start(&self.0, members, &format!("unix:{}", folder.join("nbd.sock").display()))
     }
 
@@ -71,7 +71,7 @@ impl Program {
     ///
     /// # Errors
     /// If it cannot.
-    pub(crate) fn serve_to_guest(&self, members: &[PathBuf]) -> anyhow::Result<Server> {
+    pub(crate) fn serve_to_guest(&self, members: &Disks) -> anyhow::Result<Server> {
         Server::start(&self.0, members, "tcp:127.0.0.1:0")
     }
 }
@@ -91,11 +91,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn start(program: &Path, members: &[PathBuf], address: &str) -> anyhow::Result<Self> {
+    fn start(program: &Path, members: &Disks, address: &str) -> anyhow::Result<Self> {
         let mut command = Command::new("setpriv");
         // However we end, it ends with us.
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-        command.arg("serve").args(members).args(["--nbd", address]);
+        command.arg("serve").args(members.arguments()).args(["--nbd", address]);
         let shown = format!("{command:?}");
         let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| shown.clone())?;
         let stdout = child.stdout.take().context("its standard output")?;

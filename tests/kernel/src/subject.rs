@@ -117,7 +117,7 @@ impl Subject {
         if self.level.is_some() { "check\n" } else { "" }
     }
 
-    /// The options of `steadfast create` that say the same.
+    /// What `steadfast create` must be told besides what opens it.
     pub(crate) fn create_options(&self) -> Vec<String> {
         let mut options = vec!["--level".into(), "none".into()];
         if let Some(level) = self.level {

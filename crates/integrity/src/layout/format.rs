@@ -30,7 +30,7 @@ pub struct FormatOptions {
     /// Sectors under one bit of the dirty bitmap, rounded down to a power of two; none: 32768, or
     /// as many more as the bitmap needs to fit the journal's area.
     pub sectors_per_bit: Option<u64>,
-    /// Round metadata runs to 4 KiB (every kernel since 5.5 does).
+    /// Round metadata runs to 4 KiB (every kernel since 5.5 does); with a metadata device there are none.
     pub fix_padding: bool,
     /// Hash the salt (every kernel since 5.12 does).
     pub fix_hmac: bool,
@@ -61,10 +61,11 @@ impl FormatOptions {
         }
     }
 
-    fn flags(&self) -> Flags {
+    fn flags(&self, separate: bool) -> Flags {
         let wanted = [
             (self.journal_mac, Flags::JOURNAL_MAC),
-            (self.fix_padding, Flags::FIX_PADDING),
+            // With a metadata device there are no runs to pad, and kernels do not set it.
+            (self.fix_padding && !separate, Flags::FIX_PADDING),
             (self.fix_hmac, Flags::FIX_HMAC),
             (self.inline, Flags::INLINE),
         ];
@@ -109,12 +110,12 @@ pub fn format(
     device: DeviceSectors,
     options: &FormatOptions,
 ) -> Result<(Superblock, Layout), FormatError> {
-    let flags = options.flags();
+    let separate = matches!(device, DeviceSectors::Separate { .. });
+    let flags = options.flags(separate);
     let (block, found, max) = (options.block, options.tag_size, tag_size_max(options.block, flags));
     if found == 0 || found > max {
         return Err(FormatError::TagSize { found, max });
     }
-    let separate = matches!(device, DeviceSectors::Separate { .. });
     if options.inline {
         refuse_beside_inline(options, separate)?;
     }

@@ -6,12 +6,13 @@
 
 use super::exchange::{agrees_inside, read, size, write};
 use crate::content::{Content, SECTOR, Write, scattered};
+use crate::disks::Disks;
 use crate::lab::{Lab, text};
 use crate::subject::Subject;
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// # Errors
 /// If we do not find what the kernel had synced.
@@ -26,7 +27,7 @@ pub(super) fn power_cut(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<
     let synced = write(subject, &history.synced);
     let script = [patient(&subject.open()), synced, loose, "echo now\nsleep 1000\n".into()];
     lab.cut_power(&members, "now", &script.concat())?;
-    let same = copies(&members)?;
+    let same = members.copies()?;
 
     // First without writing anything, then with recovery, then as the kernel sees the result.
     journal_is_full(lab, subject, &members)?;
@@ -52,7 +53,7 @@ pub(super) fn killed(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()>
     // A client that ends flushes; this one says it does, and does not.
     server.qemu_io(&client_commands(lab, "loose", &history.loose)?, "unsafe")?;
     server.kill()?;
-    let same = copies(&members)?;
+    let same = members.copies()?;
 
     journal_is_full(lab, subject, &members)?;
     let answer = lab.guest(&members, &[subject.open(), read(subject), subject.close()].concat())?;
@@ -106,7 +107,7 @@ impl History {
 }
 
 /// We read it as it was left, then recover it; gives back what it holds from then on.
-fn recovered(lab: &Lab<'_>, members: &[PathBuf], history: &History) -> anyhow::Result<Content> {
+fn recovered(lab: &Lab<'_>, members: &Disks, history: &History) -> anyhow::Result<Content> {
     let file = lab.path("first");
     let options = ["-q", "--yes", "--to", text(&file)?];
     // That an array was not closed is said.
@@ -120,13 +121,13 @@ fn recovered(lab: &Lab<'_>, members: &[PathBuf], history: &History) -> anyhow::R
 }
 
 /// The only copy of the newest data is in the journal: otherwise nothing would be judged.
-fn journal_is_full(lab: &Lab<'_>, subject: &Subject, members: &[PathBuf]) -> anyhow::Result<()> {
+fn journal_is_full(lab: &Lab<'_>, subject: &Subject, members: &Disks) -> anyhow::Result<()> {
     if subject.integrity.is_none() {
         return Ok(());
     }
     let place = lab.place(members, NEWEST)?;
     let mut home = [0; 512];
-    File::open(&members[place.member])?.read_exact_at(&mut home, place.data)?;
+    File::open(members.data(place.member))?.read_exact_at(&mut home, place.data)?;
     let newest = Write { generation: 3, sector: NEWEST, sectors: 1 }.bytes();
     ensure!(newest != home, "the newest data is at home already, nothing would be recovered");
     Ok(())
@@ -137,16 +138,6 @@ fn journal_is_full(lab: &Lab<'_>, subject: &Subject, members: &[PathBuf]) -> any
 fn patient(open: &str) -> String {
     let options = "--journal-commit-time 60000 --journal-watermark 95";
     open.replace("integritysetup open", &format!("integritysetup open {options}"))
-}
-
-/// Copies of the members, beside them.
-fn copies(members: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-    let copy = |member: &PathBuf| -> anyhow::Result<PathBuf> {
-        let copy = member.with_extension("copy");
-        std::fs::copy(member, &copy).with_context(|| member.display().to_string())?;
-        Ok(copy)
-    };
-    members.iter().map(copy).collect()
 }
 
 /// Writes for a client that takes its bytes from files.

@@ -3,12 +3,12 @@
 
 use super::exchange::{agrees_inside, read, size, write};
 use crate::content::{Content, SECTOR, scattered};
+use crate::disks::Disks;
 use crate::format::Format;
 use crate::lab::{Lab, flip, text};
 use crate::subject::Subject;
 use anyhow::{Context, ensure};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 /// # Errors
 /// If a sector is lost on one side only, or another than those that were damaged.
@@ -32,8 +32,10 @@ pub(super) fn flipped(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()> 
         (sectors - 1, false),
     ] {
         let place = lab.place(&members, sector)?;
-        let byte = if in_tag { place.tag + 1 } else { place.data + 100 };
-        flip(&members[place.member], byte)?;
+        match in_tag {
+            true => flip(members.metadata(place.member), place.tag + 1)?,
+            false => flip(members.data(place.member), place.data + 100)?,
+        }
         let first = sector / format.block() * format.block();
         expected.extend(first..first + format.block());
     }
@@ -94,11 +96,13 @@ fn nothing_bad(lines: &[&str]) -> anyhow::Result<()> {
 }
 
 /// Flips a bit of the data or, every other time, of the tag of each sector.
-fn damage(lab: &Lab<'_>, members: &[PathBuf], sectors: &[u64]) -> anyhow::Result<()> {
+fn damage(lab: &Lab<'_>, members: &Disks, sectors: &[u64]) -> anyhow::Result<()> {
     for (index, &sector) in sectors.iter().enumerate() {
         let place = lab.place(members, sector)?;
-        let byte = if index % 2 == 0 { place.data + 77 } else { place.tag };
-        flip(&members[place.member], byte)?;
+        match index % 2 {
+            0 => flip(members.data(place.member), place.data + 77)?,
+            _ => flip(members.metadata(place.member), place.tag)?,
+        }
     }
     Ok(())
 }
@@ -109,7 +113,7 @@ fn sound_members(subject: &Subject) -> String {
 }
 
 /// All of it, however much had to be reconstructed.
-fn exported(lab: &Lab<'_>, members: &[PathBuf]) -> anyhow::Result<Vec<u8>> {
+fn exported(lab: &Lab<'_>, members: &Disks) -> anyhow::Result<Vec<u8>> {
     let file = lab.path("export");
     let options = ["-q", "--yes", "--to", text(&file)?];
     lab.steadfast("export", members, &options)?.ended_within(&[0, 1])?;
@@ -117,7 +121,7 @@ fn exported(lab: &Lab<'_>, members: &[PathBuf]) -> anyhow::Result<Vec<u8>> {
 }
 
 /// The sectors that we cannot read: those of the map that `steadfast export` leaves.
-fn unreadable(lab: &Lab<'_>, members: &[PathBuf]) -> anyhow::Result<BTreeSet<u64>> {
+fn unreadable(lab: &Lab<'_>, members: &Disks) -> anyhow::Result<BTreeSet<u64>> {
     let (file, map) = (lab.path("export"), lab.path("map"));
     let options = ["-q", "--yes", "--to", text(&file)?, "--map", text(&map)?];
     lab.steadfast("export", members, &options)?.ended(2)?;

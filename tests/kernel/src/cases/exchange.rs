@@ -1,12 +1,12 @@
 //! One side makes and writes a volume, the other reads, checks and writes it, and the first reads.
 
 use crate::content::{Content, Write, scattered};
+use crate::disks::Disks;
 use crate::format::Format;
 use crate::lab::{Answer, Lab};
 use crate::subject::Subject;
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
 
 /// # Errors
 /// If the kernel does not read what we wrote, or we not what it wrote then.
@@ -121,16 +121,20 @@ pub(super) fn agrees_inside(subject: &Subject, answer: &Answer) -> anyhow::Resul
 }
 
 /// What the kernel closed has nothing to recover: journals hold nothing, arrays are clean.
-fn closed_cleanly(lab: &Lab<'_>, subject: &Subject, members: &[PathBuf]) -> anyhow::Result<()> {
-    for member in members {
-        let found = lab.inspect(member)?;
+pub(super) fn closed_cleanly(
+    lab: &Lab<'_>,
+    subject: &Subject,
+    members: &Disks,
+) -> anyhow::Result<()> {
+    for member in (0..members.members()).map(|index| members.member(index)) {
+        let found = lab.inspect(&member)?;
         if subject.integrity.is_some() {
             let journal = &found["integrity"]["journal"];
-            ensure!(journal == "clean", "{}: journal {journal}", member.display());
+            ensure!(journal == "clean", "{}: journal {journal}", member.metadata(0).display());
         }
         if subject.level.is_some() {
             let resync = field(&found["md"], "resync_offset");
-            ensure!(resync == Some("clean"), "{}: resync {resync:?}", member.display());
+            ensure!(resync == Some("clean"), "{}: resync {resync:?}", member.metadata(0).display());
         }
     }
     Ok(())
@@ -144,21 +148,26 @@ fn field<'a>(part: &'a Value, name: &str) -> Option<&'a str> {
 }
 
 /// Every line of `integritysetup dump` is a field of `steadfast inspect`, with the same value.
-fn dumps_agree(lab: &mut Lab<'_>, subject: &Subject, members: &[PathBuf]) -> anyhow::Result<()> {
-    if subject.integrity.is_none() {
-        return Ok(());
-    }
-    let dump = |disk| format!("echo member\nintegritysetup dump $D{disk}\n");
-    let answer = lab.guest(members, &(0..members.len()).map(dump).collect::<String>())?;
+pub(super) fn dumps_agree(
+    lab: &mut Lab<'_>,
+    subject: &Subject,
+    members: &Disks,
+) -> anyhow::Result<()> {
+    let Some(format) = &subject.integrity else { return Ok(()) };
+    let each = members.files().len() / members.members();
+    let dump = |index| format!("echo member\nintegritysetup dump $D{}\n", index * each);
+    let answer = lab.guest(members, &(0..members.members()).map(dump).collect::<String>())?;
     let dumps = answer.parts("member");
-    ensure!(dumps.len() == members.len(), "{} dumps: {answer:?}", dumps.len());
-    for (member, dump) in members.iter().zip(&dumps) {
-        dump_agrees(lab, member, dump).with_context(|| member.display().to_string())?;
+    ensure!(dumps.len() == members.members(), "{} dumps: {answer:?}", dumps.len());
+    for (index, dump) in dumps.iter().enumerate() {
+        let name = || members.metadata(index).display().to_string();
+        dump_agrees(lab, &members.member(index), dump).with_context(name)?;
+        flags_are_as_asked(format, dump).with_context(name)?;
     }
     Ok(())
 }
 
-fn dump_agrees(lab: &Lab<'_>, member: &Path, answer: &Answer) -> anyhow::Result<()> {
+fn dump_agrees(lab: &Lab<'_>, member: &Disks, answer: &Answer) -> anyhow::Result<()> {
     let found = lab.inspect(member)?;
     let mut seen = 0;
     for (name, theirs) in answer.fields() {
@@ -172,5 +181,17 @@ fn dump_agrees(lab: &Lab<'_>, member: &Path, answer: &Answer) -> anyhow::Result<
     }
     ensure!(seen >= 8, "a short dump: {answer:?}");
     ensure!(found["problem"] == Value::Null, "{}", found["problem"]);
+    Ok(())
+}
+
+/// The repairs of later kernels are in the superblock, but for those that were declined.
+fn flags_are_as_asked(format: &Format, answer: &Answer) -> anyhow::Result<()> {
+    let fields = answer.fields();
+    let flags: Vec<&str> = fields.get("flags").context("flags")?.split_whitespace().collect();
+    // Without runs of tags there is nothing to pad; both legacy options together keep the padding.
+    let padding = !format.data_device && (!format.legacy_padding || format.legacy_hmac);
+    for (flag, expected) in [("fix_padding", padding), ("fix_hmac", !format.legacy_hmac)] {
+        ensure!(flags.contains(&flag) == expected, "{flag} expected: {expected}, but {flags:?}");
+    }
     Ok(())
 }

@@ -6,13 +6,13 @@
 
 use super::exchange::{read, size, write};
 use crate::content::{Content, Write, scattered};
+use crate::disks::Disks;
 use crate::format::{Format, Mode};
 use crate::lab::{Answer, Lab};
 use crate::subject::Subject;
 use anyhow::{Context, ensure};
 use serde_json::json;
 use std::fs::File;
-use std::path::PathBuf;
 
 /// # Errors
 /// If the kernel does not read what it wrote.
@@ -50,24 +50,34 @@ pub(super) fn make(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()> {
 /// If the kernel does not read what it wrote, before and behind the old end.
 pub(super) fn resized(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()> {
     let subject = Subject::integrity(*format);
-    let disks = lab.blank(&subject)?;
-    let answer = lab.guest(&disks, &[subject.make(), size(&subject), subject.close()].concat())?;
+    let (disks, content) = grow(lab, &subject)?;
+    let dump = lab.guest(&disks, DUMP)?;
+    remember(lab, &subject, &disks, &content, &dump)
+}
+
+/// The kernel fills a volume, grows it by [`GROWN_BYTES`], and fills that, too.
+///
+/// # Errors
+/// If the kernel does not.
+pub(super) fn grow(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<(Disks, Content)> {
+    let disks = lab.blank(subject)?;
+    let answer = lab.guest(&disks, &[subject.make(), size(subject), subject.close()].concat())?;
     let small = answer.number("sectors")?;
     let before = scattered(small, subject.block(), 0);
-    let script = [subject.open(), write(&subject, &before), subject.close()];
+    let script = [subject.open(), write(subject, &before), subject.close()];
     lab.guest(&disks, &script.concat())?;
-    File::options().write(true).open(&disks[0])?.set_len(subject.member_bytes + GROWN_BYTES)?;
+    File::options().write(true).open(disks.data(0))?.set_len(subject.member_bytes + GROWN_BYTES)?;
     let grow = "integritysetup resize -q --wipe t0\n".to_owned();
-    let script = [subject.open(), grow, size(&subject), subject.close()];
+    let script = [subject.open(), grow, size(subject), subject.close()];
     let sectors = lab.guest(&disks, &script.concat())?.number("sectors")?;
     ensure!(sectors > small, "{small} sectors before, {sectors} after it grew");
     let mut content = Content::new(sectors);
     let behind = [Write { generation: 2, sector: small - 64, sectors: sectors - small }];
     content.apply(&before);
     content.apply(&behind);
-    let script = [subject.open(), write(&subject, &behind), subject.close(), DUMP.to_owned()];
-    let dump = lab.guest(&disks, &script.concat())?;
-    remember(lab, &subject, &disks, &content, &dump)
+    let script = [subject.open(), write(subject, &behind), subject.close()];
+    lab.guest(&disks, &script.concat())?;
+    Ok((disks, content))
 }
 
 /// A volume in bitmap mode whose machine died: the dirty bitmap is where the journal would be.
@@ -89,16 +99,14 @@ pub(super) fn dirty_bitmap(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result
     let dump = lab.guest(&disks, DUMP)?;
     ensure!(dump.fields()["flags"].contains("dirty_bitmap"), "not dirty: {dump:?}");
     // The kernel cleans up what it opens: the image stays as it was left.
-    let copy = disks[0].with_extension("copy");
-    std::fs::copy(&disks[0], &copy)?;
-    remember(lab, &subject, &[copy], &content, &dump)
+    remember(lab, &subject, &disks.copies()?, &content, &dump)
 }
 
 /// The kernel reads `content` from `disks`, and what that takes is written down beside them.
 fn remember(
     lab: &mut Lab<'_>,
     subject: &Subject,
-    disks: &[PathBuf],
+    disks: &Disks,
     content: &Content,
     dump: &Answer,
 ) -> anyhow::Result<()> {
@@ -171,7 +179,7 @@ const ALGORITHMS: [&str; 7] =
 const DUMP: &str = "integritysetup dump $D0\n";
 
 /// By how much a device grows.
-const GROWN_BYTES: u64 = 8 << 20;
+pub(super) const GROWN_BYTES: u64 = 8 << 20;
 
 /// Sectors that are given back, in the middle of what was written.
 const DISCARDED: (u64, u64) = (6144, 1024);

@@ -3,6 +3,7 @@
 //! A new feature is a row: usually one of the functions below with another [`Format`] or
 //! [`Subject`].
 
+mod changed;
 mod crash;
 mod damage;
 mod exchange;
@@ -57,6 +58,7 @@ fn row(
 pub(crate) fn table() -> Vec<Case> {
     let mut table = exchanges();
     table.extend(crashes());
+    table.extend(changes());
     table.extend(damages());
     table.push(row(
         Part::Ci,
@@ -97,14 +99,58 @@ fn volumes() -> Vec<(&'static str, Subject, Part)> {
             Subject::integrity(Format { integrity: "sha256", tag_size: Some(5), ..small }),
             Part::All,
         ),
+        ("crc32c-1024", algorithm("crc32c", 1024), Part::All),
+        ("sha1-2048", algorithm("sha1", 2048), Part::All),
+        ("hmac-sha256", algorithm("hmac-sha256", 4096), Part::Ci),
+        ("hmac-sha256-512", algorithm("hmac-sha256", 512), Part::All),
+        ("hmac-sha1", algorithm("hmac-sha1", 4096), Part::All),
+        ("hmac-sha512", algorithm("hmac-sha512", 512), Part::All),
+        ("mac", Subject::integrity(Format { journal_integrity: MAC, ..small }), Part::All),
+        ("ctr", Subject::integrity(Format { journal_crypt: Some("ctr-aes"), ..small }), Part::All),
+        ("cbc", Subject::integrity(Format { journal_crypt: Some("cbc-aes"), ..small }), Part::All),
+        ("mac-ctr", Subject::integrity(sealed("ctr-aes", small)), Part::Ci),
+        ("mac-cbc", Subject::integrity(sealed("cbc-aes", small)), Part::All),
+        (
+            "keyed-all",
+            Subject::integrity(Format {
+                integrity: "hmac-sha256",
+                ..sealed("ctr-aes", Format::CRC32C)
+            }),
+            Part::All,
+        ),
+        ("data-device", Subject::integrity(Format { data_device: true, ..small }), Part::Ci),
+        ("legacy-padding", Subject::integrity(Format { legacy_padding: true, ..small }), Part::All),
+        (
+            "legacy-hmac",
+            Subject::integrity(Format {
+                integrity: "hmac-sha256",
+                journal_integrity: MAC,
+                legacy_hmac: true,
+                ..small
+            }),
+            Part::All,
+        ),
         ("raid1", Subject::md(1, 2), Part::Ci),
         ("raid5", Subject::md(5, 3), Part::Ci),
         ("raid6", Subject::md(6, 4), Part::Ci),
         ("raid1-crc32c", Subject::stacked(1, 2, Format::CRC32C), Part::Ci),
         ("raid5-crc32c", Subject::stacked(5, 3, small), Part::Ci),
         ("raid6-crc32c", Subject::stacked(6, 4, small), Part::Ci),
+        (
+            "raid1-data-device",
+            Subject::stacked(1, 2, Format { data_device: true, ..small }),
+            Part::All,
+        ),
         ("raid6-5-chunk4k", Subject { chunk_kib: 4, ..Subject::md(6, 5) }, Part::All),
     ]
+}
+
+/// The journal sealed.
+const MAC: Option<&str> = Some("hmac-sha256");
+
+/// The journal sealed and encrypted.
+const fn sealed(cipher: &'static str, format: Format) -> Format {
+    Format { journal_integrity: MAC, journal_crypt: Some(cipher), ..format }
 }
 
 fn exchanges() -> Vec<Case> {
@@ -133,14 +179,16 @@ fn exchanges() -> Vec<Case> {
 }
 
 fn crashes() -> Vec<Case> {
-    // Large enough for what is written, and for what the array writes into its superblocks.
-    let journal =
-        |mebibytes: u64, format| Format { journal_bytes: Some(mebibytes << 20), ..format };
-    let alone = |format| Subject::integrity(journal(1, format));
-    let stacked = |level, members, format| Subject::stacked(level, members, journal(4, format));
+    // Large enough for what is written, and for what an array writes into its superblocks: the five
+    // sections of 1 MiB with blocks of 4096 bytes are full before the power is cut.
+    let journal = |format| Format { journal_bytes: Some(4 << 20), ..format };
+    let alone = |format| Subject::integrity(journal(format));
+    let stacked = |level, members, format| Subject::stacked(level, members, journal(format));
     let subjects = [
         ("crc32c-512", alone(Format::CRC32C), Part::Ci),
         ("crc32c-4096", alone(Format::CRC32C_4096), Part::All),
+        ("mac-ctr", alone(sealed("ctr-aes", Format::CRC32C_4096)), Part::All),
+        ("mac-cbc", alone(sealed("cbc-aes", Format::CRC32C)), Part::All),
         ("raid5", Subject::md(5, 3), Part::All),
         ("raid5-crc32c", stacked(5, 3, Format::CRC32C_4096), Part::Ci),
         ("raid1-crc32c", stacked(1, 2, Format::CRC32C), Part::All),
@@ -163,11 +211,48 @@ fn crashes() -> Vec<Case> {
     cases
 }
 
+fn changes() -> Vec<Case> {
+    let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
+    let keyed = Format { integrity: "hmac-sha256", ..sealed("ctr-aes", small) };
+    let mut cases = Vec::new();
+    for (name, format, part) in [("crc32c", small, Part::Ci), ("keyed-all", keyed, Part::All)] {
+        cases.push(row(
+            part,
+            format!("resized-ours-{name}"),
+            "we grow it; the kernel reads old content and zeroes, writes behind; we cut it",
+            move |lab| changed::resized_by_us(lab, &format),
+        ));
+        cases.push(row(
+            Part::All,
+            format!("resized-theirs-{name}"),
+            "the kernel grows and fills it; we read and write behind the old end",
+            move |lab| changed::resized_by_kernel(lab, &format),
+        ));
+    }
+    let apart = Format { data_device: true, ..Format::CRC32C_4096 };
+    let sha256 = Format { integrity: "sha256", sector_size: 512, ..apart };
+    for (name, format, part) in [("crc32c", apart, Part::Ci), ("sha256-512", sha256, Part::All)] {
+        cases.push(row(
+            part,
+            format!("adopted-{name}"),
+            "we adopt data that were there; the kernel reads all of them, and writes",
+            move |lab| changed::adopted(lab, &format),
+        ));
+    }
+    cases
+}
+
 fn damages() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (name, format) in [("512", Format::CRC32C), ("4096", Format::CRC32C_4096)] {
+    let apart =
+        Format { integrity: "hmac-sha256", data_device: true, ..sealed("ctr-aes", Format::CRC32C) };
+    for (name, format, part) in [
+        ("512", Format::CRC32C, Part::Ci),
+        ("4096", Format::CRC32C_4096, Part::Ci),
+        ("keyed-data-device", apart, Part::All),
+    ] {
         cases.push(row(
-            Part::Ci,
+            part,
             format!("flipped-{name}"),
             "flipped bits of data and tags: EILSEQ there and unreadable here, the same sectors",
             move |lab| damage::flipped(lab, &format),

@@ -1,5 +1,6 @@
 //! The kernel as a client of our server, and then as the owner of the same volume.
 
+use crate::disks::Disks;
 use crate::format::Format;
 use crate::lab::Lab;
 use crate::subject::Subject;
@@ -31,7 +32,7 @@ pub(super) fn ext4(lab: &mut Lab<'_>) -> anyhow::Result<()> {
          e2fsck -fn /dev/nbd0 >/tmp/fsck 2>&1 || {{ cat /tmp/fsck; fail fsck; }}
          nbd-client -d /dev/nbd0 >/dev/null 2>&1\n"
     );
-    let written = lab.guest(&[], &script)?;
+    let written = lab.guest(&Disks::default(), &script)?;
     server.stop()?;
     lab.must_be_sound(&members)?;
 
