@@ -1,8 +1,10 @@
 //! What no disk records, and a person has to say.
 
 use crate::member::Member;
+use ::integrity::open::Mode;
+use bio::Events;
 use checksum::{Algorithm, Key};
-use layers::integrity::JournalKeys;
+use layers::integrity::{JournalChoice, JournalKeys, Options, Recalculate};
 
 /// What tags are made with, as far as the user says.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +27,26 @@ pub struct Given {
     pub journal: JournalKeys,
     /// Members that hold only metadata, each with the device that holds its data.
     pub data_devices: Vec<(Member, Member)>,
+    /// How dm-integrity is run, which is a choice of each opening.
+    pub running: Running,
+}
+
+/// How dm-integrity is run; the same for all members of a volume. The default takes no risk.
+#[derive(Clone, Debug, Default)]
+pub struct Running {
+    /// How writes are kept whole; none: through the journal. [`Mode::Recovery`] is for openings that
+    /// write nothing.
+    pub mode: Option<Mode>,
+    /// Give out blocks of which the format itself says that their tags need not be valid. They are
+    /// counted ([`VolumeStatus::unverified_blocks`](crate::VolumeStatus)) and told.
+    pub unverified: bool,
+    /// Discards become the kernel's filler tags, and such tags are accepted.
+    pub allow_discards: bool,
+    /// Whether tags are computed anew from the data as it is, once it is opened for writing.
+    pub recalculate: Recalculate,
+    /// What becomes of a journal that cannot be replayed with certainty; none: such a volume is not
+    /// opened for writing.
+    pub damaged_journal: Option<JournalChoice>,
 }
 
 impl Given {
@@ -34,6 +56,22 @@ impl Given {
         match &self.integrity {
             IntegrityChoice::Algorithm(_, key) => key.as_ref(),
             IntegrityChoice::Find | IntegrityChoice::None => None,
+        }
+    }
+
+    /// How a dm-integrity volume with tags of `algorithm` is opened, for writing.
+    pub(crate) fn options(&self, algorithm: Algorithm, events: Events) -> Options {
+        Options {
+            // Whether blocks verify was looked at before.
+            sample: false,
+            integrity_key: self.integrity_key().cloned(),
+            journal: self.journal.clone(),
+            mode: self.running.mode,
+            unverified: self.running.unverified,
+            allow_discards: self.running.allow_discards,
+            recalculate: self.running.recalculate,
+            damaged_journal: self.running.damaged_journal,
+            ..Options::new(algorithm, events)
         }
     }
 

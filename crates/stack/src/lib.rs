@@ -31,20 +31,24 @@ mod tags;
 mod test_device;
 mod top;
 mod trial;
+mod upkeep;
 mod verdict;
 mod volume;
 
 pub use ::integrity::CipherKind;
+pub use ::integrity::open::Mode;
 pub use checksum::{Algorithm, KEY_BYTES_MAX, Key, KeyError};
 pub use events::{Counters, EventLog, is_of_superblock};
 pub use explain::{ExplainError, Explanation, JournalPlace, Part, Place, TagPlace, explain};
 pub use fault::{RuleError, parse_rule};
 pub use find::{FindError, Lost, Search, Sighting, find, restore};
-pub use given::{Given, IntegrityChoice};
+pub use given::{Given, IntegrityChoice, Running};
 pub use inspect::{
     Field, Group, Inspection, IntegrityInspection, MdInspection, MemberInspection, inspect,
 };
-pub use layers::integrity::JournalKeys;
+pub use layers::integrity::{
+    JournalChoice, JournalKeys, JournalReport, Recalculate, SectionReport, SectionState,
+};
 pub use leaf::{LeafKind, MemberError};
 pub use mapfile::{Block, Map, Status};
 pub use member::Member;

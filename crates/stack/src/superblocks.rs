@@ -8,10 +8,10 @@ use crate::events::{INTEGRITY_SUPERBLOCK, MD_SUPERBLOCK};
 use crate::open::heal_told;
 use crate::volume::{MemberPart, MemberState, Volume};
 use bio::{Bio, Buf, Device, Extent, Finding, Findings, ScrubMode};
-use integrity::Flags;
 use integrity::superblock::{AREA_SECTORS, SUPERBLOCK_BYTES};
+use integrity::{Flags, Superblock};
 use layers::array::{Array, Member};
-use layers::integrity::sealed_area;
+use layers::integrity::{JournalKeys, sealed_area};
 use md::superblock::SUPERBLOCK_SECTORS;
 use std::rc::Rc;
 use units::{SECTOR, SECTOR_BYTES, Sector, usize_of};
@@ -44,21 +44,34 @@ fn tell(volume: &Volume, findings: &Findings, what: &str) {
     }
 }
 
-/// The dm-integrity superblock, which nobody writes while the volume is open.
+/// The dm-integrity superblock, while its layer leaves it alone.
 async fn integrity(part: &MemberPart, mode: ScrubMode, findings: &mut Findings) {
     let Some(open) = &part.integrity else { return };
     findings.checked_sectors += AREA_SECTORS;
+    let compared = async |superblock| compare(part, &open.journal, &superblock, mode).await;
+    if let Some(finding) = open.volume.holding_superblock(compared).await {
+        let extent = Extent { sector: Sector::ZERO, sectors: AREA_SECTORS };
+        findings.found.push((finding, Some(Rc::clone(&part.name)), extent));
+    }
+}
+
+/// Compares the superblock on the member with what belongs there; none: it is that.
+async fn compare(
+    part: &MemberPart,
+    keys: &JournalKeys,
+    superblock: &Superblock,
+    mode: ScrubMode,
+) -> Option<Finding> {
     // With its MAC, where that is known; else only the fields can be compared.
-    let superblock = open.volume.superblock();
-    let sealed = sealed_area(superblock, &open.journal).expect("it was opened with these keys");
+    let sealed = sealed_area(superblock, keys).expect("it was opened with these keys");
     let has_mac = superblock.flags.has(Flags::JOURNAL_MAC);
-    let is_known = !has_mac || open.journal.mac.is_some();
+    let is_known = !has_mac || keys.mac.is_some();
     let expected = &sealed[..if has_mac && is_known { SECTOR_BYTES } else { SUPERBLOCK_BYTES }];
     let fits = |area: &Buf| area.as_slice().starts_with(expected);
     let extent = Extent { sector: Sector::ZERO, sectors: AREA_SECTORS };
     let area = read(&part.leaf, extent).await;
     if area.as_ref().is_some_and(fits) {
-        return;
+        return None;
     }
     let mut finding = Finding::Healable;
     if mode == ScrubMode::Repair {
@@ -72,7 +85,7 @@ async fn integrity(part: &MemberPart, mode: ScrubMode, findings: &mut Findings) 
         let good = again.as_ref().is_some_and(fits);
         finding = if written.is_ok() && good { Finding::Healed } else { Finding::Unreadable };
     }
-    findings.found.push((finding, Some(Rc::clone(&part.name)), extent));
+    Some(finding)
 }
 
 /// The md superblocks. Only the array writes them, so that an older one never overwrites a newer:

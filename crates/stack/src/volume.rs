@@ -124,6 +124,11 @@ pub struct MemberStatus {
     pub problem: Option<String>,
     /// Corrected sectors, as its superblock has counted over its life.
     pub corrected_sectors: u32,
+    /// The first sector whose tag is not known to be valid yet, of a recalculation that did not
+    /// finish; none: there is none.
+    pub recalculated_below: Option<u64>,
+    /// First sector and sectors of the parts whose tags a crash in bitmap mode left in doubt.
+    pub suspect: Vec<(u64, u64)>,
     /// Counted since the volume was opened.
     #[serde(skip)]
     pub counters: Counters,
@@ -160,6 +165,8 @@ pub struct VolumeStatus {
     pub reshape: Option<String>,
     /// Nothing is written, ever.
     pub read_only: bool,
+    /// Blocks that nothing vouches for and that were given out, because that was asked for.
+    pub unverified_blocks: u64,
     /// In order of slots, then those left out.
     pub members: Vec<MemberStatus>,
 }
@@ -169,11 +176,14 @@ impl VolumeStatus {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.missing == 0
+            && self.unverified_blocks == 0
             && self.synced_below.is_none()
             && self.reshape.is_none()
             && self.members.iter().all(|member| {
                 matches!(member.state, MemberState::InSync | MemberState::Spare)
                     && member.problem.is_none()
+                    && member.recalculated_below.is_none()
+                    && member.suspect.is_empty()
                     && !member.counters.any()
             })
     }
@@ -302,6 +312,7 @@ impl Volume {
             },
             reshape: md.and_then(Superblock::sides).and_then(Result::ok).map(|s| s.to_string()),
             read_only: self.read_only,
+            unverified_blocks: self.integrity().map(|(_, part)| part.unverified()).sum(),
             members: self.member_lines(slots),
         }
     }
@@ -336,8 +347,19 @@ impl Volume {
             integrity: part.integrity.as_ref().map(|part| part.tagger.algorithm().to_string()),
             problem: part.problem.clone(),
             corrected_sectors: superblock.map_or(0, Superblock::corrected_reads),
+            recalculated_below: part.integrity.as_ref().and_then(unfinished),
+            suspect: part.integrity.as_ref().map_or_else(Vec::new, |part| {
+                let regions = part.volume.suspect().into_iter();
+                regions.map(|(sector, sectors)| (sector.0, sectors)).collect()
+            }),
             counters: self.counters(part),
         }
+    }
+
+    /// The members' dm-integrity volumes, by the members' names.
+    pub(crate) fn integrity(&self) -> impl Iterator<Item = (&Rc<str>, &Rc<Integrity>)> {
+        let parts = self.members.iter();
+        parts.filter_map(|part| Some((&part.name, &part.integrity.as_ref()?.volume)))
     }
 
     /// What was counted for a member. Without redundancy, what is damaged is lost.
@@ -459,6 +481,12 @@ pub(crate) fn stack_text(members: &[Probed], decision: &Decision) -> String {
     }
 }
 
+/// The position of a recalculation that did not finish.
+fn unfinished(part: &IntegrityPart) -> Option<u64> {
+    let position = part.volume.recalculated()?.0;
+    Some(position).filter(|&position| position < part.volume.layout().provided_sectors)
+}
+
 fn missing_line(slot: usize) -> MemberStatus {
     MemberStatus {
         name: String::new(),
@@ -468,6 +496,8 @@ fn missing_line(slot: usize) -> MemberStatus {
         integrity: None,
         problem: None,
         corrected_sectors: 0,
+        recalculated_below: None,
+        suspect: Vec::new(),
         counters: Counters::default(),
     }
 }

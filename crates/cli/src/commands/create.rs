@@ -48,7 +48,8 @@ pub struct Arguments {
     #[arg(long, value_name = "512|1024|2048|4096", default_value_t = 4096)]
     sector_size: u64,
 
-    /// How the integrity layer writes
+    /// How it will be run: journal, bitmap or direct. The bytes made are the same for each; the verb
+    /// that opens the volume names the mode again
     #[arg(long, value_name = "MODE", default_value = "journal")]
     mode: String,
 
@@ -103,7 +104,9 @@ impl Arguments {
             other => return Err(not_made("--level", other, "none, 1, 5, 6")),
         };
         only("--layout", &self.layout, "left-symmetric")?;
-        only("--mode", &self.mode, "journal")?;
+        if !["journal", "bitmap", "direct"].contains(&self.mode.as_str()) {
+            return Err(not_made("--mode", &self.mode, "journal, bitmap, direct"));
+        }
         only("--metadata", &self.metadata, "1.2")?;
         only("--bitmap", &self.bitmap, "none")?;
         let mut options = CreateOptions::new(parse_members(&self.members)?, level);

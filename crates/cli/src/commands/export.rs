@@ -5,6 +5,7 @@ use super::open::{self, close, size};
 use crate::error::Failure;
 use crate::exit::Outcome;
 use serde_json::{Value, json};
+use stack::VolumeStatus;
 use stack::copy::{CopyProgress, ExportOptions, Exported, FileSink, Sink, StreamSink, export};
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -74,9 +75,9 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
             return close(volume, Ok(health)).await;
         }
         let result = copy(&told, &volume, &arguments, &options).await;
-        let health = super::status::health(&volume.status());
+        let status = volume.status();
         let exported = close(volume, result).await?;
-        tell(&told, &arguments, &exported, health)
+        tell(&told, &arguments, &exported, &status)
     })
 }
 
@@ -127,7 +128,7 @@ fn tell(
     context: &Context,
     arguments: &Arguments,
     exported: &Exported,
-    health: Outcome,
+    status: &VolumeStatus,
 ) -> Result<Outcome, Failure> {
     let report = &context.report;
     if let Some(path) = &arguments.map {
@@ -156,7 +157,8 @@ fn tell(
     let unreadable = exported.map.bytes(stack::Status::Bad);
     let readable = exported.map.bytes(stack::Status::Finished);
     report.object(json!({"to": arguments.to, "readable_bytes": readable,
-        "unreadable_bytes": unreadable, "unreadable": bad, "complete": !exported.stopped}));
+        "unreadable_bytes": unreadable, "unreadable": bad,
+        "unverified_blocks": status.unverified_blocks, "complete": !exported.stopped}));
     if exported.stopped {
         report.warn(format!(
             "interrupted at byte {}; resume with --offset {}",
@@ -166,9 +168,13 @@ fn tell(
         return Ok(Outcome::Interrupted);
     }
     report.line(format!("exported {readable} bytes to {}", arguments.to));
+    if status.unverified_blocks > 0 {
+        let count = status.unverified_blocks;
+        report.warn(format!("{count} blocks that nothing vouches for were given out, as asked"));
+    }
     if unreadable > 0 {
         report.line(format!("{unreadable} bytes could not be read"));
         return Ok(Outcome::DataLost);
     }
-    Ok(health)
+    Ok(super::status::health(status))
 }

@@ -5,7 +5,7 @@ use crate::error::Failure;
 use crate::opened::{Keeper, Opened, Place};
 use crate::report::human;
 use bio::Event;
-use stack::{Given, IntegrityChoice, Member, Node, OpenOptions};
+use stack::{Given, IntegrityChoice, Member, Mode, Node, OpenOptions, Running};
 use std::path::Path;
 use std::rc::Rc;
 use units::Sector;
@@ -24,6 +24,17 @@ pub struct Arguments {
 
     #[command(flatten)]
     given: given::Arguments,
+
+    /// How dm-integrity runs while it is open: journal (a crash leaves old or new blocks), bitmap or
+    /// direct (without a journal: faster, and what a crash interrupts may be unreadable), or recovery
+    /// (nothing is written, verified or replayed; with --unverified it gives out what lies there)
+    #[arg(long, value_name = "MODE", default_value = "journal", value_parser = mode)]
+    mode: Mode,
+
+    /// Also give out blocks whose tags, by the format's own rules, need not be valid: those that a
+    /// recalculation did not come to, and all in recovery mode. Counted and listed, exit code 1
+    #[arg(long)]
+    unverified: bool,
 
     /// Start what is refused as it is; lists the consequences first
     #[arg(long)]
@@ -53,7 +64,11 @@ impl Arguments {
             None => self.members.join(" "),
         };
         let integrity = self.integrity.as_ref().map(|name| format!(" --integrity {name}"));
-        format!("{members}{}{}", integrity.unwrap_or_default(), self.given.spelled())
+        let mode = Some(self.mode).filter(|&mode| mode != Mode::Journal);
+        let mode = mode.map_or_else(String::new, |mode| format!(" --mode {}", word(mode)));
+        let unverified = if self.unverified { " --unverified" } else { "" };
+        let given = self.given.spelled();
+        format!("{members}{}{given}{mode}{unverified}", integrity.unwrap_or_default())
     }
 
     fn node(&self) -> Result<Option<Node>, Failure> {
@@ -66,17 +81,25 @@ impl Arguments {
         Place::of(self.state.as_deref())
     }
 
+    /// Whether it can only be read, whatever the verb would do: the mode says so.
+    pub fn is_read_only(&self) -> bool {
+        self.mode == Mode::Recovery
+    }
+
     /// How to open it; what happens is shown, and kept.
     fn options(
         &self,
         context: &Rc<Context>,
         read_only: bool,
+        running: Running,
         keeper: &Rc<Keeper>,
     ) -> Result<OpenOptions, Failure> {
         let mut options = OpenOptions::read_only(Vec::new());
         options.read_only = read_only;
         options.force = self.force;
         options.given = given(self.integrity.as_deref(), &self.given, &self.members)?;
+        let mode = Some(self.mode).filter(|&mode| mode != Mode::Journal);
+        options.given.running = Running { mode, unverified: self.unverified, ..running };
         let (told, keeper) = (Rc::clone(context), Rc::clone(keeper));
         options.on_event = Rc::new(move |event: &Event| {
             told.report.event(event);
@@ -87,8 +110,23 @@ impl Arguments {
 
     /// Opens the volume. A named file that does not exist is a missing member if there are others.
     pub async fn open(&self, context: &Rc<Context>, read_only: bool) -> Result<Opened, Failure> {
+        self.open_as(context, read_only, Running::default()).await
+    }
+
+    /// The same with what this verb lets a person say of how dm-integrity is run; the mode, and
+    /// whether unverified blocks are given out, are said here.
+    pub async fn open_as(
+        &self,
+        context: &Rc<Context>,
+        read_only: bool,
+        running: Running,
+    ) -> Result<Opened, Failure> {
+        if self.is_read_only() && !read_only {
+            let text = "--mode recovery writes nothing, and this would";
+            return Err(Failure::usage(text).advise("copy what it gives with 'steadfast export'"));
+        }
         let keeper = Rc::new(Keeper::default());
-        let mut options = self.options(context, read_only, &keeper)?;
+        let mut options = self.options(context, read_only, running, &keeper)?;
         if self.force {
             context.report.warn(
                 "--force: blocks of missing members may come back as they were before the last \
@@ -133,8 +171,30 @@ pub fn given(
         }
     };
     let journal = arguments.journal()?;
-    Ok(Given { integrity, journal, data_devices: arguments.data_devices(members)? })
+    let data_devices = arguments.data_devices(members)?;
+    Ok(Given { integrity, journal, data_devices, running: Running::default() })
 }
+
+/// The mode that a word means.
+fn mode(text: &str) -> Result<Mode, String> {
+    let known = MODES.iter().find(|(name, _)| *name == text);
+    known.map(|(_, mode)| *mode).ok_or_else(|| {
+        let inline = if text == "inline" { "tags in the hardware's own metadata: " } else { "" };
+        format!("{inline}not among what can be run: journal, bitmap, direct, recovery")
+    })
+}
+
+fn word(mode: Mode) -> &'static str {
+    MODES.iter().find(|(_, known)| *known == mode).map_or("inline", |(name, _)| name)
+}
+
+/// The modes that can be run, as they are called.
+const MODES: [(&str, Mode); 4] = [
+    ("journal", Mode::Journal),
+    ("bitmap", Mode::Bitmap),
+    ("direct", Mode::Direct),
+    ("recovery", Mode::Recovery),
+];
 
 /// Members from what a person typed.
 pub fn parse_members(names: &[String]) -> Result<Vec<Member>, Failure> {

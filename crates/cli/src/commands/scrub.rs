@@ -42,7 +42,7 @@ impl Arguments {
         if rate == Some(0) {
             return Err(Failure::usage("--rate: 0 would never end"));
         }
-        Ok(json!({"verb": "scrub", "check": self.check, "rate": rate,
+        Ok(json!({"verb": "scrub", "check": self.check || self.volume.is_read_only(), "rate": rate,
             "range": range.map(|extent| [extent.sector.0, extent.sectors])}))
     }
 }
@@ -85,7 +85,7 @@ pub fn checkable(volume: &Volume) -> Result<(), Failure> {
 pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failure> {
     let request = arguments.request()?;
     let (told, walk, volume) = (Rc::clone(context), options(&request), arguments.volume.clone());
-    let check = arguments.check;
+    let check = arguments.check || arguments.volume.is_read_only();
     let scrubbed = context.block_on(async move {
         let volume = volume.open(&told, check).await?;
         if let Err(refused) = checkable(&volume) {

@@ -42,7 +42,8 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
     }
     let told = Rc::clone(context);
     context.block_on(async move {
-        let volume = arguments.volume.open(&told, arguments.read_only).await?;
+        let read_only = arguments.read_only || arguments.volume.is_read_only();
+        let volume = arguments.volume.open(&told, read_only).await?;
         // Whoever listens there already is found before anything is written by a client.
         let server = match Server::bind(&address) {
             Ok(server) => server,
@@ -59,7 +60,7 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
         let export = Export {
             name: arguments.export.clone(),
             description: volume.stack().to_string(),
-            read_only: arguments.read_only,
+            read_only,
         };
         let served = server.run(volume.device(), export, told.until_interrupted()).await;
         drop(found);

@@ -138,9 +138,24 @@ fn state(status: &VolumeStatus) -> (&'static str, Vec<String>) {
             MemberState::Rebuilding => why.push(format!("{} is only partly filled", member.name)),
             MemberState::InSync | MemberState::Spare | MemberState::LeftOut => {}
         }
+        if let Some(sector) = member.recalculated_below {
+            let from = &member.name;
+            why.push(format!(
+                "{from} has tags that are known to be valid below sector {sector} only"
+            ));
+        }
+        if !member.suspect.is_empty() {
+            let sectors: u64 = member.suspect.iter().map(|(_, sectors)| sectors).sum();
+            let name = &member.name;
+            why.push(format!("{name} was in bitmap mode at a crash: {sectors} sectors in doubt"));
+        }
         if member.counters.any() {
             why.push(format!("{} has damaged blocks, see its counters", member.name));
         }
+    }
+    if status.unverified_blocks > 0 {
+        let count = status.unverified_blocks;
+        why.push(format!("{count} blocks that nothing vouches for were given out, as asked"));
     }
     if let Some(sector) = status.synced_below {
         why.push(format!(

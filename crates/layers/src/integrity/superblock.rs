@@ -4,7 +4,7 @@
 //! one or the new one. What the new one says must be durable before it is written; that is for the
 //! caller to see to.
 
-use super::Inner;
+use super::{Inner, Integrity};
 use ::integrity::mac::seal_superblock;
 use ::integrity::superblock::{AREA_BYTES, version_for};
 use ::integrity::{Flags, Superblock};
@@ -39,6 +39,16 @@ impl Area {
     /// The superblock as it is on the device now.
     pub fn superblock(&self) -> Superblock {
         self.superblock.borrow().clone()
+    }
+}
+
+impl Integrity {
+    /// Does `work` with the superblock as it is on the device now, and keeps it so meanwhile: modes
+    /// and recalculation change it while the volume is open.
+    pub async fn holding_superblock<T>(&self, work: impl AsyncFnOnce(Superblock) -> T) -> T {
+        let area = &self.inner.area;
+        let _turn = area.turn.acquire(1).await;
+        work(area.superblock()).await
     }
 }
 

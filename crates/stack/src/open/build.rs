@@ -9,7 +9,7 @@ use crate::volume::{MemberPart, Parts, Volume};
 use bio::{Bio, Buf, Device, EventKind, Events, IoError};
 use integrity::superblock::{AREA_SECTORS, SUPERBLOCK_BYTES};
 use layers::array::{Array, Found, Options as ArrayOptions, wall_clock};
-use layers::integrity::{Integrity, Options as IntegrityOptions};
+use layers::integrity::Integrity;
 use layers::linear::Linear;
 use md::superblock::Superblock;
 use std::rc::Rc;
@@ -95,12 +95,7 @@ async fn make_writable(member: &mut Probed, alone: bool, events: &Events) -> Res
             write_integrity_superblock(&lower.metadata, &superblock).await.map_err(failed)?;
             heal_told(&events, Sector::ZERO, AREA_SECTORS, INTEGRITY_SUPERBLOCK);
         }
-        let mut options = IntegrityOptions {
-            sample: false,
-            integrity_key: open.given.integrity_key().cloned(),
-            journal: open.given.journal.clone(),
-            ..IntegrityOptions::new(open.tagger.algorithm(), events.clone())
-        };
+        let mut options = open.given.options(open.tagger.algorithm(), events.clone());
         if alone {
             options.memory_bytes *= 2;
         }

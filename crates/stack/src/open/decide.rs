@@ -162,7 +162,13 @@ fn refuse_restricted(member: &Probed) -> Result<(), OpenError> {
     let Some(open) = member.open_integrity() else { return Ok(()) };
     let real = open.volume.restrictions().iter();
     // The probe read through a device that takes no writes; that one is not the volume's own.
-    let mut real = real.filter(|restriction| **restriction != Restriction::ReadOnlyDevice);
+    // A damaged journal stands in nobody's way who has said what is to become of it.
+    let decided = open.given.running.damaged_journal.is_some();
+    let mut real = real.filter(|restriction| match restriction {
+        Restriction::ReadOnlyDevice => false,
+        Restriction::Journal(_) | Restriction::StrangeEntry(_) => !decided,
+        Restriction::JournalMac | Restriction::DiscardKeyed => true,
+    });
     let Some(restriction) = real.next() else { return Ok(()) };
     if *restriction == Restriction::JournalMac {
         return Err(OpenError::JournalKey { member: member.name.to_string() });

@@ -25,6 +25,7 @@ use crate::spec::Node;
 use crate::volume::Volume;
 use bio::{Event, Events, IoError};
 use decide::{Rules, decide};
+use integrity::open::Mode;
 use std::rc::Rc;
 
 /// How to open a volume.
@@ -60,6 +61,11 @@ impl OpenOptions {
     pub fn writable(members: Vec<Member>) -> Self {
         Self { read_only: false, ..Self::read_only(members) }
     }
+
+    /// Whether nothing is written, ever: as it was asked for, or as the mode says.
+    fn writes_nothing(&self) -> bool {
+        self.read_only || self.given.running.mode == Some(Mode::Recovery)
+    }
 }
 
 /// Opens the volume that the members make.
@@ -75,7 +81,8 @@ pub async fn open(options: &OpenOptions) -> Result<Volume, OpenError> {
     leaf::refuse_twice(options.members.iter().chain(data))?;
     let mut leaves = Vec::new();
     for member in &options.members {
-        let leaf = leaf::open_pair(member, given.data_of(member), !options.read_only).await?;
+        let leaf =
+            leaf::open_pair(member, given.data_of(member), !options.writes_nothing()).await?;
         leaves.push((member.to_string().into(), Some(member.clone()), leaf));
     }
     open_leaves(leaves, options).await
@@ -96,7 +103,7 @@ pub async fn open_stack(node: &Node, options: &OpenOptions) -> Result<Volume, Op
         if *leaf_node == Node::Missing {
             continue;
         }
-        let write = !options.read_only;
+        let write = !options.writes_nothing();
         let mut leaf = leaf::open_node(leaf_node, write).await?;
         if let Some(data) = data {
             let metadata = leaf_node.member().and_then(Member::path);
@@ -110,7 +117,7 @@ pub async fn open_stack(node: &Node, options: &OpenOptions) -> Result<Volume, Op
     }
     if node.leaves().next() == Some(node) {
         let (name, member, leaf) = leaves.remove(0);
-        return Ok(Volume::plain(name, member, leaf, node.clone(), options.read_only));
+        return Ok(Volume::plain(name, member, leaf, node.clone(), options.writes_nothing()));
     }
     let volume = open_leaves(leaves, options).await?;
     let found = volume.stack();
@@ -128,7 +135,7 @@ async fn open_leaves(leaves: Vec<NamedLeaf>, options: &OpenOptions) -> Result<Vo
     let log = EventLog::default();
     let events = log.events(Rc::clone(&options.on_event));
     // What a writable opening finds is told when it is opened for good.
-    let probe_events = if options.read_only { events.clone() } else { Events::none() };
+    let probe_events = if options.writes_nothing() { events.clone() } else { Events::none() };
     let mut members = look(leaves, &options.given, &probe_events).await?;
     let whole = |error: IoError| OpenError::Io { member: "members".to_owned(), error };
     repair(&mut members, &options.given, &events).await.map_err(whole)?;
@@ -136,7 +143,7 @@ async fn open_leaves(leaves: Vec<NamedLeaf>, options: &OpenOptions) -> Result<Vo
     for member in &members {
         foreign.push(foreign_signature(member).await?);
     }
-    let rules = Rules { read_only: options.read_only, force: options.force };
+    let rules = Rules { read_only: options.writes_nothing(), force: options.force };
     let decision = decide(&mut members, &foreign, rules)?;
     build::build(members, decision, rules, log, events).await
 }

@@ -20,7 +20,7 @@ use bio::{Buf, Device, Events, IoError};
 use checksum::{Algorithm, BlockTagger, KeyError};
 use integrity::layout::JournalLayout;
 use integrity::{Layout, LayoutError, SuperblockError};
-use layers::integrity::{Codec, Integrity, JournalState, Lower, Options};
+use layers::integrity::{Codec, Integrity, JournalState, Lower};
 use md::superblock::{Minor, SUPERBLOCK_SECTORS, Superblock};
 use std::rc::Rc;
 use units::{SECTOR_BYTES, Sector, usize_of};
@@ -290,12 +290,7 @@ pub(super) async fn open_read_only(
         Ok(chosen) => chosen,
         Err(problem) => return Ok(IntegrityFound::Problem(problem)),
     };
-    let options = Options {
-        sample: false,
-        integrity_key: given.integrity_key().cloned(),
-        journal: given.journal.clone(),
-        ..Options::new(tagger.algorithm(), events.clone())
-    };
+    let options = given.options(tagger.algorithm(), events.clone());
     match Integrity::open(lower.clone(), options.read_only()).await {
         Ok(volume) => {
             if matches!(volume.journal_state(), JournalState::Damaged(_))
