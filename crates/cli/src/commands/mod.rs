@@ -14,6 +14,7 @@ mod resize;
 mod scrub;
 mod serve;
 mod status;
+mod upkeep;
 
 use crate::error::Failure;
 use crate::exit::Outcome;

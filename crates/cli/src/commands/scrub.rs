@@ -1,15 +1,15 @@
 //! `steadfast scrub`: reads every sector of every member, past every cache.
 
-use super::Context;
 use super::open::{self, close, is_locked, size};
 use super::status::{health, served_answer};
+use super::{Context, upkeep};
 use crate::control;
 use crate::error::Failure;
 use crate::exit::Outcome;
 use bio::{Extent, Finding, ScrubMode};
 use scrub::{Options, Summary, Total, word};
 use serde_json::{Value, json};
-use stack::Volume;
+use stack::{Running, Volume};
 use std::rc::Rc;
 use units::Sector;
 
@@ -30,6 +30,13 @@ pub struct Arguments {
     /// Bytes of all members together in a second, at most (K, M, G)
     #[arg(long, value_name = "RATE")]
     rate: Option<String>,
+
+    /// What becomes of a journal that is damaged; shows before what is lost either way
+    #[arg(long, value_name = "replay|discard", conflicts_with = "check")]
+    journal: Option<upkeep::Journal>,
+
+    #[command(flatten)]
+    recalculate: upkeep::Arguments,
 }
 
 /// Findings that are listed one by one.
@@ -86,8 +93,24 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
     let request = arguments.request()?;
     let (told, walk, volume) = (Rc::clone(context), options(&request), arguments.volume.clone());
     let check = arguments.check || arguments.volume.is_read_only();
+    let (journal, recalculate) = (arguments.journal, arguments.recalculate);
+    let served = journal.is_none() && !recalculate.any();
+    if check && !served {
+        let text = "--journal and --recalculate write, and this scrub only checks";
+        return Err(Failure::usage(text).advise("leave --check or --mode recovery out"));
+    }
     let scrubbed = context.block_on(async move {
-        let volume = volume.open(&told, check).await?;
+        if journal.is_some() {
+            upkeep::show_journals(&told, &volume).await?;
+        }
+        let damaged_journal = journal.map(Into::into);
+        let running = Running { damaged_journal, ..recalculate.running(&told) };
+        let volume = volume.open_as(&told, check, running).await?;
+        if recalculate.any()
+            && let Err(failure) = upkeep::recalculated(&told, &volume).await
+        {
+            return close(volume, Err(failure)).await;
+        }
         if let Err(refused) = checkable(&volume) {
             return close(volume, Err(refused)).await;
         }
@@ -109,7 +132,7 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
         close(volume, Ok((object(&summary), outcome))).await
     });
     let (object, outcome) = match scrubbed {
-        Err(failure) if is_locked(&failure) => {
+        Err(failure) if served && is_locked(&failure) => {
             let bar = context.report.percent("scrubbing (by its server)");
             let names = arguments.volume.names()?;
             match control::ask(&names, &request, |done, total| bar.scale(done, total))? {

@@ -1,7 +1,7 @@
 //! `steadfast serve`: the volume for any NBD client.
 
 use super::open::{self, close};
-use super::{Context, scrub, status};
+use super::{Context, scrub, status, upkeep};
 use crate::control::{Control, Files, Teller};
 use crate::error::Failure;
 use crate::exit::Outcome;
@@ -9,6 +9,7 @@ use crate::opened::Opened;
 use bio::ScrubMode;
 use front::nbd::{Address, BindError, Export, Server};
 use serde_json::{Value, json};
+use stack::Running;
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -31,6 +32,14 @@ pub struct Arguments {
     /// The export's name; clients that name none get it too
     #[arg(long, value_name = "NAME", default_value = "")]
     export: String,
+
+    /// A discarded block gets the kernel's filler tag instead of becoming one of zeroes, and blocks
+    /// with such tags are given out as they are
+    #[arg(long)]
+    allow_discards: bool,
+
+    #[command(flatten)]
+    recalculate: upkeep::Arguments,
 }
 
 /// Serves it.
@@ -43,7 +52,13 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
     let told = Rc::clone(context);
     context.block_on(async move {
         let read_only = arguments.read_only || arguments.volume.is_read_only();
-        let volume = arguments.volume.open(&told, read_only).await?;
+        if read_only && arguments.recalculate.any() {
+            let text = "--recalculate writes, and this only reads";
+            return Err(Failure::usage(text).advise("leave --read-only or --mode recovery out"));
+        }
+        let allow_discards = arguments.allow_discards;
+        let running = Running { allow_discards, ..arguments.recalculate.running(&told) };
+        let volume = arguments.volume.open_as(&told, read_only, running).await?;
         // Whoever listens there already is found before anything is written by a client.
         let server = match Server::bind(&address) {
             Ok(server) => server,

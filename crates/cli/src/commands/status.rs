@@ -199,6 +199,9 @@ fn action(volume: &Volume, status: &VolumeStatus, unresolved: Outcome, spelled: 
             "steadfast export {spelled} --to FILE   (or let the kernel finish the reshape)"
         );
     }
+    if status.members.iter().any(|member| member.recalculated_below.is_some()) {
+        return format!("steadfast scrub {spelled} --recalculate   (computes the other tags)");
+    }
     let damaged = status.members.iter().any(|member| member.counters.any());
     if damaged || unresolved > Outcome::Fine {
         return format!("steadfast scrub {spelled}");

@@ -437,3 +437,21 @@ fn after_a_crash_in_bitmap_mode_recovery_gives_out_what_lies_there() {
     golden.on("status", &["--mode", "inline"]).ended(64).with(&["journal, bitmap, direct"]);
     assert_eq!(hashes(&golden.files), before);
 }
+
+#[test]
+fn a_scrub_goes_on_with_a_recalculation_that_did_not_finish() {
+    let golden = Golden::unpack("recalc-half-crc32c");
+    golden.on("scrub", &["--check", "--recalculate"]).one_line(64, &["--recalculate write"]);
+    golden.on("scrub", &["-q", "--recalculate"]).ended(0);
+    let said = golden.on("export", &["-q", "--to", "-"]).ended(0);
+    assert_eq!(hex(&Sha256::digest(&said.stdout)), golden.expected);
+}
+
+#[test]
+fn computing_all_tags_anew_says_that_damage_becomes_right() {
+    let golden = Golden::unpack("crc32c-512");
+    let reset = golden.on("scrub", &["-q", "--recalculate-reset"]).ended(0);
+    reset.with(&["can no longer be told from what is right"]);
+    golden.comes_out(&[]);
+    golden.on("scrub", &["--check"]).ended(0);
+}
