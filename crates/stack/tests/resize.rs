@@ -79,9 +79,12 @@ fn what_grows_keeps_its_content_and_what_is_new_reads_as_zeroes() {
         // It is a volume like any other: also the new part can be written.
         let written = noise(100_000, 3);
         let (at, copy) = (bytes.len() as u64 - 50_000, written.clone());
-        with_volume(OpenOptions::writable(members(&[path.clone()])), move |volume| async move {
-            write_at(&volume, at, &copy).await;
-        });
+        with_volume(
+            OpenOptions::writable(members(std::slice::from_ref(&path))),
+            move |volume| async move {
+                write_at(&volume, at, &copy).await;
+            },
+        );
         assert!(content(&path)[bytes.len() - 50_000..][..100_000] == written);
     }
 }
@@ -144,7 +147,7 @@ fn a_journal_that_holds_writes_is_replayed_first() {
     let crashed = folder.path().join("crashed.img");
     let (from, to) = (path.clone(), crashed.clone());
     let (last, written) = (bytes.len() as u64 - 8192, noise(8192, 5));
-    let (named, copy) = (members(&[path.clone()]), written.clone());
+    let (named, copy) = (members(std::slice::from_ref(&path)), written.clone());
     run(async move {
         let volume = stack::open(&OpenOptions::writable(named)).await.unwrap();
         write_at(&volume, 0, &copy).await;

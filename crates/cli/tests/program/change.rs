@@ -44,7 +44,7 @@ fn what_was_adopted_says_so_and_the_data_is_as_it_was() {
     let adopt = |more: &[&str]| {
         let options: Vec<&str> =
             ["--metadata-device", &pair].into_iter().chain(more.iter().copied()).collect();
-        on("adopt", &[data.clone()], &options)
+        on("adopt", std::slice::from_ref(&data), &options)
     };
     let said = adopt(&["--dry-run"]).ended(0);
     assert!(said.text().contains("would get superblock") && !metadata.exists(), "{said}");
@@ -56,7 +56,8 @@ fn what_was_adopted_says_so_and_the_data_is_as_it_was() {
     let said = adopt(&[]).ended(0);
     assert!(said.text().contains("nothing to do"), "{said}");
     assert!(std::fs::read(&data).expect("it is there") == bytes);
-    on("adopt", &[data.clone()], &["--metadata-device", "elsewhere"]).one_line(64, &["DATA=META"]);
+    on("adopt", std::slice::from_ref(&data), &["--metadata-device", "elsewhere"])
+        .one_line(64, &["DATA=META"]);
     adopt(&["--integrity", "hmac-sha256"]).one_line(64, &["key"]);
 }
 
