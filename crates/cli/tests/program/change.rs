@@ -16,7 +16,7 @@ fn a_resize_lists_its_writes_and_cuts_nothing_off_unasked() {
     assert_eq!((&planned["complete"], &planned["made"]), (&false.into(), &0.into()));
     let refused = volume.run("resize", &["--size", "16M"]);
     refused.one_line(3, &["would lose sectors", "--yes"]);
-    volume.run("resize", &["--size", "1M", "--yes"]).one_line(3, &["--size"]);
+    volume.run("resize", &["--size", "64K", "--yes"]).one_line(3, &["--size"]);
     assert_eq!(volume.hashes(), before, "nothing was written");
     let grown = volume.run("resize", &["--size", "40M", "--json"]).ended(0).object();
     assert_eq!(grown["to_sectors"], planned["to_sectors"]);
