@@ -24,7 +24,7 @@ mod error;
 pub use error::ResizeError;
 
 use crate::given::Given;
-use crate::leaf::{self, Leaf, LeafKind, MemberError};
+use crate::leaf::{self, Leaf, LeafKind};
 use crate::member::Member;
 use crate::open::OpenError;
 use crate::probe::{IntegrityFound, MdFound, Probed, ReadIntegrity, probe};
@@ -38,7 +38,6 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Duration;
 use units::{SECTOR, Sector, u64_of, usize_of};
 
 /// What is wanted.
@@ -150,7 +149,7 @@ pub async fn resize(
         plan.replay(&leaf.device, &options.given.journal).await?;
         drop(leaf);
         let replayed = plan.resized.replay;
-        (plan, leaf) = prepare(options, open_again(&options.member).await?).await?;
+        (plan, leaf) = prepare(options, leaf::open(&options.member, true).await?).await?;
         if std::mem::replace(&mut plan.resized.replay, replayed) {
             let why = "its journal is not empty after it was replayed".to_owned();
             return Err(ResizeError::Restricted { member: plan.name, why });
@@ -338,7 +337,7 @@ impl Plan {
     /// The member again, after its length was changed: whoever got hold of it in between must not
     /// have changed what it is.
     async fn reopen(&self, member: &Member) -> Result<Device, ResizeError> {
-        let device = open_again(member).await?.device;
+        let device = leaf::open(member, true).await?.device;
         let area = device.read(Sector::ZERO, integrity::superblock::AREA_SECTORS).await;
         let area = area.map_err(|error| self.io(error))?;
         if Superblock::decode(area.as_slice()).as_ref() != Ok(&self.now) {
@@ -386,19 +385,6 @@ impl Plan {
     }
 }
 
-/// Opens a member that was just given up. The tasks of a volume hold it until they notice, a moment
-/// after the volume is gone.
-async fn open_again(member: &Member) -> Result<Leaf, MemberError> {
-    let mut tries = 0;
-    loop {
-        match leaf::open(member, true).await {
-            Err(MemberError::Locked { .. }) if tries < TRIES_MAX => tries += 1,
-            opened => return opened,
-        }
-        runtime::sleep(PAUSE).await;
-    }
-}
-
 fn length(path: &Path) -> std::io::Result<u64> {
     Ok(std::fs::metadata(path)?.len())
 }
@@ -416,7 +402,3 @@ fn set_length(member: &Member, bytes: u64) -> Result<(), ResizeError> {
 fn file_error(member: &str, error: std::io::Error) -> ResizeError {
     ResizeError::Member(leaf::system_error(member.to_owned(), true, error))
 }
-
-/// How often a member that was given up is tried to be opened again, and the pause between.
-const TRIES_MAX: u32 = 100;
-const PAUSE: Duration = Duration::from_millis(10);
