@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | all data known | stored | made anew | in sync |
 //! | some lost, old bytes of what is written known | stored | corrected by the difference | as it was |
+//! | the same, but parity of a member that is there is lost | stored | the known corrected | torn |
 //! | some lost, old bytes of what is written lost too | stored | left alone | torn |
 //! | written block has no member, some other lost | refused | left alone | as it was |
 //!
@@ -120,7 +121,9 @@ impl Inner {
         }
         if written().all(|(_, &slot)| known(slot)) {
             stores.extend(parity_corrected(columns, index, &new));
-            return Ok(Outcome { stores, made_true: false, torn: false });
+            // Lost parity stays as it was, and may be readable again when its member's fault goes.
+            let stale = equations.parity().any(|slot| here(slot) && !known(slot));
+            return Ok(Outcome { stores, made_true: false, torn: stale });
         }
         Ok(Outcome { stores, made_true: false, torn: true })
     }

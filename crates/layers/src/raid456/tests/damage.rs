@@ -188,6 +188,33 @@ fn a_write_beside_lost_blocks_keeps_what_parity_knew() {
     });
 }
 
+/// A cable that was at fault, a sector that reads again: what was lost at the time of a write and
+/// comes back afterwards is older than the write.
+#[test]
+fn lost_parity_that_comes_back_after_a_write_is_not_believed() {
+    runtime::block_on(async {
+        let bench = Bench::raid6(true);
+        let content = bench.fill().await;
+        let Equations { p, q, .. } = Equations::of(&bench.geometry, 0);
+        // Neither parity can be read, nor can one data block, whose tag says nothing.
+        let (disk, place) = bench.place(2);
+        let lost = [p, q.unwrap(), disk];
+        lost.iter().for_each(|&disk| bench.rig.disks[disk].flip_tag(place));
+        bench.write(18, &pattern(61, 18, 1)).await.unwrap();
+        bench.device.flush().await.unwrap();
+        bench.rig.disks[p].flip_tag(place);
+        bench.read(2, 1).await.unwrap_err();
+        assert_eq!(bench.read(18, 1).await.unwrap(), pattern(61, 18, 1));
+        let bench = bench.reopen(&ALL[..5]).await;
+        bench.read(2, 1).await.unwrap_err();
+        while bench.raid.resync_step().await.unwrap() {}
+        bench.read(2, 1).await.unwrap_err();
+        // The block itself may come back: nobody wrote it meanwhile.
+        bench.rig.disks[disk].flip_tag(place);
+        assert_eq!(bench.read(2, 1).await.unwrap(), content[2 * 512..3 * 512]);
+    });
+}
+
 #[test]
 fn a_write_over_damage_heals_its_siblings() {
     runtime::block_on(async {
