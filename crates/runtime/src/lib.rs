@@ -14,6 +14,7 @@ mod reactor;
 mod ring;
 mod signals;
 mod sync;
+mod tasks;
 mod threads;
 
 pub use executor::{
@@ -25,3 +26,4 @@ pub use net::{Listener, Stream};
 pub use reactor::{Backend, Runtime};
 pub use signals::{Signal, Signals};
 pub use sync::{Notify, Permit, RangeGuard, RangeLock, Semaphore};
+pub use tasks::Tasks;

@@ -11,11 +11,10 @@ use layers::file::{FileDevice, FileOptions, OpenError};
 use layers::integrity::Lower;
 use layers::memory::MemoryDevice;
 use layers::nbd::NbdDevice;
-use runtime::{FileKind, Holder};
+use runtime::FileKind;
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use units::{BlockSize, SECTOR};
 
 /// What a member is.
@@ -163,24 +162,8 @@ pub(crate) async fn open(member: &Member, write: bool) -> Result<Leaf, MemberErr
         Member::Nbd(uri) => return open_nbd(uri, write).await,
         Member::Path(path) => path,
     };
-    // The tasks of a volume that was just closed hold its members until they notice.
-    let mut tries = 0;
-    loop {
-        match open_path(path, write, smallest_block(path)) {
-            Err(MemberError::Locked { holder, .. })
-                if tries < TRIES_MAX && holder == Holder::Ourselves.to_string() =>
-            {
-                tries += 1;
-            }
-            opened => return opened,
-        }
-        runtime::sleep(PAUSE).await;
-    }
+    open_path(path, write, smallest_block(path))
 }
-
-/// How often a member that this process holds is tried to be opened again, and the pause between.
-const TRIES_MAX: u32 = 300;
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// Opens `member` and the device that holds its data, both locked.
 pub(crate) async fn open_pair(

@@ -5,6 +5,7 @@
 mod common;
 
 use common::*;
+use integrity::open::Mode;
 use stack::create::{CreateLevel, CreateOptions};
 use stack::{Fault, MemberState, OpenError, OpenOptions, Verdict};
 use std::path::{Path, PathBuf};
@@ -221,6 +222,28 @@ fn a_member_that_is_being_written_is_locked_for_all_others() {
         assert!(error.to_string().contains("in use by"), "{error}");
         volume.close().await.unwrap();
     });
+}
+
+/// Nothing of a closed volume runs on, or its members would still be locked.
+#[test]
+fn a_closed_volume_can_be_opened_again_at_once() {
+    for level in [CreateLevel::None, CreateLevel::Raid1, CreateLevel::Raid5, CreateLevel::Raid6] {
+        for mode in [None, Some(Mode::Bitmap), Some(Mode::Direct)] {
+            let folder = tempfile::tempdir().unwrap();
+            let paths = paths(folder.path(), if level == CreateLevel::None { 1 } else { 4 });
+            make(&options(&paths, level, 16 << 20));
+            run(async move {
+                for round in 0..4 {
+                    let mut wanted = OpenOptions::writable(members(&paths));
+                    wanted.given.running.mode = mode;
+                    let volume =
+                        stack::open(&wanted).await.unwrap_or_else(|error| panic!("{error}"));
+                    write_at(&volume, 1 << 20, &noise(3_000_000 + round, round as u64)).await;
+                    volume.close().await.unwrap();
+                }
+            });
+        }
+    }
 }
 
 #[test]

@@ -109,7 +109,7 @@ use coverage::Coverage;
 use direct::Direct;
 use log::Writer;
 use overlay::Overlay;
-use runtime::{RangeLock, Semaphore};
+use runtime::{RangeLock, Semaphore, Tasks};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
@@ -147,6 +147,7 @@ struct Inner {
     /// Held by whoever brings tags home ([`Inner::bring_home`]), before any of `home`.
     homing: Semaphore,
     task: recalculate::Task,
+    tasks: Tasks,
     /// Blocks whose damage was told already.
     told: RefCell<HashSet<u64>>,
     /// What the bitmap said when the volume was opened, unless it is in use.
@@ -234,7 +235,9 @@ impl Integrity {
     /// What the device below says; the volume is then as after a crash, nothing is lost.
     pub async fn close(&self) -> IoResult {
         recalculate::stop(&self.inner).await;
-        close::close(&self.inner).await
+        let closed = close::close(&self.inner).await;
+        self.inner.tasks.ended().await;
+        closed
     }
 }
 

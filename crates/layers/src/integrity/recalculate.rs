@@ -31,7 +31,7 @@ use super::{Inner, Integrity, at};
 use ::integrity::recalculate::Recalculation;
 use ::integrity::{Flags, Run};
 use bio::{EventKind, IoErrorKind, IoResult};
-use runtime::{Notify, spawn};
+use runtime::Notify;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -84,8 +84,9 @@ pub(super) async fn start(inner: &Rc<Inner>, state: Recalculation) -> Result<(),
     inner.store_position(state).await?;
     inner.events.emit_detail(EventKind::Note, from, 0, "recalculation of tags begins".to_owned());
     inner.task.started.set(true);
+    let tasks = inner.tasks.clone();
     let inner = Rc::clone(inner);
-    drop(spawn(async move {
+    tasks.spawn(async move {
         let ended = inner.recalculate(state).await;
         let detail = match ended {
             Ok(()) => "recalculation of tags has finished".to_owned(),
@@ -97,7 +98,7 @@ pub(super) async fn start(inner: &Rc<Inner>, state: Recalculation) -> Result<(),
         }
         inner.task.ended.set(Some(ended));
         inner.task.changed.notify_all();
-    }));
+    });
     Ok(())
 }
 

@@ -40,7 +40,7 @@ mod write;
 use crate::array::ordering::PROMISE;
 use crate::array::{Array, Member};
 use bio::{Allocation, Bio, BlockDevice, Device, IoErrorKind, IoResult, Limits, Op};
-use runtime::{Notify, RangeLock};
+use runtime::{Notify, RangeLock, Tasks};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -65,6 +65,7 @@ struct Inner {
     stop: Cell<bool>,
     resyncing: Cell<bool>,
     resync_ended: Notify,
+    tasks: Tasks,
 }
 
 /// What a member is doing for readers.
@@ -118,6 +119,7 @@ impl Raid1 {
             stop: Cell::new(false),
             resyncing: Cell::new(false),
             resync_ended: Notify::default(),
+            tasks: Tasks::default(),
             array,
         };
         Ok(Rc::new(Self { inner: Rc::new(inner) }))
@@ -164,6 +166,7 @@ impl Raid1 {
         let inner = &self.inner;
         inner.stop.set(true);
         inner.resync_ended.until(|| !inner.resyncing.get()).await;
+        inner.tasks.ended().await;
         inner.array.close().await
     }
 }

@@ -37,13 +37,14 @@ impl Inner {
         if idle {
             return;
         }
+        let tasks = inner.tasks.clone();
         let inner = Rc::clone(inner);
-        drop(runtime::spawn(async move {
+        tasks.spawn(async move {
             if let Err(error) = inner.resync().await {
                 let detail = format!("resync stopped: {error}");
                 inner.array.events().emit_detail(EventKind::Note, error.sector, 0, detail);
             }
-        }));
+        });
     }
 
     pub(super) async fn resync(&self) -> IoResult {

@@ -26,8 +26,8 @@ impl Inner {
         }
         let whole = inner.cache.put(stripe, start, data, runtime::now());
         if whole && inner.cache.claim_one(stripe) {
-            let inner = Rc::clone(inner);
-            drop(runtime::spawn(async move { inner.flush_behind(vec![stripe]).await }));
+            let behind = Rc::clone(inner);
+            inner.tasks.spawn(async move { behind.flush_behind(vec![stripe]).await });
         }
         Self::tend(inner);
         Ok(())
@@ -100,8 +100,9 @@ impl Inner {
         if inner.cache.tended.replace(true) {
             return;
         }
+        let tasks = inner.tasks.clone();
         let inner = Rc::clone(inner);
-        drop(runtime::spawn(async move {
+        tasks.spawn(async move {
             while !inner.cache.is_empty() && !inner.closing.get() {
                 let now = runtime::now();
                 let crowded = inner.cache.is_crowded();
@@ -114,7 +115,7 @@ impl Inner {
                 inner.flush_behind(stripes).await;
             }
             inner.cache.tended.set(false);
-        }));
+        });
     }
 }
 

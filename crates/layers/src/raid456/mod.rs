@@ -85,7 +85,7 @@ use md::geometry::Geometry;
 use md::superblock::ResyncOffset;
 use parity::Equations;
 use rows::Rows;
-use runtime::{Notify, RangeLock};
+use runtime::{RangeLock, Tasks};
 use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
@@ -167,7 +167,7 @@ struct Inner {
     stripes: u64,
     /// Whether the background resync runs.
     resyncing: Cell<bool>,
-    resync_ended: Notify,
+    tasks: Tasks,
     closing: Cell<bool>,
 }
 
@@ -200,7 +200,7 @@ impl Raid456 {
             locks: RangeLock::default(),
             told: Told::default(),
             resyncing: Cell::new(false),
-            resync_ended: Notify::default(),
+            tasks: Tasks::default(),
             closing: Cell::new(false),
         };
         Ok(Self { inner: Rc::new(inner) })
@@ -299,7 +299,7 @@ impl Raid456 {
     /// What could not be written; the array is then as after a crash.
     pub async fn close(&self) -> IoResult {
         self.inner.closing.set(true);
-        resync::stopped(&self.inner).await;
+        self.inner.tasks.ended().await;
         self.inner.flush().await?;
         self.inner.publish();
         self.inner.array.close().await

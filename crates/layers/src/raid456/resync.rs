@@ -20,8 +20,9 @@ pub(super) fn start(inner: &Rc<Inner>) {
     if inner.limits.read_only || inner.closing.get() || inner.resyncing.replace(true) {
         return;
     }
+    let tasks = inner.tasks.clone();
     let inner = Rc::clone(inner);
-    drop(runtime::spawn(async move {
+    tasks.spawn(async move {
         let result = run(&inner).await;
         if let Err(error) = result {
             let detail = format!("the resync stopped: {error}");
@@ -32,13 +33,7 @@ pub(super) fn start(inner: &Rc<Inner>) {
             inner.array.events().emit(EventKind::Resynced, extent.sector, extent.sectors);
         }
         inner.resyncing.set(false);
-        inner.resync_ended.notify_all();
-    }));
-}
-
-/// Waits for the background task, which ends since the layer is closing.
-pub(super) async fn stopped(inner: &Inner) {
-    inner.resync_ended.until(|| !inner.resyncing.get()).await;
+    });
 }
 
 async fn run(inner: &Inner) -> IoResult {

@@ -25,7 +25,7 @@ use ::integrity::superblock::AREA_SECTORS;
 use ::integrity::{Flags, Layout, Superblock, explain};
 use bio::{EventKind, IoErrorKind, Limits};
 use checksum::{BlockTagger, ZeroTags};
-use runtime::{RangeLock, Semaphore, spawn};
+use runtime::{RangeLock, Semaphore, Tasks};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use units::Sector;
@@ -82,6 +82,7 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
         coverage,
         home: RangeLock::default(),
         homing: Semaphore::new(1),
+        tasks: Tasks::default(),
         task: recalculate::Task::default(),
         told: RefCell::default(),
         suspect: Vec::new(),
@@ -208,8 +209,8 @@ impl Inner {
         self.tags = self.tags.delaying();
         self.journal = Journal::Direct(Rc::new(Direct::new(options.commit_time, regions)));
         let this = Rc::new(self);
-        drop(spawn(direct::run(Rc::clone(&this))));
-        drop(spawn(bitmap::walk(Rc::clone(&this))));
+        this.tasks.spawn(direct::run(Rc::clone(&this)));
+        this.tasks.spawn(bitmap::walk(Rc::clone(&this)));
         Ok(this)
     }
 
@@ -300,9 +301,9 @@ impl Inner {
         let writer = Writer::new(log, options.commit_time);
         self.journal = Journal::Writing(Rc::new(writer));
         let this = Rc::new(self);
-        drop(spawn(commit::run(Rc::clone(&this))));
-        drop(spawn(home::run(Rc::clone(&this))));
-        drop(spawn(sync::run(Rc::clone(&this))));
+        this.tasks.spawn(commit::run(Rc::clone(&this)));
+        this.tasks.spawn(home::run(Rc::clone(&this)));
+        this.tasks.spawn(sync::run(Rc::clone(&this)));
         Ok((this, state))
     }
 }
