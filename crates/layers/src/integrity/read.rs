@@ -139,8 +139,46 @@ impl Inner {
     ) -> IoResult<Vec<Bad>> {
         let blocks = data.len_bytes() / self.block_bytes();
         let held = self.held(sector, blocks, bypass).await?;
+        if held.is_empty() && !bypass {
+            let run = self.layout.run(sector, u64_of(data.len_bytes()) / SECTOR);
+            let is_whole = run.sectors * SECTOR == u64_of(data.len_bytes());
+            if is_whole && self.tags.holds(run.tag_byte, blocks * self.layout.tag_bytes) {
+                return self.read_run(run, data).await;
+            }
+        }
+        // Rarer, and larger: what every request carries along is kept small.
+        Box::pin(self.read_pieces(sector, data, &held, bypass)).await
+    }
+
+    /// The common case: home blocks of one run, whose tags are in memory. One request.
+    async fn read_run(&self, run: Run, data: &mut Segments) -> IoResult<Vec<Bad>> {
+        let mut tags = vec![0; self.blocks_in(run.sectors) * self.layout.tag_bytes];
+        let mut bio = Bio::read_into(run.data, std::mem::take(data));
+        let mut result = self.data().submit(&mut bio).await;
+        result = result.map_err(|error| self.at_home(&run, error));
+        // They may have changed with the data meanwhile (the second look decides then), or left memory.
+        if result.is_ok() && !self.tags.copy(run.tag_byte, &mut tags) {
+            result = Box::pin(self.fetch_tags(&run, &mut tags, false)).await;
+        }
+        let piece = Piece { run, data: bio.data, tags, result };
         let mut bad = Vec::new();
-        if let Some(hull) = uncovered(&held, blocks) {
+        if piece.result.is_ok() {
+            self.verify(run.sector, &piece, &[], &mut bad);
+        }
+        *data = piece.data;
+        piece.result.map(|()| bad)
+    }
+
+    async fn read_pieces(
+        &self,
+        sector: Sector,
+        data: &mut Segments,
+        held: &[Held],
+        bypass: bool,
+    ) -> IoResult<Vec<Bad>> {
+        let blocks = data.len_bytes() / self.block_bytes();
+        let mut bad = Vec::new();
+        if let Some(hull) = uncovered(held, blocks) {
             let tail = data.split_off(hull.end * self.block_bytes());
             let body = data.split_off(hull.start * self.block_bytes());
             let from = sector + self.sectors_of(hull.start);
@@ -149,14 +187,14 @@ impl Inner {
             for piece in pieces {
                 result = result.and(piece.result);
                 if result.is_ok() {
-                    self.verify(sector, &piece, &held, &mut bad);
+                    self.verify(sector, &piece, held, &mut bad);
                 }
                 data.append(piece.data);
             }
             data.append(tail);
             result?;
         }
-        self.lay_over(sector, data, &held, &mut bad);
+        self.lay_over(sector, data, held, &mut bad);
         // What the journal says against a block weighs more than what its tag at home says.
         bad.sort_by_key(|bad| (bad.block, matches!(bad.why, Why::Tag(_))));
         bad.dedup_by_key(|bad| bad.block);
@@ -181,12 +219,15 @@ impl Inner {
         bio.bypass = bypass;
         let (from_data, from_tags) =
             both(self.data().submit(&mut bio), self.fetch_tags(&run, &mut tags, bypass)).await;
-        let from_data = from_data.map_err(|error| {
-            let into = error.sector.0.saturating_sub(run.data.0).min(run.sectors - 1);
-            let into = into / self.layout.block.sectors() * self.layout.block.sectors();
-            at(error.kind, run.sector + into)
-        });
+        let from_data = from_data.map_err(|error| self.at_home(&run, error));
         Piece { run, data: bio.data, tags, result: from_data.and(from_tags) }
+    }
+
+    /// An error of the device below, as one of the block of the volume that it is about.
+    fn at_home(&self, run: &Run, error: IoError) -> IoError {
+        let into = error.sector.0.saturating_sub(run.data.0).min(run.sectors - 1);
+        let into = into / self.layout.block.sectors() * self.layout.block.sectors();
+        at(error.kind, run.sector + into)
     }
 
     async fn fetch_tags(&self, run: &Run, tags: &mut [u8], bypass: bool) -> IoResult {

@@ -10,11 +10,13 @@
 
 mod delayed;
 
+use super::log::SectorHasher;
 use bio::{Bio, Buf, Device, IoError, IoResult};
 use checksum::crc32c;
 use runtime::{RangeGuard, RangeLock, join_all};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::ops::Range;
 use units::{SECTOR, SECTOR_BYTES, Sector, u64_of, usize_of};
 
@@ -39,7 +41,7 @@ pub(super) struct TagCache {
 
 #[derive(Default)]
 struct Pages {
-    map: HashMap<u64, Page>,
+    map: HashMap<u64, Page, BuildHasherDefault<SectorHasher>>,
     /// The order in which pages are looked at for eviction.
     clock: VecDeque<u64>,
 }
@@ -101,8 +103,14 @@ impl TagCache {
         }
     }
 
+    /// Whether the cache has all of the bytes at `address`.
+    pub fn holds(&self, address: u64, length: usize) -> bool {
+        let pages = self.pages.borrow();
+        pages_of(address, length).all(|page| pages.map.contains_key(&page))
+    }
+
     /// Copies from the cache, if all of it is there.
-    fn copy(&self, address: u64, target: &mut [u8]) -> bool {
+    pub fn copy(&self, address: u64, target: &mut [u8]) -> bool {
         let pages = self.pages.borrow();
         let mut at = address;
         let end = address + u64_of(target.len());
