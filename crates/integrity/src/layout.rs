@@ -283,6 +283,17 @@ impl Layout {
         }
     }
 
+    /// Sectors that a metadata device is made with: superblock, journal, and the tags in whole buffers
+    /// ([`BUFFER_SECTORS`]).
+    #[must_use]
+    pub fn metadata_device_sectors(&self) -> u64 {
+        let tags = self.metadata_sectors_needed() - u128::from(self.initial_sectors);
+        let tags = u64::try_from(tags).unwrap_or(u64::MAX);
+        self.initial_sectors.saturating_add(
+            tags.saturating_add(BUFFER_SECTORS - 1) / BUFFER_SECTORS * BUFFER_SECTORS,
+        )
+    }
+
     /// The first piece of `sectors` sectors from `sector` on that lies in one run.
     ///
     /// # Panics

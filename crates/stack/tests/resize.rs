@@ -204,3 +204,53 @@ fn members_of_an_array_and_what_does_not_fit_are_refused_by_name() {
     }
     assert_eq!(std::fs::metadata(&lone).unwrap().len(), 24 * MIB);
 }
+
+/// A volume whose data lies elsewhere has the size of that; the metadata device gets room for tags.
+#[test]
+fn with_a_data_device_both_files_become_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let [data, metadata] = ["data", "meta"].map(|name| folder.path().join(name));
+    let bytes = noise(24 << 20, 7);
+    let pairs = vec![(Member::from(metadata.as_path()), Member::from(data.as_path()))];
+    let given = Given { data_devices: pairs.clone(), ..Given::default() };
+    let paths = [metadata.clone()];
+    std::fs::write(&data, vec![0; 24 << 20]).unwrap();
+    std::fs::write(&metadata, vec![0; 384 << 10]).unwrap();
+    let options = CreateOptions::new(members(&paths), CreateLevel::None);
+    make(&CreateOptions { data_devices: pairs, journal_bytes: Some(256 << 10), ..options });
+    let open = |read_only| OpenOptions {
+        given: given.clone(),
+        read_only,
+        ..OpenOptions::writable(members(&paths))
+    };
+    let written = bytes.clone();
+    with_volume(open(false), move |volume| async move { write_at(&volume, 0, &written).await });
+    let whole = |size: u64| {
+        let (content, bad) =
+            with_volume(open(true), |volume| async move { read_all(&volume).await });
+        assert_eq!((content.len() as u64, bad), (size, 0));
+        assert!(
+            content[..bytes.len().min(content.len())] == bytes[..bytes.len().min(content.len())]
+        );
+        assert!(content[bytes.len().min(content.len())..].iter().all(|&byte| byte == 0));
+    };
+    // One block of tags more than the metadata device has room for, and stopped after each step.
+    let wanted = |size, yes| ResizeOptions { given: given.clone(), ..wanted(&metadata, size, yes) };
+    let grown = 200 * MIB;
+    let planned = {
+        let options = wanted(grown, false);
+        run(async move { dry_run(&options).await }).unwrap()
+    };
+    assert!(matches!(planned.steps[0], Step::ExtendMetadata { from: 393216, .. }), "{planned:?}");
+    // Stopped after each step, it goes on with those that are left.
+    for steps in 0..planned.steps.len() {
+        resize_in_part(wanted(grown, false), steps).unwrap();
+    }
+    resize_whole(wanted(grown, false));
+    whole(grown);
+    let refused = resize_in_part(wanted(8 * MIB, false), usize::MAX).unwrap_err();
+    assert!(matches!(refused, ResizeError::CutsOff { .. }), "{refused}");
+    resize_whole(wanted(8 * MIB, true));
+    assert_eq!(std::fs::metadata(&data).unwrap().len(), 8 * MIB);
+    whole(8 * MIB);
+}

@@ -17,7 +17,8 @@ pub struct Arguments {
     #[arg(value_name = "MEMBER", required = true)]
     members: Vec<String>,
 
-    /// Bytes that the member is to have (K, M, G, T), superblock, journal and tags included
+    /// Bytes that the member is to have (K, M, G, T), superblock, journal and tags included; with
+    /// --data-device, bytes of the data
     #[arg(long, value_name = "SIZE")]
     size: String,
 
@@ -76,7 +77,7 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
                     let label = match progress.step {
                         Step::Zeroes { .. } => "zeroing the new part",
                         Step::Tags { .. } => "writing its tags",
-                        Step::Extend { .. } | Step::Superblock | Step::Cut { .. } => "resizing",
+                        _ => "resizing",
                     };
                     bar = Some((progress.step, told.report.percent(label)));
                 }
@@ -125,6 +126,9 @@ fn tell(context: &Context, arguments: &Arguments, resized: &Resized) -> Outcome 
 fn step(step: &Step) -> Value {
     let range = |what: &str, byte: &u64, span_bytes: &u64, bytes: &u64| json!({"what": what, "byte": byte, "span_bytes": span_bytes, "bytes": bytes});
     match step {
+        Step::ExtendMetadata { from, to } => {
+            json!({"what": "lengthen the metadata device", "from_bytes": from, "to_bytes": to})
+        }
         Step::Extend { from, to } => {
             json!({"what": "lengthen", "from_bytes": from, "to_bytes": to})
         }

@@ -3,7 +3,7 @@
 use super::{CreateError, CreateLevel, CreateOptions};
 use crate::member::Member;
 use checksum::{Algorithm, BlockTagger};
-use integrity::layout::{BUFFER_SECTORS, DeviceSectors};
+use integrity::layout::DeviceSectors;
 use integrity::superblock::AREA_BYTES;
 use integrity::{FormatOptions, Layout};
 use layers::integrity::{Codec, CodecError, sealed_area};
@@ -234,9 +234,7 @@ pub(crate) fn metadata_bytes(options: &CreateOptions, data_bytes: u64) -> Result
     let sectors = DeviceSectors::Separate { metadata: 1 << 54, data: data_bytes / SECTOR };
     let (_, layout) = integrity::format(sectors, &format)
         .map_err(|error| CreateError::Integrity { member: "the data device".to_owned(), error })?;
-    let blocks = layout.provided_sectors / layout.block.sectors();
-    let tags = (blocks * u64_of(layout.tag_bytes)).next_multiple_of(BUFFER_SECTORS * SECTOR);
-    Ok(layout.initial_sectors * SECTOR + tags)
+    Ok(layout.metadata_device_sectors() * SECTOR)
 }
 
 fn plan_md(

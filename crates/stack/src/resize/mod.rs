@@ -1,11 +1,13 @@
 //! A lone dm-integrity volume that becomes larger or smaller, as `integritysetup resize` does it.
 //!
 //! Nothing on the device moves ([`integrity::layout::resize`]). A file is lengthened or cut here; a
-//! block device (or an NBD export) was changed before, or will be after.
+//! block device (or an NBD export) was changed before, or will be after. A volume with a data device
+//! has that device's size; its metadata device only ever becomes longer.
 //!
 //! Growing, each step durable before the next:
 //!
-//! 1. [`Step::Extend`]: the file is longer. Crash: the old volume, on more room than it uses.
+//! 1. [`Step::ExtendMetadata`], [`Step::Extend`]: the files are longer. Crash: the old volume, on more
+//!    room than it uses.
 //! 2. [`Step::Zeroes`], [`Step::Tags`]: the data of the new part is zeroed, its tags are those of zero
 //!    blocks. A sector with tags of both parts is written whole, the old ones as they were. Crash:
 //!    the old volume; what lies behind its end is nobody's.
@@ -33,7 +35,7 @@ use checksum::{BlockTagger, Key, ZeroTags};
 use integrity::layout::{DeviceSectors, resize as resized_layout};
 use integrity::recalculate::STEP_SECTORS;
 use integrity::{Flags, Layout, Run, Superblock};
-use layers::integrity::{Integrity, JournalKeys, JournalState, Options, store_superblock};
+use layers::integrity::{Integrity, JournalKeys, JournalState, Lower, Options, store_superblock};
 use std::fmt;
 use std::fs::OpenOptions;
 use std::ops::ControlFlow;
@@ -45,8 +47,8 @@ use units::{SECTOR, Sector, u64_of, usize_of};
 pub struct ResizeOptions {
     /// The volume's only member.
     pub member: Member,
-    /// Bytes that the member is to have: a file is made that long, a device must have at least as
-    /// many.
+    /// Bytes that the member, or the device with its data, is to have: a file is made that long, a
+    /// device must have at least as many.
     pub bytes: u64,
     /// What the disk does not say of it.
     pub given: Given,
@@ -57,7 +59,14 @@ pub struct ResizeOptions {
 /// One step, in the order in which they are made.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Step {
-    /// The file is lengthened by a hole.
+    /// The metadata device's file is lengthened by a hole, for more tags.
+    ExtendMetadata {
+        /// Bytes that it has.
+        from: u64,
+        /// Bytes that it will have.
+        to: u64,
+    },
+    /// The file with the data is lengthened by a hole.
     Extend {
         /// Bytes that it has.
         from: u64,
@@ -96,6 +105,9 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ExtendMetadata { from, to } => {
+                write!(f, "lengthen the metadata device from {from} to {to} bytes (a hole)")
+            }
             Self::Extend { from, to } => write!(f, "lengthen from {from} to {to} bytes (a hole)"),
             Self::Zeroes { byte, span_bytes, bytes } => {
                 write!(f, "byte {byte}, {bytes} bytes within {span_bytes}: zeroes")
@@ -144,37 +156,40 @@ pub async fn resize(
     options: &ResizeOptions,
     on_progress: &mut dyn FnMut(&ResizeProgress) -> ControlFlow<()>,
 ) -> Result<Resized, ResizeError> {
-    let (mut plan, mut leaf) = prepare(options, leaf::open(&options.member, true).await?).await?;
+    let (mut plan, mut leaf) = prepare(options, true).await?;
     if plan.resized.replay || options.given.journal.mac.is_some() {
-        plan.replay(&leaf.device, &options.given.journal).await?;
+        plan.replay(leaf.lower(), &options.given.journal).await?;
         drop(leaf);
         let replayed = plan.resized.replay;
-        (plan, leaf) = prepare(options, leaf::open(&options.member, true).await?).await?;
+        (plan, leaf) = prepare(options, true).await?;
         if std::mem::replace(&mut plan.resized.replay, replayed) {
             let why = "its journal is not empty after it was replayed".to_owned();
             return Err(ResizeError::Restricted { member: plan.name, why });
         }
     }
-    let mut device = leaf.device;
+    let mut lower = leaf.lower();
+    drop(leaf);
     for step in plan.resized.steps.clone() {
         let total = plan.to.provided_sectors.saturating_sub(plan.from.provided_sectors);
         if on_progress(&ResizeProgress { step, done: 0, total }).is_break() {
             break;
         }
         match step {
-            Step::Extend { to, .. } | Step::Cut { to, .. } => {
-                set_length(&options.member, to)?;
+            Step::ExtendMetadata { to, .. } | Step::Extend { to, .. } | Step::Cut { to, .. } => {
+                let metadata = matches!(step, Step::ExtendMetadata { .. });
+                set_length(if metadata { &options.member } else { options.sized() }, to)?;
                 // The device has the size that the file had when it was opened.
-                drop(device);
-                device = plan.reopen(&options.member).await?;
+                drop(lower);
+                lower = plan.reopen(options).await?;
             }
             Step::Zeroes { .. } | Step::Tags { .. } => {
-                if plan.fill(&device, step, on_progress).await?.is_break() {
+                if plan.fill(&lower, step, on_progress).await?.is_break() {
                     break;
                 }
             }
             Step::Superblock => {
-                let stored = store_superblock(&device, &plan.to, &options.given.journal).await;
+                let keys = &options.given.journal;
+                let stored = store_superblock(&lower.metadata, &plan.to, keys).await;
                 stored.map_err(|error| ResizeError::Store { member: plan.name.clone(), error })?;
                 plan.now = plan.to.clone();
             }
@@ -189,7 +204,14 @@ pub async fn resize(
 /// # Errors
 /// As [`resize`], as far as can be seen without writing.
 pub async fn dry_run(options: &ResizeOptions) -> Result<Resized, ResizeError> {
-    Ok(prepare(options, leaf::open(&options.member, false).await?).await?.0.resized)
+    Ok(prepare(options, false).await?.0.resized)
+}
+
+impl ResizeOptions {
+    /// What gets another size: the device with the data.
+    fn sized(&self) -> &Member {
+        self.given.data_of(&self.member).unwrap_or(&self.member)
+    }
 }
 
 /// Everything about one resize.
@@ -206,7 +228,8 @@ struct Plan {
 }
 
 /// Looks, refuses, plans.
-async fn prepare(options: &ResizeOptions, leaf: Leaf) -> Result<(Plan, Leaf), ResizeError> {
+async fn prepare(options: &ResizeOptions, write: bool) -> Result<(Plan, Leaf), ResizeError> {
+    let leaf = options.given.open_leaf(&options.member, write).await?;
     let name = options.member.to_string();
     if !options.bytes.is_multiple_of(SECTOR) {
         return Err(ResizeError::Bytes { found: options.bytes });
@@ -240,14 +263,16 @@ fn plan(
 ) -> Result<Plan, ResizeError> {
     let from = open.volume.superblock().clone();
     refuse(options, &member, open)?;
-    let (found, wanted) = (Sector(leaf.device.limits().sectors).bytes(), options.bytes);
-    let file = options.member.path().filter(|_| leaf.kind == LeafKind::File);
-    let found = match file {
-        None if wanted > found => return Err(ResizeError::Device { member, found, wanted }),
-        None => wanted,
-        Some(path) => length(path).map_err(|error| file_error(&member, error))?,
+    let wanted = options.bytes;
+    let (sized, sectors) = match &leaf.data {
+        None => (leaf.kind, DeviceSectors::Interleaved(wanted / SECTOR)),
+        // Whether the tags have room is looked at below: a file is made longer.
+        Some(data) => {
+            let sectors = DeviceSectors::Separate { metadata: u64::MAX, data: wanted / SECTOR };
+            (data.kind, sectors)
+        }
     };
-    let sectors = DeviceSectors::Interleaved(wanted / SECTOR);
+    let found = size(options.sized(), leaf.lower().data(), sized, wanted)?;
     let (mut to, layout) = resized_layout(&from, sectors)
         .map_err(|error| ResizeError::Layout { member: member.clone(), error })?;
     // A recalculation that had finished has nothing to do in the new part either: its tags are made.
@@ -259,6 +284,13 @@ fn plan(
         return Err(ResizeError::CutsOff { member, from: to_sectors, to: from_sectors });
     }
     let mut steps = Vec::new();
+    if leaf.data.is_some() {
+        let needed = Sector(layout.metadata_device_sectors()).bytes();
+        let found = size(&options.member, &leaf.device, leaf.kind, needed)?;
+        if found < needed {
+            steps.push(Step::ExtendMetadata { from: found, to: needed });
+        }
+    }
     if found < wanted {
         steps.push(Step::Extend { from: found, to: wanted });
     }
@@ -275,6 +307,17 @@ fn plan(
     let resized = Resized { from_sectors, to_sectors, replay, steps, made: 0 };
     let (tagger, key) = (open.tagger.clone(), open.given.integrity_key().cloned());
     Ok(Plan { name: member, now: from.clone(), from, to, layout, tagger, key, resized })
+}
+
+/// The bytes that `member` has and that matter: of a file all; a device must have as many as `wanted`.
+fn size(member: &Member, device: &Device, kind: LeafKind, wanted: u64) -> Result<u64, ResizeError> {
+    let name = member.to_string();
+    let found = Sector(device.limits().sectors).bytes();
+    match member.path().filter(|_| kind == LeafKind::File) {
+        None if wanted > found => Err(ResizeError::Device { member: name, found, wanted }),
+        None => Ok(wanted),
+        Some(path) => length(path).map_err(|error| file_error(&name, error)),
+    }
 }
 
 /// What is refused by name.
@@ -320,7 +363,7 @@ fn fill_steps(layout: &Layout, from: u64) -> [Step; 2] {
 impl Plan {
     /// Writes home what the journal holds, and leaves it empty. (An opening with keys also sees
     /// whether the superblock is authentic.)
-    async fn replay(&self, device: &Device, journal: &JournalKeys) -> Result<(), ResizeError> {
+    async fn replay(&self, lower: Lower, journal: &JournalKeys) -> Result<(), ResizeError> {
         let failed = |error| {
             let problem = crate::probe::IntegrityProblem::Open(error);
             ResizeError::Volume(OpenError::Integrity { member: self.name.clone(), problem })
@@ -330,26 +373,26 @@ impl Plan {
             journal: journal.clone(),
             ..Options::new(self.tagger.algorithm(), Events::none())
         };
-        let volume = Integrity::open(device.clone(), options).await.map_err(failed)?;
+        let volume = Integrity::open(lower, options).await.map_err(failed)?;
         volume.close().await.map_err(|error| self.io(error))
     }
 
     /// The member again, after its length was changed: whoever got hold of it in between must not
     /// have changed what it is.
-    async fn reopen(&self, member: &Member) -> Result<Device, ResizeError> {
-        let device = leaf::open(member, true).await?.device;
-        let area = device.read(Sector::ZERO, integrity::superblock::AREA_SECTORS).await;
+    async fn reopen(&self, options: &ResizeOptions) -> Result<Lower, ResizeError> {
+        let lower = options.given.open_leaf(&options.member, true).await?.lower();
+        let area = lower.metadata.read(Sector::ZERO, integrity::superblock::AREA_SECTORS).await;
         let area = area.map_err(|error| self.io(error))?;
         if Superblock::decode(area.as_slice()).as_ref() != Ok(&self.now) {
             return Err(ResizeError::Changed { member: self.name.clone() });
         }
-        Ok(device)
+        Ok(lower)
     }
 
     /// Makes `step`, which is about the new part, and makes that durable.
     async fn fill(
         &self,
-        device: &Device,
+        lower: &Lower,
         step: Step,
         on_progress: &mut dyn FnMut(&ResizeProgress) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, ResizeError> {
@@ -360,8 +403,11 @@ impl Plan {
         while done < total {
             let run = self.layout.run(Sector(from + done), (total - done).min(STEP_SECTORS));
             match step {
-                Step::Tags { .. } => self.zero_tags(device, &zeros, &run).await,
-                _ => device.submit(&mut Bio::write_zeroes(run.data, run.sectors, true)).await,
+                Step::Tags { .. } => self.zero_tags(&lower.metadata, &zeros, &run).await,
+                _ => {
+                    let mut zeroes = Bio::write_zeroes(run.data, run.sectors, true);
+                    lower.data().submit(&mut zeroes).await
+                }
             }
             .map_err(|error| self.io(error))?;
             done += run.sectors;
@@ -369,6 +415,7 @@ impl Plan {
                 return Ok(ControlFlow::Break(()));
             }
         }
+        let device = if matches!(step, Step::Tags { .. }) { &lower.metadata } else { lower.data() };
         device.flush().await.map_err(|error| self.io(error))?;
         Ok(ControlFlow::Continue(()))
     }
