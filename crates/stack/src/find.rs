@@ -7,9 +7,9 @@
 //! Nothing is written but by [`restore`], and by that only the superblock's area: whole or not at
 //! all, so that a crash leaves what was there or what belongs there.
 
-use crate::given::Given;
+use crate::given::{Given, SuperblockArea};
 use crate::inspect::Field;
-use crate::leaf::{self, Leaf, MemberError};
+use crate::leaf::{Leaf, MemberError};
 use crate::member::Member;
 use crate::probe::probe;
 use crate::trial::{Belief, trials};
@@ -51,6 +51,15 @@ pub struct Lost {
     superblock: Superblock,
     #[serde(skip)]
     layout: Layout,
+}
+
+impl Lost {
+    /// The superblock's area as it must have been, for [`Given::superblocks`]: what it describes can
+    /// be read, and nothing is written. A salt that could not be found is zero.
+    #[must_use]
+    pub fn area(&self) -> SuperblockArea {
+        superblock_area(&self.superblock)
+    }
 }
 
 /// What a search on one member brought.
@@ -144,7 +153,7 @@ impl Fault for FindError {
 /// # Errors
 /// A member that cannot be opened, or fails as a whole.
 pub async fn find(member: &Member, given: &Given) -> Result<Search, FindError> {
-    let leaf = leaf::open_pair(member, given.data_of(member), false).await?;
+    let leaf = given.open_leaf(member, false).await?;
     search(member, &leaf.lower(), leaf, given).await
 }
 
@@ -153,7 +162,7 @@ pub async fn find(member: &Member, given: &Given) -> Result<Search, FindError> {
 /// # Errors
 /// As [`find`]; where one is intact, none is proven, or the journal's MACs forbid it.
 pub async fn restore(member: &Member, given: &Given) -> Result<Search, FindError> {
-    let leaf = leaf::open_pair(member, given.data_of(member), true).await?;
+    let leaf = given.open_leaf(member, true).await?;
     let lower = leaf.lower();
     let search = search(member, &lower, leaf, given).await?;
     let name = || member.to_string();
@@ -164,7 +173,7 @@ pub async fn restore(member: &Member, given: &Given) -> Result<Search, FindError
     if lost.superblock.flags.has(Flags::JOURNAL_MAC) {
         return Err(FindError::Sealed { member: name() });
     }
-    let area = Buf::copy_of(&superblock_area(&lost.superblock));
+    let area = Buf::copy_of(&lost.area());
     let mut bio = Bio::write_fua(Sector::ZERO, area);
     let written = lower.metadata.submit(&mut bio).await;
     written.map_err(|error| FindError::Io { member: name(), error })?;

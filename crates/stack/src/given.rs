@@ -1,8 +1,11 @@
 //! What no disk records, and a person has to say.
 
+use crate::leaf::{self, Leaf, MemberError};
 use crate::member::Member;
+use crate::patched::Patched;
 use ::integrity::open::Mode;
-use bio::Events;
+use ::integrity::superblock::AREA_BYTES;
+use bio::{Device, Events};
 use checksum::{Algorithm, Key};
 use layers::integrity::{JournalChoice, JournalKeys, Options, Recalculate};
 
@@ -27,9 +30,15 @@ pub struct Given {
     pub journal: JournalKeys,
     /// Members that hold only metadata, each with the device that holds its data.
     pub data_devices: Vec<(Member, Member)>,
+    /// What lies in the superblock's area of a member, instead of what the disk says: for looking at
+    /// what was lost. Nothing is written to such a volume.
+    pub superblocks: Vec<(Member, SuperblockArea)>,
     /// How dm-integrity is run, which is a choice of each opening.
     pub running: Running,
 }
+
+/// The bytes of a dm-integrity superblock's area.
+pub type SuperblockArea = [u8; AREA_BYTES];
 
 /// How dm-integrity is run; the same for all members of a volume. The default takes no risk.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +56,13 @@ pub struct Running {
     /// What becomes of a journal that cannot be replayed with certainty; none: such a volume is not
     /// opened for writing.
     pub damaged_journal: Option<JournalChoice>,
+}
+
+impl Running {
+    /// Whether blocks are given out as they lie there, whatever their tags say.
+    pub(crate) fn compares_nothing(&self) -> bool {
+        self.mode == Some(Mode::Recovery) && self.unverified
+    }
 }
 
 impl Given {
@@ -79,5 +95,26 @@ impl Given {
     #[must_use]
     pub fn data_of(&self, member: &Member) -> Option<&Member> {
         self.data_devices.iter().find(|(of, _)| of == member).map(|(_, data)| data)
+    }
+
+    /// Whether this allows no writing.
+    #[must_use]
+    pub fn writes_nothing(&self) -> bool {
+        self.running.mode == Some(Mode::Recovery) || !self.superblocks.is_empty()
+    }
+
+    /// Opens `member` and the device that holds its data, as they were given.
+    pub(crate) async fn open_leaf(
+        &self,
+        member: &Member,
+        write: bool,
+    ) -> Result<Leaf, MemberError> {
+        let area = self.superblocks.iter().find(|(of, _)| of == member).map(|(_, area)| area);
+        let write = write && area.is_none();
+        let mut leaf = leaf::open_pair(member, self.data_of(member), write).await?;
+        if let Some(area) = area {
+            leaf.device = Device::new(Patched::new(leaf.device, area.to_vec()));
+        }
+        Ok(leaf)
     }
 }

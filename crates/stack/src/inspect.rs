@@ -1,7 +1,6 @@
 //! What lies on paths, field by field, and what it would assemble to. Never writes.
 
 use crate::given::Given;
-use crate::leaf;
 use crate::member::Member;
 use crate::open::decide::{Decision, Rules, decide, describe_problem};
 use crate::open::{kind_word, look};
@@ -139,9 +138,7 @@ pub async fn inspect(members: &[Member], given: &Given) -> Inspection {
 }
 
 async fn look_at(member: &Member, given: &Given) -> Result<(Probed, Vec<Signature>), String> {
-    let leaf = leaf::open_pair(member, given.data_of(member), false)
-        .await
-        .map_err(|error| error.to_string())?;
+    let leaf = given.open_leaf(member, false).await.map_err(|error| error.to_string())?;
     let device = leaf.device.clone();
     let named = vec![(member.to_string().into(), Some(member.clone()), leaf)];
     let mut found = look(named, given, &Events::none()).await.map_err(|e| e.to_string())?;

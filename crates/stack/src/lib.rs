@@ -42,7 +42,7 @@ pub use events::{Counters, EventLog, is_of_superblock};
 pub use explain::{ExplainError, Explanation, JournalPlace, Part, Place, TagPlace, explain};
 pub use fault::{RuleError, parse_rule};
 pub use find::{FindError, Lost, Search, Sighting, find, restore};
-pub use given::{Given, IntegrityChoice, Running};
+pub use given::{Given, IntegrityChoice, Running, SuperblockArea};
 pub use inspect::{
     Field, Group, Inspection, IntegrityInspection, MdInspection, MemberInspection, inspect,
 };

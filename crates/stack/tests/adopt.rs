@@ -7,7 +7,7 @@ mod common;
 use bio::{Device, Events, IoErrorKind};
 use common::*;
 use layers::file::{FileDevice, FileOptions};
-use layers::integrity::{Integrity, JournalState, Lower, Options};
+use layers::integrity::{Integrity, JournalKeys, JournalState, Lower, Options};
 use stack::adopt::{
     AdoptError, AdoptOptions, Adopted, Beginning, Pair, adopt, check_array, dry_run,
 };
@@ -23,6 +23,8 @@ fn wanted(data: &Path, metadata: &Path) -> AdoptOptions {
     AdoptOptions {
         pairs: vec![Pair { data: Member::from(data), metadata: Member::from(metadata) }],
         integrity: checksum::Algorithm::Crc32c,
+        integrity_key: None,
+        journal: JournalKeys::default(),
         tag_size: None,
         sector_size: 4096,
         journal_bytes: None,

@@ -1,7 +1,7 @@
 //! `steadfast adopt`: integrity for data that exists, without moving it.
 
-use super::Context;
 use super::open::{human_sectors, parse_members, size};
+use super::{Context, given};
 use crate::error::Failure;
 use crate::exit::Outcome;
 use serde_json::{Value, json};
@@ -22,9 +22,12 @@ pub struct Arguments {
     #[arg(long = "metadata-device", value_name = "DATA=META", required = true)]
     metadata: Vec<String>,
 
-    /// What the tags are made with, such as crc32c, xxhash64 or sha256
+    /// What the tags are made with, such as crc32c, sha256 or hmac-sha256
     #[arg(long, value_name = "ALG", default_value = "crc32c")]
     integrity: String,
+
+    #[command(flatten)]
+    keys: given::Keys,
 
     /// Bytes of each tag, if not the whole checksum
     #[arg(long, value_name = "N")]
@@ -49,10 +52,12 @@ pub struct Arguments {
 
 impl Arguments {
     fn options(&self) -> Result<AdoptOptions, Failure> {
-        let algorithm = self.integrity.parse();
+        let (integrity, integrity_key) = self.keys.integrity(&self.integrity)?;
         Ok(AdoptOptions {
             pairs: self.pairs()?,
-            integrity: algorithm.map_err(|e| Failure::usage(format!("--integrity: {e}")))?,
+            integrity,
+            integrity_key,
+            journal: self.keys.journal()?,
             tag_size: self.tag_size,
             sector_size: self.sector_size,
             journal_bytes: self

@@ -119,6 +119,9 @@ impl Arguments {
         };
         options.journal = given.journal;
         options.data_devices = given.data_devices;
+        if !given.superblocks.is_empty() {
+            return Err(Failure::usage("--superblock: is for reading what there is"));
+        }
         options.legacy_padding = self.legacy_padding;
         options.legacy_hmac = self.legacy_hmac;
         options.tag_size = self.tag_size;

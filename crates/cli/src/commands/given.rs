@@ -5,7 +5,7 @@
 
 use crate::error::Failure;
 use crate::exit::Outcome;
-use stack::{Algorithm, CipherKind, JournalKeys, KEY_BYTES_MAX, Key, Member};
+use stack::{Algorithm, CipherKind, JournalKeys, KEY_BYTES_MAX, Key, Member, SuperblockArea};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,23 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(id = "given")]
 pub struct Arguments {
+    #[command(flatten)]
+    pub keys: Keys,
+
+    /// MEMBER holds only metadata, and PATH its data; once for each such member
+    #[arg(long, value_name = "MEMBER=PATH")]
+    data_device: Vec<String>,
+
+    /// Read MEMBER as if its dm-integrity superblock were that in FILE (which 'inspect --find --to
+    /// FILE' makes); nothing is written to the volume
+    #[arg(long, value_name = "MEMBER=FILE")]
+    superblock: Vec<String>,
+}
+
+/// What seals and encrypts.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[group(id = "keys")]
+pub struct Keys {
     /// The key of tags such as hmac-sha256: the whole file
     #[arg(long, value_name = "FILE")]
     integrity_key_file: Option<PathBuf>,
@@ -33,13 +50,9 @@ pub struct Arguments {
     /// The key that the journal is encrypted with: the whole file
     #[arg(long, value_name = "FILE", requires = "journal_crypt")]
     journal_crypt_key_file: Option<PathBuf>,
-
-    /// MEMBER holds only metadata, and PATH its data; once for each such member
-    #[arg(long, value_name = "MEMBER=PATH")]
-    data_device: Vec<String>,
 }
 
-impl Arguments {
+impl Keys {
     /// The algorithm that `name` (given for `--integrity`) means, with its key.
     pub fn integrity(&self, name: &str) -> Result<(Algorithm, Option<Key>), Failure> {
         let algorithm = name.parse();
@@ -75,44 +88,88 @@ impl Arguments {
         Ok(keys)
     }
 
-    /// The members whose data lies elsewhere, each with that device.
-    pub fn data_devices(&self, members: &[String]) -> Result<Vec<(Member, Member)>, Failure> {
-        let parse = |name: &str| {
-            Member::parse(name).map_err(|error| Failure::usage(format!("--data-device: {error}")))
-        };
-        let mut pairs: Vec<(Member, Member)> = Vec::new();
-        for text in &self.data_device {
-            // Both names may hold an equals sign: the member's is known.
-            let named = |(at, _)| members.iter().any(|member| member == &text[..at]);
-            let Some((at, _)) = text.match_indices('=').find(|&found| named(found)) else {
-                let message = format!("--data-device {text}: does not start with a member and '='");
-                return Err(Failure::usage(message));
-            };
-            let (member, data) = (parse(&text[..at])?, parse(&text[at + 1..])?);
-            if pairs.iter().any(|(other, _)| *other == member) {
-                let message = format!("--data-device: {member} was given two data devices");
-                return Err(Failure::usage(message));
-            }
-            pairs.push((member, data));
-        }
-        Ok(pairs)
-    }
-
-    /// The same options on a command line, each with a blank before it.
-    pub fn spelled(&self) -> String {
+    fn spelled(&self) -> Vec<(&'static str, String)> {
         let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-        let mut options = vec![
+        let options = [
             ("--integrity-key-file", file(&self.integrity_key_file)),
             ("--journal-integrity", self.journal_integrity.clone()),
             ("--journal-integrity-key-file", file(&self.journal_integrity_key_file)),
             ("--journal-crypt", self.journal_crypt.clone()),
             ("--journal-crypt-key-file", file(&self.journal_crypt_key_file)),
         ];
-        let data = self.data_device.iter().map(|text| ("--data-device", Some(text.clone())));
-        options.extend(data);
-        let given = options.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        options.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+}
+
+impl Arguments {
+    /// The members whose data lies elsewhere, each with that device.
+    pub fn data_devices(&self, members: &[String]) -> Result<Vec<(Member, Member)>, Failure> {
+        let pairs = pairs("--data-device", &self.data_device, members)?.into_iter();
+        let pairs = pairs.map(|(member, data)| Ok((member, parse("--data-device", data)?)));
+        pairs.collect()
+    }
+
+    /// The members whose superblock is not that on the disk, each with what it is.
+    pub fn superblocks(
+        &self,
+        members: &[String],
+    ) -> Result<Vec<(Member, SuperblockArea)>, Failure> {
+        let pairs = pairs("--superblock", &self.superblock, members)?.into_iter();
+        pairs.map(|(member, file)| Ok((member, read_area(Path::new(file))?))).collect()
+    }
+
+    /// Whether what was given allows no writing.
+    pub fn is_read_only(&self) -> bool {
+        !self.superblock.is_empty()
+    }
+
+    /// The same options on a command line, each with a blank before it.
+    pub fn spelled(&self) -> String {
+        let data = self.data_device.iter().map(|text| ("--data-device", text.clone()));
+        let superblocks = self.superblock.iter().map(|text| ("--superblock", text.clone()));
+        let given = self.keys.spelled().into_iter().chain(data).chain(superblocks);
         given.map(|(name, value)| format!(" {name} {value}")).collect()
     }
+}
+
+fn parse(option: &str, name: &str) -> Result<Member, Failure> {
+    Member::parse(name).map_err(|error| Failure::usage(format!("{option}: {error}")))
+}
+
+/// What was given for members as MEMBER=TEXT, at most once for each.
+fn pairs<'a>(
+    option: &str,
+    texts: &'a [String],
+    members: &[String],
+) -> Result<Vec<(Member, &'a str)>, Failure> {
+    let mut pairs: Vec<(Member, &str)> = Vec::new();
+    for text in texts {
+        // Both sides may hold an equals sign: the member is known.
+        let named = |(at, _)| members.iter().any(|member| member == &text[..at]);
+        let Some((at, _)) = text.match_indices('=').find(|&found| named(found)) else {
+            let message = format!("{option} {text}: does not start with a member and '='");
+            return Err(Failure::usage(message));
+        };
+        let member = parse(option, &text[..at])?;
+        if pairs.iter().any(|(other, _)| *other == member) {
+            return Err(Failure::usage(format!("{option}: was given twice for {member}")));
+        }
+        pairs.push((member, &text[at + 1..]));
+    }
+    Ok(pairs)
+}
+
+/// The superblock's area that is the whole of a file.
+fn read_area(path: &Path) -> Result<SuperblockArea, Failure> {
+    let named = format!("--superblock {}", path.display());
+    let mut bytes = Vec::new();
+    let limit = units::u64_of(size_of::<SuperblockArea>() + 1);
+    let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    read.map_err(|error| Failure::io(&named, &error))?;
+    bytes.try_into().map_err(|_| {
+        let message = format!("{named}: is not {} bytes long", size_of::<SuperblockArea>());
+        Failure::usage(message).advise("'steadfast inspect --find --to FILE' makes one")
+    })
 }
 
 /// The key of `algorithm`, if it takes one.

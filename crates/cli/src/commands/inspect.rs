@@ -5,7 +5,10 @@ use super::{Context, given};
 use crate::error::Failure;
 use crate::exit::Outcome;
 use serde_json::json;
-use stack::{Field, Given, Inspection, Member, MemberInspection, Search};
+use stack::{Field, Given, Inspection, Lost, Member, MemberInspection, Search};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// What to look at.
@@ -27,8 +30,12 @@ pub struct Arguments {
     find: bool,
 
     /// Write a superblock back that --find proves; refused where one is intact
-    #[arg(long, requires = "find")]
+    #[arg(long, requires = "find", conflicts_with = "to")]
     yes: bool,
+
+    /// Write what --find finds to FILE, for '--superblock MEMBER=FILE'; of several to FILE.1, FILE.2, ...
+    #[arg(long, requires = "find", value_name = "FILE")]
+    to: Option<PathBuf>,
 }
 
 /// Shows it.
@@ -36,7 +43,10 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
     let members = parse_members(&arguments.paths)?;
     let given = given(arguments.integrity.as_deref(), &arguments.given, &arguments.paths)?;
     if arguments.find {
-        return search(context, members, given, arguments.yes);
+        if arguments.to.is_some() && members.len() != 1 {
+            return Err(Failure::usage("--to: takes one member at a time"));
+        }
+        return search(context, members, given, arguments.yes, arguments.to);
     }
     let told = Rc::clone(context);
     let inspection = context.block_on(async move { Ok(stack::inspect(&members, &given).await) })?;
@@ -63,6 +73,7 @@ fn search(
     members: Vec<Member>,
     given: Given,
     write: bool,
+    to: Option<PathBuf>,
 ) -> Result<Outcome, Failure> {
     let told = Rc::clone(context);
     context.block_on(async move {
@@ -75,6 +86,15 @@ fn search(
                 let proven = search.lost.iter().any(|lost| lost.proven);
                 outcome = outcome.max(if proven { Outcome::Warned } else { Outcome::Refused });
             }
+            if let Some(path) = &to {
+                for (lost, path) in search.lost.iter().zip(names(path, search.lost.len())) {
+                    keep(lost, &path)?;
+                    told.report.line(format!(
+                        "  read it with it:  steadfast export {member} --superblock {member}={} ...",
+                        path.display()
+                    ));
+                }
+            }
             let restored = write && !stack::restore(member, &given).await?.intact;
             if restored {
                 told.report.line(format!("{member}: the superblock was written back"));
@@ -84,6 +104,23 @@ fn search(
         told.report.object(json!({"searches": searches}));
         Ok(outcome)
     })
+}
+
+/// One file for each of `count`: the path itself, if there is only one.
+fn names(path: &Path, count: usize) -> Vec<PathBuf> {
+    let numbered = |number: usize| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
+    };
+    if count == 1 { vec![path.to_owned()] } else { (1..=count).map(numbered).collect() }
+}
+
+/// Writes what was lost to a new file.
+fn keep(lost: &Lost, path: &Path) -> Result<(), Failure> {
+    let file = File::options().write(true).create_new(true).open(path);
+    let written = file.and_then(|mut file| file.write_all(&lost.area()));
+    written.map_err(|error| Failure::io(format_args!("--to {}", path.display()), &error))
 }
 
 fn search_lines(search: &Search) -> Vec<String> {

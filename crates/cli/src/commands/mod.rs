@@ -9,6 +9,7 @@ mod given;
 mod import;
 mod inspect;
 mod ledger;
+mod man;
 mod open;
 mod resize;
 mod scrub;
@@ -50,6 +51,8 @@ pub enum Verb {
     Explain(explain::Arguments),
     /// Make a lone dm-integrity volume larger or smaller
     Resize(resize::Arguments),
+    /// Write the manual's pages into a folder, for man(1)
+    Man(man::Arguments),
     /// The whole story in a scratch folder: made, served, damaged, healed
     Demo(demo::Arguments),
 }
@@ -69,6 +72,7 @@ impl Verb {
             Self::Ledger(arguments) => ledger::run(context, arguments),
             Self::Explain(arguments) => explain::run(context, arguments),
             Self::Resize(arguments) => resize::run(context, arguments),
+            Self::Man(arguments) => man::run(context, &arguments),
             Self::Demo(arguments) => demo::run(context, arguments),
         }
     }

@@ -81,9 +81,9 @@ impl Arguments {
         Place::of(self.state.as_deref())
     }
 
-    /// Whether it can only be read, whatever the verb would do: the mode says so.
+    /// Whether it can only be read, whatever the verb would do.
     pub fn is_read_only(&self) -> bool {
-        self.mode == Mode::Recovery
+        self.mode == Mode::Recovery || self.given.is_read_only()
     }
 
     /// How to open it; what happens is shown, and kept.
@@ -122,7 +122,8 @@ impl Arguments {
         running: Running,
     ) -> Result<Opened, Failure> {
         if self.is_read_only() && !read_only {
-            let text = "--mode recovery writes nothing, and this would";
+            let option = if self.given.is_read_only() { "--superblock" } else { "--mode recovery" };
+            let text = format!("{option} writes nothing, and this would");
             return Err(Failure::usage(text).advise("copy what it gives with 'steadfast export'"));
         }
         let keeper = Rc::new(Keeper::default());
@@ -162,17 +163,18 @@ pub fn given(
 ) -> Result<Given, Failure> {
     let integrity = match integrity {
         Some(name) if name != "none" => {
-            let (algorithm, key) = arguments.integrity(name)?;
+            let (algorithm, key) = arguments.keys.integrity(name)?;
             IntegrityChoice::Algorithm(algorithm, key)
         }
         none => {
-            arguments.without_integrity()?;
+            arguments.keys.without_integrity()?;
             if none.is_some() { IntegrityChoice::None } else { IntegrityChoice::Find }
         }
     };
-    let journal = arguments.journal()?;
+    let journal = arguments.keys.journal()?;
     let data_devices = arguments.data_devices(members)?;
-    Ok(Given { integrity, journal, data_devices, running: Running::default() })
+    let superblocks = arguments.superblocks(members)?;
+    Ok(Given { integrity, journal, data_devices, superblocks, running: Running::default() })
 }
 
 /// The mode that a word means.

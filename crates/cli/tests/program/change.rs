@@ -1,7 +1,10 @@
 //! `resize` and `adopt`: what exists gets another size, or tags.
 
 use crate::support::volume::on;
-use crate::support::{MIB, Shape, Volume, flip, noise, text};
+use crate::support::{MIB, Shape, Volume, finish, flip, noise, program, text};
+use rustix::process::{Pid, Signal, kill_process};
+use std::process::Stdio;
+use std::time::Duration;
 
 #[test]
 fn a_resize_lists_its_writes_and_cuts_nothing_off_unasked() {
@@ -78,4 +81,49 @@ fn an_array_that_is_not_consistent_is_adopted_only_if_that_is_said() {
     assert!(refused.stderr.contains("--yes"), "{refused}");
     volume.run("adopt", &options("--yes")).ended(0);
     assert_eq!(volume.hashes(), before, "the members are as they were");
+}
+
+#[test]
+fn an_adoption_that_is_killed_or_interrupted_goes_on_with_the_same_command() {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let [data, metadata, key] = ["data", "meta", "key"].map(|name| folder.path().join(name));
+    let bytes = noise(96 * MIB, 7);
+    std::fs::write(&data, &bytes).expect("there is room");
+    std::fs::write(&key, [7; 32]).expect("there is room");
+    let sealed = ["--integrity", "hmac-sha256", "--integrity-key-file", text(&key)];
+    let journal =
+        ["--journal-integrity", "hmac-sha256", "--journal-integrity-key-file", text(&key)];
+    let pair = format!("{}={}", text(&data), text(&metadata));
+    let command = || {
+        let mut command = program();
+        command.args(["adopt", text(&data), "--metadata-device", &pair]).args(sealed).args(journal);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let (mut stopped, mut ended) = (0, false);
+    for attempt in 1..=40u64 {
+        let mut child = command().spawn().expect("it starts");
+        std::thread::sleep(Duration::from_millis(40 + 15 * attempt));
+        let signal = if attempt % 3 == 0 { Signal::KILL } else { Signal::INT };
+        let pid = Pid::from_child(&child);
+        // It may have ended by itself.
+        let _gone = kill_process(pid, signal);
+        let status = child.wait().expect("our child");
+        stopped += u32::from(status.code() == Some(130));
+        ended |= status.success();
+        if ended && stopped > 0 {
+            break;
+        }
+    }
+    assert!(stopped > 0, "none of them was stopped in the middle");
+    finish(command()).ended(0);
+    assert!(std::fs::read(&data).expect("it is there") == bytes, "the data was never written");
+    let members = [metadata.clone()];
+    let place = format!("{}={}", text(&metadata), text(&data));
+    let given: Vec<&str> =
+        sealed.into_iter().chain(journal).chain(["--data-device", &place]).collect();
+    let exported = on("export", &members, &[&given[..], &["--to", "-"]].concat()).ended(0);
+    assert!(exported.stdout == bytes, "every block verifies");
+    flip(&data, 50 * MIB);
+    on("export", &members, &[&given[..], &["--to", "-"]].concat()).ended(2);
 }

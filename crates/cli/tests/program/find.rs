@@ -2,7 +2,7 @@
 
 use crate::support::given::Given;
 use crate::support::volume::hashes;
-use crate::support::{MIB, noise};
+use crate::support::{MIB, noise, text};
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -59,6 +59,42 @@ fn of_other_hashes_only_the_geometry_is_found_and_nothing_is_written() {
     }
     given.with("inspect", &["--find", "--yes"]).one_line(3, &["no superblock is proven"]);
     assert_eq!(hashes(&given.members), before);
+}
+
+#[test]
+fn what_was_found_can_be_read_without_writing_it_back() {
+    for (options, more) in
+        [(&[][..], &[][..]), (&["--integrity", "sha256"], &["--mode", "recovery"])]
+    {
+        let given = Given::create(1, false, options, &["--sector-size", "512"]);
+        given.keeps_what_it_is_given(9);
+        lose(&given.members[0]);
+        let before = hashes(&given.members);
+        let (member, file) = (text(&given.members[0]), given.folder.path().join("found"));
+        let found = given.with("inspect", &["--find", "--to", text(&file)]);
+        assert!(found.text().contains("--superblock"), "{found}");
+        // Where several may have been there, the likeliest comes first.
+        let likeliest = given.folder.path().join("found.1");
+        let file = if file.exists() { file } else { likeliest };
+        let superblock = format!("{member}={}", text(&file));
+        let length = (4 * MIB).to_string();
+        let reading = ["-q", "--to", "-", "--length", &length, "--superblock", &superblock];
+        // Nothing but the raw data is known of other hashes.
+        let raw = if more.is_empty() { &[][..] } else { &["--unverified"] };
+        let out = given.on("export", &[&reading[..], more, raw].concat());
+        let out = out.ended(if more.is_empty() { 0 } else { 1 });
+        assert!(out.stdout == noise(4 * MIB, 9), "{options:?}");
+        given.on("status", &["--superblock", &superblock]);
+        given
+            .on("import", &["--from", text(&file), "--superblock", &superblock])
+            .one_line(64, &["writes nothing"]);
+        assert_eq!(hashes(&given.members), before, "nothing was written");
+        given
+            .with("inspect", &["--find", "--to", text(&given.folder.path().join("found"))])
+            .one_line(4, &["exists"]);
+        std::fs::write(&file, [0; 100]).expect("it is ours");
+        given.on("status", &["--superblock", &superblock]).one_line(64, &["4096 bytes"]);
+    }
 }
 
 #[test]

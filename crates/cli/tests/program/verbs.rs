@@ -360,3 +360,26 @@ fn help_is_help_and_nonsense_is_usage() {
         assert!(!folder.path().join("new").exists(), "{said}");
     }
 }
+
+#[test]
+fn the_manual_has_a_page_for_every_verb_and_every_option() {
+    let folder = tempfile::tempdir().expect("there is room");
+    steadfast(["man", text(folder.path())]).ended(0);
+    let help = steadfast(["--help"]).ended(0).text();
+    let verbs = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let verbs = verbs.take_while(|line| !line.is_empty());
+    let verbs = verbs.filter_map(|line| line.strip_prefix("  ").filter(|it| !it.starts_with(' ')));
+    let verbs: Vec<&str> = verbs.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(verbs.len() > 10, "{verbs:?}");
+    for verb in verbs.into_iter().filter(|verb| *verb != "help") {
+        let page = folder.path().join(format!("steadfast-{verb}.1"));
+        let page = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{verb}: {error}"));
+        let page = page.replace('\\', "");
+        let help = steadfast([verb, "--help"]).ended(0).text();
+        let options = help.split_whitespace().filter(|word| word.starts_with("--"));
+        for option in options.map(|word| word.trim_end_matches([',', '.', ':'])) {
+            let option = option.split(['=', '[', '\'']).next().expect("one at least");
+            assert!(page.contains(option), "{verb}: {option}");
+        }
+    }
+}

@@ -31,7 +31,7 @@ pub use prepare::{Array, Beginning, check_array, dry_run};
 
 use crate::member::Member;
 use bio::{Device, Extent, IoError, IoResult};
-use checksum::{Algorithm, BlockTagger};
+use checksum::{Algorithm, BlockTagger, Key};
 use integrity::recalculate::Recalculation;
 use integrity::{Layout, Run, Superblock};
 use layers::integrity::{JournalKeys, Lower, store_superblock};
@@ -45,8 +45,12 @@ use units::{SECTOR, Sector, usize_of};
 pub struct AdoptOptions {
     /// The data and its metadata device. A metadata device that does not exist is made, as a file.
     pub pairs: Vec<Pair>,
-    /// What tags are made with; it takes no key.
+    /// What tags are made with.
     pub integrity: Algorithm,
+    /// Their key, if the algorithm takes one.
+    pub integrity_key: Option<Key>,
+    /// What the journals are sealed and encrypted with.
+    pub journal: JournalKeys,
     /// Bytes of tag; none: the whole digest.
     pub tag_size: Option<u16>,
     /// Bytes of the block that each tag covers.
@@ -138,6 +142,7 @@ struct Work {
     superblock: Superblock,
     layout: Layout,
     tagger: BlockTagger,
+    journal: JournalKeys,
     adopted: Adopted,
 }
 
@@ -228,8 +233,7 @@ impl Work {
         let flushed = self.lower.metadata.flush().await;
         flushed.map_err(|error| self.metadata_failed(error))?;
         self.superblock.recalc_sector = position;
-        let keys = JournalKeys::default();
-        let stored = store_superblock(&self.lower.metadata, &self.superblock, &keys).await;
+        let stored = store_superblock(&self.lower.metadata, &self.superblock, &self.journal).await;
         stored.map_err(|error| {
             let member = self.adopted.pair.metadata.to_string();
             AdoptError::Store { member, error }

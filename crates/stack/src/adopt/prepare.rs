@@ -8,7 +8,7 @@ use crate::open::{OpenOptions, open};
 use crate::probe::{MdFound, find_md};
 use bio::{Device, Events, IoError};
 use checksum::BlockTagger;
-use integrity::layout::{BUFFER_SECTORS, DeviceSectors};
+use integrity::layout::DeviceSectors;
 use integrity::superblock::AREA_SECTORS;
 use integrity::{Flags, FormatOptions, Layout, Superblock, format};
 use layers::integrity::{Integrity, JournalState, Lower, NewVolume, Options, Wipe, create};
@@ -138,9 +138,10 @@ impl Prepared {
                 AdoptError::Create { member: adopted.pair.metadata.to_string(), error }
             })?,
         };
-        let tagger = BlockTagger::new(new.algorithm, None, superblock.hashed_salt(), layout.block)?
+        let (key, salt) = (new.key.as_ref(), superblock.hashed_salt());
+        let tagger = BlockTagger::new(new.algorithm, key, salt, layout.block)?
             .with_tag_bytes(layout.tag_bytes);
-        Ok(Work { lower, superblock, layout, tagger, adopted })
+        Ok(Work { lower, superblock, layout, tagger, journal: new.journal, adopted })
     }
 }
 
@@ -159,9 +160,13 @@ async fn look_at(options: &AdoptOptions, pair: &Pair, write: bool) -> Result<Pre
     let data = leaf::open(&pair.data, false).await?.device;
     let format = format_of(options)?;
     refuse_data(pair, &data, format.block).await?;
-    let new = NewVolume::new(format, options.integrity, Wipe::Recalculate);
+    let new = NewVolume {
+        key: options.integrity_key.clone(),
+        journal: options.journal.clone(),
+        ..NewVolume::new(format, options.integrity, Wipe::Recalculate)
+    };
     // Keys are refused before anything is made.
-    BlockTagger::new(options.integrity, None, None, format.block)?;
+    BlockTagger::new(options.integrity, options.integrity_key.as_ref(), None, format.block)?;
     let data_sectors = data.limits().sectors;
     let (metadata, begun, metadata_sectors) = if pair.metadata.path().is_some_and(is_absent) {
         (None, None, metadata_sectors(pair, data_sectors, &format)?)
@@ -205,6 +210,7 @@ fn format_of(options: &AdoptOptions) -> Result<FormatOptions, AdoptError> {
     let salt = uuid::Uuid::new_v4().into_bytes();
     Ok(FormatOptions {
         journal_sectors: options.journal_bytes.map(|bytes| bytes / SECTOR),
+        journal_mac: options.journal.mac.is_some(),
         ..FormatOptions::new(block, options.tag_size.unwrap_or(digest), salt)
     })
 }
@@ -247,8 +253,9 @@ async fn begun(
     let Ok(superblock) = Superblock::decode(&area) else { return Ok(None) };
     let Ok(layout) = Layout::of(&superblock, lower.sectors()) else { return Ok(None) };
     let is_whole = layout.provided_sectors == lower.data().limits().sectors;
-    let plain = !superblock.flags.has(Flags::JOURNAL_MAC);
-    if !(superblock.flags.has(Flags::RECALCULATING) && layout.is_separate() && is_whole && plain) {
+    let same_seal = superblock.flags.has(Flags::JOURNAL_MAC) == options.journal.mac.is_some();
+    let recalculating = superblock.flags.has(Flags::RECALCULATING);
+    if !(recalculating && layout.is_separate() && is_whole && same_seal) {
         return Ok(None);
     }
     let found = u64_of(layout.block.bytes());
@@ -269,6 +276,8 @@ async fn refuse_other(
     let member = || pair.metadata.to_string();
     let opening = Options {
         sample: false,
+        integrity_key: options.integrity_key.clone(),
+        journal: options.journal.clone(),
         tag_cache_bytes: 1 << 20,
         ..Options::new(options.integrity, Events::none()).read_only()
     };
@@ -322,9 +331,7 @@ async fn refuse_used(pair: &Pair, metadata: &Device, kind: LeafKind) -> Result<(
 fn metadata_sectors(pair: &Pair, data: u64, options: &FormatOptions) -> Result<u64, AdoptError> {
     let device = DeviceSectors::Separate { metadata: u64::MAX, data };
     let (_, layout) = format(device, options).map_err(|error| unfit(pair, error))?;
-    let tags = data / layout.block.sectors() * u64_of(layout.tag_bytes);
-    let buffer = BUFFER_SECTORS * SECTOR;
-    Ok(layout.initial_sectors + tags.next_multiple_of(buffer) / SECTOR)
+    Ok(layout.metadata_device_sectors())
 }
 
 /// Makes the file of a metadata device, all hole, and its name durable.

@@ -25,7 +25,6 @@ use crate::spec::Node;
 use crate::volume::Volume;
 use bio::{Event, Events, IoError};
 use decide::{Rules, decide};
-use integrity::open::Mode;
 use std::rc::Rc;
 
 /// How to open a volume.
@@ -62,9 +61,9 @@ impl OpenOptions {
         Self { read_only: false, ..Self::read_only(members) }
     }
 
-    /// Whether nothing is written, ever: as it was asked for, or as the mode says.
+    /// Whether nothing is written, ever: as it was asked for, or by what was given.
     fn writes_nothing(&self) -> bool {
-        self.read_only || self.given.running.mode == Some(Mode::Recovery)
+        self.read_only || self.given.writes_nothing()
     }
 }
 
@@ -81,8 +80,7 @@ pub async fn open(options: &OpenOptions) -> Result<Volume, OpenError> {
     leaf::refuse_twice(options.members.iter().chain(data))?;
     let mut leaves = Vec::new();
     for member in &options.members {
-        let leaf =
-            leaf::open_pair(member, given.data_of(member), !options.writes_nothing()).await?;
+        let leaf = given.open_leaf(member, !options.writes_nothing()).await?;
         leaves.push((member.to_string().into(), Some(member.clone()), leaf));
     }
     open_leaves(leaves, options).await
