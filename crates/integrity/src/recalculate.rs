@@ -58,6 +58,12 @@ impl Recalculation {
         self.next
     }
 
+    /// How many sectors, to the end, have tags that are not valid.
+    #[must_use]
+    pub const fn left(&self) -> u64 {
+        self.provided - self.next
+    }
+
     /// Whether all tags are valid.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
@@ -80,7 +86,7 @@ impl Recalculation {
     /// What is to be computed next; none when it has finished.
     #[must_use]
     pub fn step(&self, layout: &Layout) -> Option<Run> {
-        let left = self.provided - self.next;
+        let left = self.left();
         (left > 0).then(|| layout.run(Sector(self.next), left.min(STEP_SECTORS)))
     }
 

@@ -12,8 +12,11 @@
 //! Activation, of a volume whose journal is home (recover.rs):
 //!
 //! 1. The flag is set, with the regions' size, in one write. Before: a journal that holds nothing
-//!    new. After: the journal's bytes as bits: more is suspect than need be.
-//! 2. The bits are written, all clear. Crash: as in 1, or nothing is suspect.
+//!    new. After: the journal's bytes as bits: more is suspect than need be. (Nobody can tell them
+//!    from bits, which leave most of a sector as the journal left it. A recalculation that is asked
+//!    for then takes these regions for doubtful too; how much that is was told.)
+//! 2. The bits are written, all clear but for those of what a recalculation has still to do. Crash:
+//!    as in 1, or nothing is suspect.
 //!
 //! If the bitmap was in use with regions of another size, everything is suspect: first the bits of
 //! both sizes are all set, then the size is changed. Crash: everything is suspect.
@@ -23,8 +26,9 @@
 //! 1. The bit is set, durable. Crash: suspect, and nothing was written.
 //! 2. Data and tags go home. Crash: suspect, and as direct.rs says.
 //! 3. Tags and data are durable. Crash: suspect, and all is right.
-//! 4. The bit is cleared, unless a write to its region began since 3 began, or is under way. Crash:
-//!    suspect or not, and all is right.
+//! 4. The bit is cleared, unless a write to its region began since 3 began, or is under way, or the
+//!    region is suspect or was still to be recalculated when 3 began. Crash: suspect or not, and all
+//!    is right.
 //!
 //! Closing:
 //!
@@ -40,8 +44,12 @@
 //! block are walked again when something was written to them. With suspect regions left, closing
 //! writes their bits and leaves the flag: the volume is as after a crash, with less to suspect.
 //!
-//! Opened in another mode, what is suspect is told, once; then the journal is initialised, and the
-//! flag is cleared. Crash: told again. What does not verify stays unreadable until it is written.
+//! What lies beyond the position of a recalculation is not called suspect: its tags were never said to
+//! be valid, which is more.
+//!
+//! Opened in another mode, what is suspect is told, once, or recalculated, if that was asked for; then
+//! the journal is initialised, and the flag is cleared. Crash: the same once more. What does not verify
+//! stays unreadable until it is written.
 
 use super::direct::Direct;
 use super::open::OpenError;
@@ -73,6 +81,9 @@ pub(super) struct Regions {
     suspect: RefCell<Bitmap>,
     /// Suspect regions that may have become valid since they were looked at.
     unwalked: RefCell<Bitmap>,
+    /// A walk is under way; whoever waits for its end.
+    walking: Cell<bool>,
+    walked: Notify,
     /// The last unit as it was found: what lies behind the bits is kept.
     last_unit: Vec<u8>,
     /// Held by whoever writes bits.
@@ -104,15 +115,12 @@ impl Regions {
             next: Cell::default(),
             unwalked: RefCell::new(suspect.clone()),
             suspect: RefCell::new(suspect),
+            walking: Cell::default(),
+            walked: Notify::default(),
             last_unit,
             writing: RangeLock::default(),
             changed: Notify::default(),
         }
-    }
-
-    /// Whether bits are set that might be cleared.
-    pub fn has_more_than_suspects(&self) -> bool {
-        self.wanted.borrow().dirty_count() > self.suspect.borrow().dirty_count()
     }
 
     /// A flush begins that clears the bits of what was written before.
@@ -124,14 +132,32 @@ impl Regions {
         }
     }
 
+    /// Whether a range touches a suspect region.
+    pub fn is_suspect(&self, sector: Sector, sectors: u64) -> bool {
+        self.suspect.borrow().is_dirty(sector, sectors)
+    }
+
     /// What is suspect, in order.
     pub fn suspect(&self) -> Vec<(Sector, u64)> {
         ranges(&self.suspect.borrow())
     }
 
+    /// The same, region by region.
+    pub fn suspects(&self) -> Bitmap {
+        self.suspect.borrow().clone()
+    }
+
     /// Ends the walk.
     pub fn stop(&self) {
         self.changed.notify_all();
+        self.walked.notify_all();
+    }
+
+    /// Waits until every suspect region that may have become valid was looked at, or `ended`.
+    pub async fn walked(&self, ended: impl Fn() -> bool) {
+        self.changed.notify_all();
+        let idle = || !self.walking.get() && self.unwalked.borrow().dirty_count() == 0;
+        self.walked.until(|| ended() || idle()).await;
     }
 
     /// A range was found valid, or made so: the regions that lie wholly in it are not suspect.
@@ -191,29 +217,53 @@ impl Inner {
     ///
     /// # Errors
     /// What the device says.
-    pub(super) async fn stored_suspects(&self) -> Result<Vec<(Sector, u64)>, OpenError> {
+    async fn stored_bitmap(&self) -> Result<Bitmap, OpenError> {
         match self.read_bitmap(self.area.superblock().log2_blocks_per_bitmap_bit).await {
-            Ok((bitmap, _)) => Ok(ranges(&bitmap)),
-            Err(OpenError::Bitmap(_)) => Ok(vec![(Sector::ZERO, self.layout.provided_sectors)]),
+            Ok((bitmap, _)) => Ok(bitmap),
+            Err(OpenError::Bitmap(_)) => {
+                let mut all = self.bitmap_of(ALL_LOG2)?;
+                all.mark_all();
+                Ok(all)
+            }
             Err(error) => Err(error),
         }
     }
 
+    /// The same as ranges, in order.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub(super) async fn stored_suspects(&self) -> Result<Vec<(Sector, u64)>, OpenError> {
+        Ok(ranges(&self.stored_bitmap().await?))
+    }
+
     /// Makes a volume whose bitmap was in use one with a journal that holds nothing, and tells what is
-    /// suspect.
-    pub(super) async fn retire_bitmap(&mut self) -> Result<(), OpenError> {
-        self.suspect = self.stored_suspects().await?;
-        for &(sector, sectors) in self.suspect.iter().take(EVENTS_MAX) {
-            let detail = "was being written when bitmap mode ended: blocks may be unreadable";
-            self.events.emit_detail(EventKind::Note, sector, sectors, detail.to_owned());
+    /// suspect, unless it was to be recalculated.
+    pub(super) async fn retire_bitmap(&mut self, recalculate: bool) -> Result<(), OpenError> {
+        let suspect = self.stored_bitmap().await?;
+        if recalculate {
+            self.tell_suspect(&ranges(&suspect), RECALCULATED);
+            let done = self.recalculate_at_open(&suspect).await;
+            done.map_err(|kind| kind.at(Sector::ZERO))?;
+        } else {
+            self.suspect = ranges(&suspect);
+            self.tell_suspect(&self.suspect, UNREADABLE);
         }
-        let rest = &self.suspect[EVENTS_MAX.min(self.suspect.len())..];
+        Ok(self.leave_bitmap().await?)
+    }
+
+    /// Tells which ranges are suspect, and what becomes of them.
+    pub(super) fn tell_suspect(&self, suspect: &[(Sector, u64)], fate: &str) {
+        for &(sector, sectors) in suspect.iter().take(EVENTS_MAX) {
+            let detail = format!("was being written when bitmap mode ended: {fate}");
+            self.events.emit_detail(EventKind::Note, sector, sectors, detail);
+        }
+        let rest = &suspect[EVENTS_MAX.min(suspect.len())..];
         if let (Some((first, _)), Some((last, sectors))) = (rest.first(), rest.last()) {
             let detail = format!("{} more such ranges in here", rest.len());
             let sectors = (*last + *sectors).0 - first.0;
             self.events.emit_detail(EventKind::Note, *first, sectors, detail);
         }
-        Ok(self.leave_bitmap().await?)
     }
 
     /// Initialises the journal, then clears the flag.
@@ -239,7 +289,14 @@ impl Inner {
         clear.clean_all();
         let in_use = superblock.flags.has(Flags::DIRTY_BITMAP);
         if in_use && log2 == stored {
-            return Ok(Regions::new(found.clone(), found.clone(), found, last_unit));
+            let (mut bits, mut suspect) = (found.clone(), found.clone());
+            self.mark_uncovered(&mut bits);
+            if let Some((sector, sectors)) = self.coverage.to_be_recalculated() {
+                suspect.clean(sector, sectors);
+            }
+            let regions = Regions::new(bits.clone(), bits.clone(), suspect, last_unit);
+            self.write_bits(&regions, &bits, bits.differing_units(&found)).await?;
+            return Ok(regions);
         }
         let set_up = |superblock: &mut ::integrity::Superblock| {
             superblock.flags = superblock.flags.with(Flags::DIRTY_BITMAP);
@@ -247,8 +304,10 @@ impl Inner {
         };
         if !in_use {
             self.change_superblock(set_up).await.map_err(|kind| kind.at(Sector::ZERO))?;
-            let regions = Regions::new(clear.clone(), clear.clone(), clear.clone(), last_unit);
-            self.write_bits(&regions, &clear, 0..clear.units()).await?;
+            let mut bits = clear.clone();
+            self.mark_uncovered(&mut bits);
+            let regions = Regions::new(bits.clone(), bits.clone(), clear, last_unit);
+            self.write_bits(&regions, &bits, 0..bits.units()).await?;
             return Ok(regions);
         }
         let mut all = clear.clone();
@@ -314,14 +373,37 @@ impl Inner {
         Ok(marked)
     }
 
-    /// Flushes, and clears the bits of what is durable then.
+    /// Makes dirty what a recalculation has still to do.
+    fn mark_uncovered(&self, bits: &mut Bitmap) {
+        if let Some((sector, sectors)) = self.coverage.to_be_recalculated() {
+            bits.mark(sector, sectors);
+        }
+    }
+
+    /// The bits that no flush clears now: of suspect regions, and of what a recalculation has still to
+    /// do.
+    fn kept_bits(&self, regions: &Regions) -> Bitmap {
+        let mut kept = regions.suspect.borrow().clone();
+        self.mark_uncovered(&mut kept);
+        kept
+    }
+
+    /// Whether bits are set that a flush might clear.
+    pub(super) fn may_clean_more(&self, regions: &Regions) -> bool {
+        let set = regions.wanted.borrow().dirty_count();
+        set > self.kept_bits(regions).dirty_count()
+    }
+
+    /// Flushes, and clears the bits of what is durable then. What is found valid or recalculated while
+    /// the flush is under way may not be: its bits are the next one's.
     pub(super) async fn clean_regions(&self, direct: &Direct, regions: &Regions) -> IoResult {
         regions.flush_begins();
+        let kept = self.kept_bits(regions);
         self.flush_direct(direct).await?;
         regions.changed.notify_all();
         let _alone = regions.writing.lock(0..1).await;
         let mut bits = regions.recent.borrow().clone();
-        bits.merge(&regions.suspect.borrow());
+        bits.merge(&kept);
         let units: Vec<u64> = {
             let mut durable = regions.durable.borrow_mut();
             let units = bits.differing_units(&durable).collect();
@@ -344,12 +426,13 @@ impl Inner {
         self.leave_bitmap().await
     }
 
-    /// Looks at every block of a region; whether all of them verify.
+    /// Looks at every block of a region; whether all of them verify, also of those that are given out
+    /// anyhow.
     async fn is_valid(&self, direct: &Direct, sector: Sector, sectors: u64) -> bool {
         for at in (sector.0..(sector + sectors).0).step_by(units::usize_of(WALK_SECTORS)) {
             let length = WALK_SECTORS.min((sector + sectors).0 - at);
             let mut look = Bio::read(Sector(at), length).bypassing();
-            if direct.is_stopped() || self.read(&mut look).await.is_err() {
+            if direct.is_stopped() || self.read_counting(&mut look).await != Ok(0) {
                 return false;
             }
         }
@@ -367,7 +450,9 @@ pub(super) async fn walk(inner: Rc<Inner>) {
             return;
         }
         let first = regions.unwalked.borrow().dirty().next();
+        regions.walking.set(first.is_some());
         let Some((sector, sectors)) = first else {
+            regions.walked.notify_all();
             changed.await;
             continue;
         };
@@ -382,10 +467,15 @@ pub(super) async fn walk(inner: Rc<Inner>) {
     }
 }
 
+/// What becomes of suspect blocks whose tags do not fit.
+const UNREADABLE: &str = "blocks may be unreadable";
+pub(super) const RECALCULATED: &str = "what does not fit gets the tag of what lies there";
 /// Ranges told of, at most: the rest is told as one.
 const EVENTS_MAX: usize = 256;
 /// Ranges that are told apart.
 const RANGES_MAX: usize = 1 << 16;
+/// Binary logarithm of the blocks of a region where all of a volume is one region, or a few.
+const ALL_LOG2: u8 = 48;
 /// Units of the bitmap written at once.
 const UNITS_IN_FLIGHT: usize = 16;
 /// 1 MiB at a time.

@@ -27,14 +27,14 @@
 //! replayed once more behind what is written then: if it held anything it is made anew, in the order
 //! that recover.rs gives, before the first write.
 
-use super::bitmap::Regions;
+use super::bitmap::{Marked, Regions};
 use super::confirm::NotHome;
 use super::home::{Tags, ZEROES_BYTES};
 use super::tags::{PAGE, pages_of};
 use super::{Inner, Journal, at, both};
 use ::integrity::Run;
 use bio::{Bio, Buf, IoErrorKind, IoResult, Segments};
-use runtime::{Notify, RangeLock, sleep, spawn};
+use runtime::{Notify, RangeGuard, RangeLock, sleep, spawn};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -92,6 +92,14 @@ impl Direct {
         self.stopped.get()
     }
 
+    /// How a flush ended, and all before it: once it failed, nothing can be promised any more.
+    pub fn not_failed(&self, flushed: Result<(), IoErrorKind>) -> Result<(), IoErrorKind> {
+        if let (Err(kind), None) = (flushed, self.failed.get()) {
+            self.failed.set(Some(kind));
+        }
+        self.failed.get().map_or(Ok(()), Err)
+    }
+
     fn check(&self, sector: Sector) -> IoResult {
         match self.failed.get() {
             Some(kind) => Err(kind.at(sector)),
@@ -133,7 +141,7 @@ pub(super) async fn run(inner: Rc<Inner>) {
             None => (inner.flush_direct(direct).await, false),
             Some(regions) => {
                 let result = inner.clean_regions(direct, regions).await;
-                (result, regions.has_more_than_suspects())
+                (result, inner.may_clean_more(regions))
             }
         };
         // Who asks for a flush is told what fails; what is only late is tried again.
@@ -210,17 +218,7 @@ impl Inner {
         tags: Vec<u8>,
         mut change: impl FnMut(&Run) -> Bio,
     ) -> IoResult {
-        self.relieve(direct, sector).await?;
-        let _held = self.home.lock(sector.0..(sector + sectors).0).await;
-        direct.check(sector)?;
-        direct.arm();
-        let _marked = match &direct.regions {
-            None => None,
-            Some(regions) => {
-                let marked = self.mark(regions, sector, sectors).await;
-                Some(marked.map_err(|error| at(error.kind, sector))?)
-            }
-        };
+        let _entered = self.enter(direct, sector, sectors).await?;
         let mut tags = tags.as_slice();
         for run in self.layout.runs(sector, sectors) {
             let (now, later) = tags.split_at(self.blocks_in(run.sectors) * self.layout.tag_bytes);
@@ -233,6 +231,28 @@ impl Inner {
         Ok(())
     }
 
+    /// Makes way for a change of a range: home is held, and in bitmap mode its bits are durable, as
+    /// long as the result is kept.
+    pub(super) async fn enter<'a>(
+        &self,
+        direct: &'a Rc<Direct>,
+        sector: Sector,
+        sectors: u64,
+    ) -> IoResult<(RangeGuard, Option<Marked<'a>>)> {
+        self.relieve(direct, sector).await?;
+        let held = self.home.lock(sector.0..(sector + sectors).0).await;
+        direct.check(sector)?;
+        direct.arm();
+        let marked = match &direct.regions {
+            None => None,
+            Some(regions) => {
+                let marked = self.mark(regions, sector, sectors).await;
+                Some(marked.map_err(|error| at(error.kind, sector))?)
+            }
+        };
+        Ok((held, marked))
+    }
+
     /// Reads the pages that the tags of a run are in, so that they are there when its data was
     /// written. If that fails, it is no matter: they are read again then.
     async fn warm(&self, run: &Run, length: usize) {
@@ -241,7 +261,7 @@ impl Inner {
     }
 
     /// Changes tags in memory, page by page.
-    async fn change_tags(&self, address: u64, tags: &[u8]) -> Result<(), IoErrorKind> {
+    pub(super) async fn change_tags(&self, address: u64, tags: &[u8]) -> Result<(), IoErrorKind> {
         let (mut address, mut rest) = (address, tags);
         while !rest.is_empty() {
             let (now, later) = rest.split_at(usize_of(PAGE - address % PAGE).min(rest.len()));
@@ -262,7 +282,7 @@ impl Inner {
     }
 
     /// Writes dirty tags if there are many: what is more waits.
-    async fn relieve(&self, direct: &Direct, sector: Sector) -> IoResult {
+    pub(super) async fn relieve(&self, direct: &Direct, sector: Sector) -> IoResult {
         if !self.tags.is_pressed() {
             return Ok(());
         }

@@ -11,13 +11,22 @@
 //! 3. They are durable.
 //! 4. The discard goes down. Crash: old or discarded, both accepted.
 //!
-//! (Specification, section 5.1.)
+//! Without a journal (direct.rs) there is no copy that replay could bring back. The block is entered as
+//! by a write, in bitmap mode with its bit durable, its tag joins the others in memory, and a flush
+//! makes it durable: the same steps 2 to 4. What was written there before, and what is written later,
+//! may after a crash before the next flush be there in part, and the tag accepts that too: whoever
+//! discards a block no longer says what it holds, until a flush covers what is written next.
+//!
+//! (Specification, section 5.1. The kernel leaves out step 3 in direct mode.)
 
 use super::confirm::NotHome;
-use super::{Inner, at};
+use super::direct::Direct;
+use super::{Inner, Journal, at};
+use ::integrity::Run;
 use ::integrity::discard::DiscardTags;
 use bio::{Bio, IoError, IoResult};
 use std::ops::Range;
+use std::rc::Rc;
 use units::{SECTOR, Sector, usize_of};
 
 impl Inner {
@@ -37,6 +46,9 @@ impl Inner {
 
     /// The same for a piece that lies in one run.
     async fn discard_step(&self, sector: Sector, sectors: u64) -> IoResult {
+        if let Journal::Direct(direct) = &self.journal {
+            return self.discard_direct(direct, sector, sectors).await;
+        }
         let journalled = {
             let _turn = self.homing.acquire(1).await;
             let _held = self.home.lock(sector.0..(sector + sectors).0).await;
@@ -48,6 +60,31 @@ impl Inner {
             let from = sector + self.sectors_of(blocks.start);
             self.write_zero_blocks(from, blocks.len(), true).await?;
         }
+        Ok(())
+    }
+
+    /// The same without a journal.
+    async fn discard_direct(&self, direct: &Rc<Direct>, sector: Sector, sectors: u64) -> IoResult {
+        let _entered = self.enter(direct, sector, sectors).await?;
+        let run = self.layout.run(sector, sectors);
+        let tags = self.tags_of_discarded(&run);
+        self.change_tags(run.tag_byte, &tags).await.map_err(|kind| at(kind, sector))?;
+        self.flush_direct(direct).await.map_err(|error| at(error.kind, sector))?;
+        self.give_up(&run).await
+    }
+
+    fn tags_of_discarded(&self, run: &Run) -> Vec<u8> {
+        let mut tags = vec![0; self.blocks_in(run.sectors) * self.layout.tag_bytes];
+        self.coverage.discards.write(&self.tagger, run.sector, &mut tags);
+        tags
+    }
+
+    /// Step 4.
+    async fn give_up(&self, run: &Run) -> IoResult {
+        let mut discard = Bio::discard(run.data, run.sectors);
+        let given_up = self.data().submit(&mut discard).await;
+        given_up.map_err(|error: IoError| at(error.kind, run.sector))?;
+        self.forget_told(run.sector.0, run.sectors);
         Ok(())
     }
 
@@ -77,8 +114,7 @@ impl Inner {
         let written = self.bring_home(async || {
             for blocks in ranges {
                 let run = place(blocks);
-                let mut tags = vec![0; blocks.len() * self.layout.tag_bytes];
-                self.coverage.discards.write(&self.tagger, run.sector, &mut tags);
+                let tags = self.tags_of_discarded(&run);
                 self.put_tags(run.tag_byte, tags).await.map_err(|error| error.kind)?;
             }
             Ok(())
@@ -93,10 +129,7 @@ impl Inner {
         }
         self.flush_or_fail().await.map_err(|kind| at(kind, sector))?;
         for run in ranges.iter().map(place) {
-            let mut discard = Bio::discard(run.data, run.sectors);
-            let given_up = self.data().submit(&mut discard).await;
-            given_up.map_err(|error: IoError| at(error.kind, run.sector))?;
-            self.forget_told(run.sector.0, run.sectors);
+            self.give_up(&run).await?;
         }
         Ok(())
     }

@@ -210,10 +210,7 @@ impl Integrity {
     /// at open. Every read is verified, there as elsewhere.
     #[must_use]
     pub fn suspect(&self) -> Vec<(Sector, u64)> {
-        match &self.inner.journal {
-            Journal::Direct(direct) if let Some(regions) = &direct.regions => regions.suspect(),
-            _ => self.inner.suspect.clone(),
-        }
+        self.inner.suspect()
     }
 
     /// Reads that found a block whose tag does not agree, since opening.
@@ -299,6 +296,14 @@ impl Inner {
             Journal::Direct(_) => {
                 unreachable!("write.rs asks for it only where there is a journal")
             }
+        }
+    }
+
+    /// What a crash in bitmap mode left in doubt, in order.
+    fn suspect(&self) -> Vec<(Sector, u64)> {
+        match &self.journal {
+            Journal::Direct(direct) if let Some(regions) = &direct.regions => regions.suspect(),
+            _ => self.suspect.clone(),
         }
     }
 

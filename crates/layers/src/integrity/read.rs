@@ -10,6 +10,7 @@
 //! then was home before the request came. If it changes at home meanwhile, data and tag may be of
 //! different writes; then the second look, with writing home held off, decides.
 
+use super::coverage::Excuse;
 use super::overlay::Place;
 use super::section::Section;
 use super::{Inner, Journal, at, both};
@@ -65,9 +66,14 @@ struct Piece {
 impl Inner {
     /// Fills the request with verified data.
     pub(super) async fn read(&self, bio: &mut Bio) -> IoResult {
+        self.read_counting(bio).await.map(drop)
+    }
+
+    /// The same; how many of the blocks nothing vouches for, which were asked for all the same.
+    pub(super) async fn read_counting(&self, bio: &mut Bio) -> IoResult<usize> {
         let mut data = std::mem::take(&mut bio.data);
         let result = match self.read_once(bio.sector, &mut data, bio.bypass).await {
-            Ok(bad) if bad.is_empty() => Ok(()),
+            Ok(bad) if bad.is_empty() => Ok(0),
             Ok(bad) => self.read_again(bio.sector, &mut data, &bad).await,
             Err(error) => Err(self.told(error)),
         };
@@ -77,8 +83,13 @@ impl Inner {
 
     /// The second look at blocks that did not verify: at the device itself, and nobody writes
     /// there meanwhile.
-    async fn read_again(&self, sector: Sector, data: &mut Segments, bad: &[Bad]) -> IoResult {
-        let mut first_error = Ok(());
+    async fn read_again(
+        &self,
+        sector: Sector,
+        data: &mut Segments,
+        bad: &[Bad],
+    ) -> IoResult<usize> {
+        let (mut unverified, mut first_error) = (0, Ok(()));
         for run in bad.chunk_by(|a, b| a.block + 1 == b.block) {
             let (start, count) = (run[0].block, run.len());
             let from = sector + self.sectors_of(start);
@@ -90,11 +101,9 @@ impl Inner {
             data.copy_from(start * self.block_bytes(), again.as_slice());
             let error = match result {
                 Ok(bad) => {
-                    let refused = |bad: &&Bad| !self.judge_bad(from, again.as_slice(), bad);
-                    // Every one of them is told, not only the first.
-                    let refused: Vec<&Bad> = bad.iter().filter(refused).collect();
-                    let place = |bad: &&Bad| from + self.sectors_of(bad.block);
-                    refused.first().map(|bad| IoErrorKind::Protection.at(place(bad)))
+                    let refused = self.first_refused(from, again.as_slice(), &bad);
+                    unverified += bad.len();
+                    refused.map(|sector| IoErrorKind::Protection.at(sector))
                 }
                 Err(error) => Some(self.told(error)),
             };
@@ -102,25 +111,40 @@ impl Inner {
                 first_error = first_error.and(Err(error));
             }
         }
-        first_error
+        first_error.map(|()| unverified)
     }
 
-    /// Whether a block that did not verify twice may be given out nevertheless; tells it.
-    fn judge_bad(&self, sector: Sector, data: &[u8], bad: &Bad) -> bool {
-        let at = sector + self.sectors_of(bad.block);
-        let start = bad.block * self.block_bytes();
-        let data = &data[start..start + self.block_bytes()];
-        match &bad.why {
-            Why::Tag(stored) => return self.give_out_unverified(at, stored, data),
-            Why::Rotten(stored) => self.tell_mismatch(at.0, stored, data),
-            Why::Uncertain if self.tell_once(at.0) => {
-                let detail = "the damaged journal holds another copy".to_owned();
-                let sectors = self.layout.block.sectors();
-                self.events.emit_detail(EventKind::Lost, at, sectors, detail);
+    /// The first of the blocks that did not verify twice which must not be given out nevertheless;
+    /// none if all of them may. Every one of them is told, not only the first.
+    fn first_refused(&self, sector: Sector, data: &[u8], bad: &[Bad]) -> Option<Sector> {
+        let mut first = None;
+        let mut excused: Vec<(Sector, Excuse)> = Vec::new();
+        for Bad { block, why } in bad {
+            let at = sector + self.sectors_of(*block);
+            let start = block * self.block_bytes();
+            let data = &data[start..start + self.block_bytes()];
+            match why {
+                Why::Tag(stored) => match self.excuse(at) {
+                    Some(excuse) => {
+                        excused.push((at, excuse));
+                        if self.gives_out_unverified() {
+                            continue;
+                        }
+                    }
+                    None => self.tell_mismatch(at.0, stored, data),
+                },
+                Why::Rotten(stored) => self.tell_mismatch(at.0, stored, data),
+                Why::Uncertain if self.tell_once(at.0) => {
+                    let detail = "the damaged journal holds another copy".to_owned();
+                    let sectors = self.layout.block.sectors();
+                    self.events.emit_detail(EventKind::Lost, at, sectors, detail);
+                }
+                Why::Uncertain => {}
             }
-            Why::Uncertain => {}
+            first.get_or_insert(at);
         }
-        false
+        self.tell_unverified(&excused);
+        first
     }
 
     fn told(&self, error: IoError) -> IoError {

@@ -10,6 +10,12 @@
 //!
 //! Blocks that the log holds are done too. The log's copy goes home later, with its own tag; until it
 //! is durable in the journal, what lies at home is what a crash leaves, and it must be readable then.
+//! Without a journal (direct.rs) whoever writes holds home from before the data is there until its tag
+//! is in memory, and tags computed here join the others there: what a write tagged is never
+//! overwritten by a tag of older bytes, neither in memory nor on the device.
+//!
+//! What a crash in bitmap mode left in doubt is done first, wherever it lies: the blocks that do not
+//! verify in exactly those regions, since whoever asks for recalculation asks for them too.
 //!
 //! # What a crash leaves
 //!
@@ -19,17 +25,27 @@
 //!    After: it goes on when somebody asks; blocks whose tags agree are given out as before.
 //! 2. With home held over one piece, and no tags going home: data is read, tags are written. Crash:
 //!    each tag is old or new. Both are beyond the position on the disk: the piece is done again, from
-//!    the same data, or from newer data that brought its own tag.
-//! 3. After sixteen steps, at the end and at close the device is flushed. Crash: the same.
+//!    the same data, or from newer data that brought its own tag. (Without a journal a write that no
+//!    flush covers may have brought data and not its tag, or a part of either: going on blesses it as
+//!    it lies there, beyond the position like any other. Below the position it stays unreadable.)
+//! 3. After sixteen steps, at the end and at close tags and data are made durable. Crash: the same.
 //! 4. The superblock is written with the new position. Crash: the old position or the new one; all
 //!    tags below either are durable.
+//!
+//! In bitmap mode the bits of everything beyond the position are set, durable before step 1, and
+//! cleared like others once the position has passed, by a flush that began after that: the kernel
+//! goes by the bits alone. Bits of doubtful regions that were done are cleared in the same way: crash
+//! before that flush: as doubtful as before, and done again.
+//!
+//! In another mode doubtful regions are done while the volume is being opened: tags, durable, and only
+//! then is the bitmap given up. Crash: as doubtful as before.
 //!
 //! The flag stays set when it has finished; then the position is the end. (Specification, section 9.)
 
 use super::confirm::NotHome;
-use super::{Inner, Integrity, at};
+use super::{Inner, Integrity, Journal, at};
 use ::integrity::recalculate::Recalculation;
-use ::integrity::{Flags, Run};
+use ::integrity::{Bitmap, Flags, Run};
 use bio::{EventKind, IoErrorKind, IoResult};
 use runtime::Notify;
 use std::cell::{Cell, RefCell};
@@ -75,19 +91,33 @@ impl Task {
     }
 }
 
-/// Starts a recalculation from `state` on.
+/// Starts a recalculation from `state` on, if there is one, and before that of what a crash in bitmap
+/// mode left in doubt.
 ///
 /// # Errors
 /// What the device says when the superblock is written.
-pub(super) async fn start(inner: &Rc<Inner>, state: Recalculation) -> Result<(), IoErrorKind> {
-    let from = Sector(state.position());
-    inner.store_position(state).await?;
+pub(super) async fn start(
+    inner: &Rc<Inner>,
+    state: Option<Recalculation>,
+) -> Result<(), IoErrorKind> {
+    let suspect = inner.suspect();
+    let position = state.map(|state| Sector(state.position()));
+    let Some(from) = position.or(suspect.first().map(|(sector, _)| *sector)) else {
+        return Ok(());
+    };
+    inner.tell_suspect(&suspect, super::bitmap::RECALCULATED);
+    if let Some(state) = state {
+        inner.store_position(state).await?;
+    }
     inner.events.emit_detail(EventKind::Note, from, 0, "recalculation of tags begins".to_owned());
     inner.task.started.set(true);
     let tasks = inner.tasks.clone();
     let inner = Rc::clone(inner);
     tasks.spawn(async move {
-        let ended = inner.recalculate(state).await;
+        let ended = match inner.recalculate_suspects().await {
+            Ok(()) => inner.recalculate(state).await,
+            Err(kind) => Err(kind),
+        };
         let detail = match ended {
             Ok(()) => "recalculation of tags has finished".to_owned(),
             Err(kind) => format!("recalculation of tags stopped: {kind}"),
@@ -140,7 +170,36 @@ impl Integrity {
 }
 
 impl Inner {
-    async fn recalculate(&self, mut state: Recalculation) -> Result<(), IoErrorKind> {
+    /// Gives the blocks of doubtful regions the tags of their data; region by region they are
+    /// doubtful no more.
+    async fn recalculate_suspects(&self) -> Result<(), IoErrorKind> {
+        let Journal::Direct(direct) = &self.journal else { return Ok(()) };
+        let Some(regions) = &direct.regions else { return Ok(()) };
+        let suspect = regions.suspects();
+        for (sector, sectors) in suspect.dirty() {
+            for run in self.layout.runs(sector, sectors) {
+                if !self.recalculate_step(&run).await? {
+                    return Err(IoErrorKind::Unavailable);
+                }
+            }
+            regions.acquit(sector, sectors);
+            direct.arm();
+        }
+        Ok(())
+    }
+
+    /// The same for a bitmap that is about to be given up. Durable when complete.
+    pub(super) async fn recalculate_at_open(&self, suspect: &Bitmap) -> Result<(), IoErrorKind> {
+        for (sector, sectors) in suspect.dirty() {
+            for run in self.layout.runs(sector, sectors) {
+                self.recalculate_step(&run).await?;
+            }
+        }
+        self.flush_or_fail().await
+    }
+
+    async fn recalculate(&self, state: Option<Recalculation>) -> Result<(), IoErrorKind> {
+        let Some(mut state) = state else { return Ok(()) };
         let mut stored = true;
         while let Some(step) = state.step(&self.layout) {
             if !self.recalculate_step(&step).await? {
@@ -151,6 +210,9 @@ impl Inner {
             }
             let due = state.advance(&step);
             self.coverage.recalculated(state);
+            if let Journal::Direct(direct) = &self.journal {
+                direct.arm();
+            }
             if due {
                 self.store_position(state).await?;
             }
@@ -167,18 +229,28 @@ impl Inner {
                 return Ok(false);
             }
             let piece = self.layout.run(Sector(from), PIECE_SECTORS.min(end.0 - from));
-            // Of tags that landed elsewhere only those who wrote them know: one at a time.
-            let _turn = self.homing.acquire(1).await;
-            match self.bring_home(async || self.retag(&piece).await).await {
-                Ok(()) => {}
-                Err(NotHome::Unwritten(kind)) => return Err(kind),
-                Err(NotHome::Unflushed(kind)) => {
-                    self.writer().fail(kind);
-                    return Err(kind);
-                }
-            }
+            self.recalculate_piece(&piece).await?;
         }
         Ok(true)
+    }
+
+    async fn recalculate_piece(&self, piece: &Run) -> Result<(), IoErrorKind> {
+        if let Journal::Direct(direct) = &self.journal {
+            self.relieve(direct, piece.sector).await.map_err(|error| error.kind)?;
+            return self.retag(piece).await;
+        }
+        // Of tags that landed elsewhere only those who wrote them know: one at a time.
+        let _turn = self.homing.acquire(1).await;
+        match self.bring_home(async || self.retag(piece).await).await {
+            Ok(()) => Ok(()),
+            Err(NotHome::Unwritten(kind)) => Err(kind),
+            Err(NotHome::Unflushed(kind)) => {
+                if let Journal::Writing(writer) = &self.journal {
+                    writer.fail(kind);
+                }
+                Err(kind)
+            }
+        }
     }
 
     /// Gives the blocks of a piece the tags of their data. Not durable yet.
@@ -202,9 +274,12 @@ impl Inner {
             changed = Some((changed.map_or(block, |(first, _)| first), block + 1));
         }
         let Some((first, end)) = changed else { return Ok(()) };
-        let bytes = tags[first * tag_bytes..end * tag_bytes].to_vec();
+        let changed = &tags[first * tag_bytes..end * tag_bytes];
         let address = piece.tag_byte + u64_of(first * tag_bytes);
-        self.put_tags(address, bytes).await.map_err(|error| error.kind)
+        match &self.journal {
+            Journal::Direct(_) => self.change_tags(address, changed).await,
+            _ => self.put_tags(address, changed.to_vec()).await.map_err(|error| error.kind),
+        }
     }
 
     /// The stored tags of a piece; one that cannot be read is such that no block has it.
@@ -262,7 +337,12 @@ impl Inner {
 
     /// Steps 3 and 4 (or 1): what was done is durable, and then the superblock says so.
     async fn store_position(&self, state: Recalculation) -> Result<(), IoErrorKind> {
-        self.flush_or_fail().await?;
+        match &self.journal {
+            Journal::Direct(direct) => {
+                self.flush_direct(direct).await.map_err(|error| error.kind)?;
+            }
+            _ => self.flush_or_fail().await?,
+        }
         self.change_superblock(|superblock| {
             superblock.flags = superblock.flags.with(Flags::RECALCULATING);
             superblock.recalc_sector = state.position();

@@ -1,6 +1,6 @@
 //! Scrubbing: every block is read from the device, past every cache.
 
-use super::Integrity;
+use super::{Integrity, Journal};
 use bio::{Bio, Extent, Finding, Findings, LocalFuture, Scrub, ScrubMode};
 use units::{SECTOR, Sector};
 
@@ -15,7 +15,8 @@ impl Scrub for Integrity {
         Extent { sector: Sector(start), sectors: STEP_SECTORS.min(provided - start) }
     }
 
-    /// There is no redundancy here: both modes only read.
+    /// There is no redundancy here: both modes only read. The last step ends when every region that a
+    /// crash in bitmap mode left in doubt has been looked at.
     fn scrub(&self, step: u64, _mode: ScrubMode) -> LocalFuture<'_, Findings> {
         Box::pin(async move {
             let extent = self.step_extent(step);
@@ -25,6 +26,12 @@ impl Scrub for Integrity {
             }
             for bad in self.unreadable(extent).await {
                 findings.found.push((Finding::Unreadable, None, bad));
+            }
+            if let Journal::Direct(direct) = &self.inner.journal
+                && let Some(regions) = &direct.regions
+                && step + 1 == self.steps()
+            {
+                regions.walked(|| direct.is_stopped()).await;
             }
             findings
         })

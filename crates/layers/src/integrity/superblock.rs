@@ -4,7 +4,7 @@
 //! one or the new one. What the new one says must be durable before it is written; that is for the
 //! caller to see to.
 
-use super::{Inner, Integrity};
+use super::{Inner, Integrity, Journal};
 use ::integrity::mac::seal_superblock;
 use ::integrity::superblock::{AREA_BYTES, version_for};
 use ::integrity::{Flags, Superblock};
@@ -90,10 +90,15 @@ impl Inner {
     pub(super) async fn flush_or_fail(&self) -> Result<(), IoErrorKind> {
         let flushed =
             self.lower.flush_for(super::ordering::SUPERBLOCK).await.map_err(|error| error.kind);
-        let super::Journal::Writing(writer) = &self.journal else { return flushed };
-        if let Err(kind) = flushed {
-            writer.fail(kind);
+        match &self.journal {
+            Journal::Writing(writer) => {
+                if let Err(kind) = flushed {
+                    writer.fail(kind);
+                }
+                writer.failure().map_or(Ok(()), Err)
+            }
+            Journal::Direct(direct) => direct.not_failed(flushed),
+            Journal::Reading(_) => flushed,
         }
-        writer.failure().map_or(Ok(()), Err)
     }
 }

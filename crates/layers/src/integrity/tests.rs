@@ -12,6 +12,8 @@ mod lies;
 mod mend;
 mod modes;
 mod recalculate;
+mod recalculate_crash;
+mod suspect;
 
 use super::{Integrity, NewVolume, OpenError, Options, Wipe, create};
 use ::integrity::FormatOptions;

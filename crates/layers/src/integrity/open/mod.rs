@@ -94,8 +94,8 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
         inner.sample(&options, found.as_ref()).await?;
     }
     let (inner, journal_state) = inner.with_journal(&options, found).await?;
-    if let Some(state) = recalculation {
-        let started = recalculate::start(&inner, state).await;
+    if options.recalculates() {
+        let started = recalculate::start(&inner, recalculation).await;
         started.map_err(|kind| kind.at(Sector::ZERO))?;
     }
     let limits = limits(&inner, &options);
@@ -115,17 +115,6 @@ fn refuse_unreadable(
     }
     if options.mode == Some(Mode::Inline) {
         return Err(OpenError::Unimplemented("the inline mode".to_owned()));
-    }
-    if matches!(options.mode, Some(Mode::Direct | Mode::Bitmap)) && !options.writes_nothing() {
-        let asked = [
-            (options.recalculate != Recalculate::No, "recalculation"),
-            (options.allow_discards, "the kernel's discard tags"),
-            (options.damaged_journal.is_some(), "mending a damaged journal"),
-        ];
-        if let Some((_, what)) = asked.into_iter().find(|(asked, _)| *asked) {
-            let what = format!("{what} in bitmap or direct mode: open it in journal mode for that");
-            return Err(OpenError::Unimplemented(what));
-        }
     }
     if flags.unknown() != 0 {
         let names = explain::flag_names(Flags(flags.unknown()));
@@ -165,7 +154,9 @@ fn recalculation(
         Recalculate::Continue => Recalculation::of(superblock).filter(|state| !state.is_finished()),
         Recalculate::Reset => Some(Recalculation::from_the_start(superblock.provided_sectors)),
     };
-    if from.is_some() {
+    // A bitmap that is in use may say that regions are to be done, whatever the position.
+    let in_doubt = options.recalculates() && superblock.flags.has(Flags::DIRTY_BITMAP);
+    if from.is_some() || in_doubt {
         let mac = options.journal.mac.as_ref();
         let keys = Keys {
             integrity: options.has_key(),
@@ -233,7 +224,7 @@ impl Inner {
                 return Ok((self.directly(options).await?, JournalState::Bitmap));
             }
             None => {
-                self.retire_bitmap().await?;
+                self.retire_bitmap(options.recalculates()).await?;
                 scan(self.metadata(), &self.layout.journal, &self.codec, &self.tagger).await?
             }
         };
@@ -270,7 +261,14 @@ impl Inner {
             (None, entries) => JournalState::Replayed { entries },
         };
         let (next, kept) = match (mending, &found.plan) {
-            (Some(choice), _) => (self.mend(&found, choice).await.map_err(failed)?, false),
+            (Some(choice), _) => {
+                let next = self.mend(&found, choice).await.map_err(failed)?;
+                // The journal holds nothing any more.
+                if matches!(options.mode, Some(Mode::Direct | Mode::Bitmap)) {
+                    return Ok((self.directly(options).await?, state));
+                }
+                (next, false)
+            }
             (None, Ok(plan)) => {
                 let proven = found.copies(&self.layout).proven;
                 self.replay(&proven, Content::Data).await.map_err(failed)?;

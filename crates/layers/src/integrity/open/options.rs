@@ -38,7 +38,8 @@ pub struct Options {
     /// written, the journal is neither replayed nor laid over, and the superblock's MAC is not checked.
     pub mode: Option<Mode>,
     /// Give out blocks that nothing vouches for where the format itself says that their tags need not
-    /// be valid: beyond the recalculation's position, and in recovery mode. They are counted
+    /// be valid: beyond the recalculation's position, in the regions that a crash in bitmap mode left
+    /// in doubt, and in recovery mode. They are counted
     /// ([`Integrity::unverified`](super::super::Integrity::unverified)) and told.
     pub unverified: bool,
     /// Discards become the kernel's filler tags, and such tags are accepted: whatever lies below. Else
@@ -59,7 +60,8 @@ pub enum Recalculate {
     /// Not in this opening, whatever the superblock says.
     #[default]
     No,
-    /// Go on with one that did not finish; nothing if there is none.
+    /// Go on with one that did not finish, and do what a crash in bitmap mode left in doubt; nothing
+    /// if there is neither.
     Continue,
     /// Begin one, at the first sector.
     Reset,
@@ -110,6 +112,11 @@ impl Options {
     /// Whether nothing may be written: asked for, or by the mode.
     pub(in crate::integrity) fn writes_nothing(&self) -> bool {
         self.read_only || self.mode == Some(Mode::Recovery)
+    }
+
+    /// Whether tags are to be computed anew.
+    pub(in crate::integrity) fn recalculates(&self) -> bool {
+        self.recalculate != Recalculate::No && !self.writes_nothing()
     }
 
     /// Whether the tags are made with a key that is here.

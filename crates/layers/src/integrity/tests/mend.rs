@@ -38,8 +38,14 @@ async fn report(disk: &Rc<Disk>) -> crate::integrity::JournalReport {
     volume.journal_report().await.unwrap().unwrap()
 }
 
+const MODES: [Mode; 3] = [Mode::Journal, Mode::Direct, Mode::Bitmap];
+
 fn choosing(choice: JournalChoice) -> Options {
     Options { damaged_journal: Some(choice), ..options() }
+}
+
+fn choosing_in(mode: Mode, choice: JournalChoice) -> Options {
+    Options { mode: Some(mode), ..choosing(choice) }
 }
 
 fn sectors(ranges: &[std::ops::Range<u64>]) -> Vec<Sector> {
@@ -150,6 +156,30 @@ fn discard_leaves_home_as_it_is_and_lists_what_it_gave_up() {
 }
 
 #[test]
+fn without_a_journal_too_a_damaged_one_is_decided_on_first_and_never_found_again() {
+    for mode in [Mode::Direct, Mode::Bitmap] {
+        runtime::block_on(async move {
+            let (disk, _) = damaged().await;
+            let error = refused(&disk, in_mode(mode)).await;
+            assert!(matches!(error, OpenError::ReadOnlyOnly(_)), "{error}");
+            let choice = JournalChoice::Replay;
+            let volume = Integrity::open(disk.device(), choosing_in(mode, choice)).await.unwrap();
+            assert_eq!(*volume.journal_state(), JournalState::Mended(choice));
+            assert_replayed(&volume.device(), "mended").await;
+            put(&volume.device(), 100, 30, 9).await.unwrap();
+            put(&volume.device(), 300, 2, 9).await.unwrap();
+            volume.close().await.unwrap();
+            for next in [Mode::Journal, mode] {
+                let volume = Integrity::open(disk.device(), in_mode(next)).await.unwrap();
+                assert_holds(&volume.device(), 100, 30, 9).await;
+                assert_holds(&volume.device(), 300, 2, 9).await;
+                volume.close().await.unwrap();
+            }
+        });
+    }
+}
+
+#[test]
 fn a_journal_that_is_sound_is_replayed_whatever_was_chosen() {
     runtime::block_on(async {
         for choice in [JournalChoice::Replay, JournalChoice::Discard] {
@@ -165,19 +195,21 @@ fn a_journal_that_is_sound_is_replayed_whatever_was_chosen() {
 /// again, with the same choice if it is still asked for, the result is the same.
 #[test]
 fn every_crash_while_mending_ends_where_no_crash_ends() {
-    for choice in [JournalChoice::Replay, JournalChoice::Discard] {
+    let choices = [JournalChoice::Replay, JournalChoice::Discard];
+    for (mode, choice) in MODES.into_iter().flat_map(|mode| choices.map(|choice| (mode, choice))) {
         runtime::block_on(async move {
             let (disk, _) = damaged().await;
             let base = disk.content();
             disk.record(11);
-            let volume = Integrity::open(disk.device(), choosing(choice)).await.unwrap();
+            let options = choosing_in(mode, choice);
+            let volume = Integrity::open(disk.device(), options.clone()).await.unwrap();
             let steps = disk.steps();
             drop(volume);
             for cut in 0..=steps.len() {
                 for image in super::crash::leftovers(&base, &steps, cut, 2) {
                     let again = Disk::holding(image);
-                    let volume = Integrity::open(again.device(), choosing(choice)).await.unwrap();
-                    let what = format!("{choice:?} cut {cut}");
+                    let volume = Integrity::open(again.device(), options.clone()).await.unwrap();
+                    let what = format!("{mode:?} {choice:?} cut {cut}");
                     match choice {
                         JournalChoice::Replay => assert_replayed(&volume.device(), &what).await,
                         JournalChoice::Discard => {

@@ -189,7 +189,7 @@ fn neighbours_whose_tags_were_lost_stay_unreadable_until_written() {
     }
 }
 
-fn flag(disk: &Disk) -> bool {
+pub(super) fn flag(disk: &Disk) -> bool {
     disk.content()[24] & 4 != 0
 }
 
@@ -203,7 +203,7 @@ async fn opened_with(disk: &Rc<Disk>, options: Options) -> Rc<Integrity> {
 }
 
 /// A volume whose power was cut when blocks 100 to 104 had their data and not yet their tags.
-async fn crashed() -> Rc<Disk> {
+pub(super) async fn crashed() -> Rc<Disk> {
     let disk = made(16384, &format_options(512, 900)).await;
     let volume = opened_with(&disk, with_bitmap()).await;
     put(&volume.device(), 100, 4, 1).await.unwrap();
