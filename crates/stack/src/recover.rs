@@ -12,9 +12,9 @@
 //! One flipped bit in a bare md superblock is not searched for: its checksum is a sum, and flipping
 //! the same bit of another word gives the same sum.
 
-use integrity::Layout;
 use integrity::layout::DeviceSectors;
-use integrity::superblock::SUPERBLOCK_BYTES;
+use integrity::superblock::{SUPERBLOCK_BYTES, version_for};
+use integrity::{Flags, Layout};
 use md::superblock::{Minor, Superblock};
 
 /// The md superblock whose damaged bytes are `raw`, if `fits` (does the stored tag of these bytes
@@ -102,15 +102,37 @@ pub(crate) fn integrity_candidates(
 
 /// Whether a new volume with this shape on this device would have the same numbers.
 pub(crate) fn is_as_made(superblock: &integrity::Superblock, sectors: u64) -> bool {
-    use integrity::Flags;
     let known = Flags::FIX_PADDING.with(Flags::FIX_HMAC);
     if superblock.flags.0 & !known.0 != 0 {
         return false;
     }
-    let Some(log2) = superblock.log2_interleave else { return false };
-    let Ok(layout) = Layout::of(superblock, DeviceSectors::Interleaved(sectors)) else {
-        return false;
-    };
+    made(superblock, sectors).is_some_and(|made| made == *superblock)
+}
+
+/// The same but for what changes while a volume is in use: that it is in bitmap mode, with regions of
+/// what size, and how far a recalculation has come. None of these is a flipped bit: who drops the flag
+/// of a bitmap takes its bits for a journal.
+pub(crate) fn is_as_used(superblock: &integrity::Superblock, sectors: u64) -> bool {
+    let Flags(flags) = superblock.flags;
+    let mut fresh = superblock.clone();
+    fresh.flags = Flags(flags & !Flags::DIRTY_BITMAP.with(Flags::RECALCULATING).0);
+    if superblock.flags.has(Flags::RECALCULATING) {
+        fresh.recalc_sector = 0;
+    }
+    fresh.version = version_for(fresh.flags, false, false);
+    if superblock.flags.has(Flags::DIRTY_BITMAP)
+        && let Some(made) = made(&fresh, sectors)
+    {
+        fresh.log2_blocks_per_bitmap_bit = made.log2_blocks_per_bitmap_bit;
+    }
+    let dirty = superblock.flags.has(Flags::DIRTY_BITMAP);
+    is_as_made(&fresh, sectors) && superblock.version == version_for(superblock.flags, false, dirty)
+}
+
+/// What a new volume with this shape on this device would have.
+fn made(superblock: &integrity::Superblock, sectors: u64) -> Option<integrity::Superblock> {
+    let log2 = superblock.log2_interleave?;
+    let layout = Layout::of(superblock, DeviceSectors::Interleaved(sectors)).ok()?;
     let (block, tag_size, salt) = (superblock.block, superblock.tag_size, superblock.salt);
     let options = integrity::FormatOptions {
         journal_sectors: Some(layout.journal.sectors()),
@@ -120,7 +142,7 @@ pub(crate) fn is_as_made(superblock: &integrity::Superblock, sectors: u64) -> bo
         ..integrity::FormatOptions::new(block, tag_size, salt)
     };
     let made = integrity::format(DeviceSectors::Interleaved(sectors), &options);
-    made.is_ok_and(|(made, _)| made == *superblock)
+    made.ok().map(|(made, _)| made)
 }
 
 /// Byte range of the salt.
@@ -205,6 +227,32 @@ mod tests {
     fn volume(salt: u8) -> integrity::Superblock {
         let options = FormatOptions::new(BlockSize::B4096, 4, [salt; 16]);
         integrity::format(DeviceSectors::Interleaved(SECTORS), &options).unwrap().0
+    }
+
+    #[test]
+    fn what_use_changes_is_no_damage_and_everything_else_is() {
+        let made = volume(3);
+        let dirty = made.flags.with(Flags::DIRTY_BITMAP);
+        let begun = made.flags.with(Flags::RECALCULATING);
+        for (flags, recalc_sector, log2) in
+            [(dirty, 0, 3), (begun, 0, 12), (begun, 4096, 12), (dirty.with(begun), 8, 5)]
+        {
+            let mut used = made.clone();
+            (used.flags, used.recalc_sector) = (flags, recalc_sector);
+            if flags.has(Flags::DIRTY_BITMAP) {
+                used.log2_blocks_per_bitmap_bit = log2;
+            }
+            assert!(is_as_used(&used, SECTORS) && !is_as_made(&used, SECTORS), "{used:?}");
+            used.version = 4;
+            assert!(!is_as_used(&used, SECTORS), "{used:?}");
+        }
+        assert!(is_as_used(&made, SECTORS));
+        let position = integrity::Superblock { recalc_sector: 8, ..made.clone() };
+        let regions = integrity::Superblock { log2_blocks_per_bitmap_bit: 3, ..made.clone() };
+        let smaller = integrity::Superblock { provided_sectors: made.provided_sectors - 8, ..made };
+        for damaged in [position, regions, smaller] {
+            assert!(!is_as_used(&damaged, SECTORS), "{damaged:?}");
+        }
     }
 
     proptest! {

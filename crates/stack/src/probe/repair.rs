@@ -9,7 +9,7 @@ use super::{
 };
 use crate::given::{Given, IntegrityChoice};
 use crate::patched::Patched;
-use crate::recover::{integrity_candidates, is_as_made, md_by_peer, md_by_tag};
+use crate::recover::{integrity_candidates, is_as_used, md_by_peer, md_by_tag};
 use crate::trial::{Belief, read_bytes, trials, trials_quick};
 use bio::{Device, EventKind, Events, IoError};
 use integrity::superblock::{AREA_BYTES, SUPERBLOCK_BYTES};
@@ -63,7 +63,7 @@ async fn repair_integrity(
         let bare = matches!(member.integrity, IntegrityFound::None);
         let sound = member.open_integrity().is_some_and(|open| {
             let sectors = member.leaf.device.limits().sectors;
-            !open.trial.is_suspicious() && is_as_made(open.volume.superblock(), sectors)
+            !open.trial.is_suspicious() && is_as_used(open.volume.superblock(), sectors)
         });
         // What lies on two devices is not guessed.
         if sound || (bare && member.md().is_some()) || member.leaf.data.is_some() {
