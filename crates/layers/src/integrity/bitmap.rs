@@ -81,6 +81,8 @@ pub(super) struct Regions {
     suspect: RefCell<Bitmap>,
     /// Suspect regions that may have become valid since they were looked at.
     unwalked: RefCell<Bitmap>,
+    /// The walk waits: whatever it would find is about to be recalculated.
+    paused: Cell<bool>,
     /// A walk is under way; whoever waits for its end.
     walking: Cell<bool>,
     walked: Notify,
@@ -115,6 +117,7 @@ impl Regions {
             next: Cell::default(),
             unwalked: RefCell::new(suspect.clone()),
             suspect: RefCell::new(suspect),
+            paused: Cell::default(),
             walking: Cell::default(),
             walked: Notify::default(),
             last_unit,
@@ -145,6 +148,12 @@ impl Regions {
     /// The same, region by region.
     pub fn suspects(&self) -> Bitmap {
         self.suspect.borrow().clone()
+    }
+
+    /// Has the walk wait, or go on.
+    pub fn pause(&self, paused: bool) {
+        self.paused.set(paused);
+        self.changed.notify_all();
     }
 
     /// Ends the walk.
@@ -449,7 +458,10 @@ pub(super) async fn walk(inner: Rc<Inner>) {
         if direct.is_stopped() {
             return;
         }
-        let first = regions.unwalked.borrow().dirty().next();
+        let first = match regions.paused.get() {
+            true => None,
+            false => regions.unwalked.borrow().dirty().next(),
+        };
         regions.walking.set(first.is_some());
         let Some((sector, sectors)) = first else {
             regions.walked.notify_all();

@@ -176,14 +176,24 @@ impl Inner {
         let Journal::Direct(direct) = &self.journal else { return Ok(()) };
         let Some(regions) = &direct.regions else { return Ok(()) };
         let suspect = regions.suspects();
+        let mut result = Ok(());
         for (sector, sectors) in suspect.dirty() {
-            for run in self.layout.runs(sector, sectors) {
-                if !self.recalculate_step(&run).await? {
-                    return Err(IoErrorKind::Unavailable);
-                }
+            result = self.recalculate_range(sector, sectors).await;
+            if result.is_err() {
+                break;
             }
             regions.acquit(sector, sectors);
             direct.arm();
+        }
+        regions.pause(false);
+        result
+    }
+
+    async fn recalculate_range(&self, sector: Sector, sectors: u64) -> Result<(), IoErrorKind> {
+        for run in self.layout.runs(sector, sectors) {
+            if !self.recalculate_step(&run).await? {
+                return Err(IoErrorKind::Unavailable);
+            }
         }
         Ok(())
     }
@@ -191,9 +201,7 @@ impl Inner {
     /// The same for a bitmap that is about to be given up. Durable when complete.
     pub(super) async fn recalculate_at_open(&self, suspect: &Bitmap) -> Result<(), IoErrorKind> {
         for (sector, sectors) in suspect.dirty() {
-            for run in self.layout.runs(sector, sectors) {
-                self.recalculate_step(&run).await?;
-            }
+            self.recalculate_range(sector, sectors).await?;
         }
         self.flush_or_fail().await
     }

@@ -197,6 +197,9 @@ impl Inner {
             }
             _ => None,
         };
+        if let Some(regions) = &regions {
+            regions.pause(options.recalculates());
+        }
         self.tags = self.tags.delaying();
         self.journal = Journal::Direct(Rc::new(Direct::new(options.commit_time, regions)));
         let this = Rc::new(self);

@@ -74,10 +74,14 @@ fn recalculation_blesses_what_was_left_in_doubt_and_no_damage_elsewhere() {
     for mode in MODES {
         runtime::block_on(async move {
             let disk = crashed_and_damaged().await;
-            let recalculating = Options { recalculate: Recalculate::Continue, ..options() };
+            let (listening, heard) = listening();
+            let recalculating = Options { recalculate: Recalculate::Continue, ..listening };
             let volume = Integrity::open(disk.device(), opening(mode, recalculating)).await;
             let volume = volume.unwrap();
             volume.recalculation_done().await.unwrap();
+            let told = heard.take();
+            assert!(told.iter().all(|event| event.kind == EventKind::Note), "{told:?}");
+            assert!(told.iter().any(|event| (event.sector, event.sectors) == (Sector(64), 64)));
             assert_eq!(volume.suspect(), []);
             assert_eq!(volume.recalculated(), None, "nothing else was done");
             for closed in [false, true] {
