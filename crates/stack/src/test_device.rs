@@ -16,6 +16,7 @@ struct Inner {
     bad: RefCell<BTreeSet<u64>>,
     full_from: Cell<u64>,
     writes: Cell<u64>,
+    sectors_asked: Cell<u64>,
 }
 
 impl TestDevice {
@@ -34,6 +35,7 @@ impl TestDevice {
             bad: RefCell::default(),
             full_from: Cell::new(u64::MAX),
             writes: Cell::new(0),
+            sectors_asked: Cell::new(0),
         }))
     }
 
@@ -57,6 +59,11 @@ impl TestDevice {
 
     pub fn flip(&self, byte: usize, mask: u8) {
         self.0.bytes.borrow_mut()[byte] ^= mask;
+    }
+
+    /// Sectors that were to be read, whether they could be or not.
+    pub fn sectors_asked(&self) -> u64 {
+        self.0.sectors_asked.get()
     }
 
     /// Requests that changed something.
@@ -85,6 +92,7 @@ impl BlockDevice for TestDevice {
         let mut bytes = inner.bytes.borrow_mut();
         match bio.op {
             Op::Read => {
+                inner.sectors_asked.set(inner.sectors_asked.get() + sectors.end - sectors.start);
                 if let Some(&bad) = inner.bad.borrow().range(sectors).next() {
                     return Err(IoErrorKind::Medium.at(units::Sector(bad)));
                 }

@@ -127,27 +127,29 @@ async fn read_chunk(device: &Device, range: Range<u64>) -> Result<Vec<Piece>, Io
     let end = range.end.div_ceil(block_bytes) * block.sectors();
     let mut pieces = Vec::new();
     let mut at = first;
-    // Up to here a read is known to succeed, because one failed only further on.
-    let mut limit = end;
+    // Where there is a bad block there are more: after one of them blocks are read one by one, and
+    // twice as many each time that goes well.
+    let mut step = end - first;
     while at < end {
+        let limit = (at + step).min(end);
         match device.read(Sector(at), limit - at).await {
             Ok(buf) => {
                 pieces.push(Piece::Data(cut(buf, at, &range)));
                 at = limit;
-                limit = end;
+                step *= 2;
             }
             Err(error) if error.kind.is_damage() => {
                 let failed = error.sector.0.clamp(at, limit - 1) / block.sectors();
                 let failed = (failed * block.sectors()).max(at);
                 if failed > at {
-                    limit = failed;
+                    step = failed - at;
                     continue;
                 }
                 let bad = at * SECTOR..(at + block.sectors()) * SECTOR;
                 let bytes = bad.end.min(range.end) - bad.start.max(range.start);
                 pieces.push(Piece::Bad(bytes));
                 at += block.sectors();
-                limit = end;
+                step = block.sectors();
             }
             Err(error) if error.kind == IoErrorKind::Invalid => {
                 unreachable!("the range lies in the volume, in whole blocks: {error}")

@@ -51,6 +51,17 @@ fn what_cannot_be_read_is_a_hole_and_a_line_of_the_map() {
 }
 
 #[test]
+fn a_long_stretch_that_cannot_be_read_costs_little_more_than_its_length() {
+    let sectors = 8 << 11;
+    let disk = TestDevice::of(noise(8 << 20, 4), BlockSize::B512);
+    (1000..sectors - 1000).for_each(|sector| disk.make_bad(sector));
+    let (_, exported) = run_export(&disk, ExportOptions::default()).unwrap();
+    let bad: Vec<_> = exported.map.bad().map(|block| (block.position, block.bytes)).collect();
+    assert_eq!(bad, [(1000 * 512, (sectors - 2000) * 512)]);
+    assert!(disk.sectors_asked() < 3 * sectors, "{} sectors", disk.sectors_asked());
+}
+
+#[test]
 fn a_range_outside_is_refused() {
     let disk = TestDevice::new(16, BlockSize::B512);
     let options = ExportOptions { offset: 8000, length: Some(500) };
