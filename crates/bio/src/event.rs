@@ -15,7 +15,7 @@ pub enum EventKind {
         /// The tag of the bytes that were read.
         computed: String,
     },
-    /// Nothing vouches for a block, by the rules of its format: its tag was never said to be valid.
+    /// Nothing vouches for these blocks, by the rules of their format: their tags need not be valid.
     Unverified,
     /// The device could not read it.
     MediumError,

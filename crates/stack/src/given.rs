@@ -53,6 +53,8 @@ pub struct Running {
     pub allow_discards: bool,
     /// Whether tags are computed anew from the data as it is, once it is opened for writing.
     pub recalculate: Recalculate,
+    /// Compute them even where that signs with a key what somebody without it may have written.
+    pub legacy_recalculate: bool,
     /// What becomes of a journal that cannot be replayed with certainty; none: such a volume is not
     /// opened for writing.
     pub damaged_journal: Option<JournalChoice>,
@@ -86,6 +88,7 @@ impl Given {
             unverified: self.running.unverified,
             allow_discards: self.running.allow_discards,
             recalculate: self.running.recalculate,
+            legacy_recalculate: self.running.legacy_recalculate,
             damaged_journal: self.running.damaged_journal,
             ..Options::new(algorithm, events)
         }

@@ -1,6 +1,7 @@
 //! What lies on paths, field by field, and what it would assemble to. Never writes.
 
 use crate::given::Given;
+use crate::journal::JournalInspection;
 use crate::member::Member;
 use crate::open::decide::{Decision, Rules, decide, describe_problem};
 use crate::open::{kind_word, look};
@@ -35,6 +36,10 @@ pub struct IntegrityInspection {
     pub algorithm: Option<String>,
     /// What the journal holds.
     pub journal: Option<String>,
+    /// The same section by section; none where the area holds something else, or cannot be read.
+    pub journal_sections: Option<JournalInspection>,
+    /// First sector and sectors of the parts whose tags a crash in bitmap mode left in doubt.
+    pub suspect: Vec<(u64, u64)>,
     /// Why it can only be opened read-only.
     pub restrictions: Vec<String>,
     /// Its bytes on the member are damaged; the fields are what they must have been.
@@ -129,7 +134,7 @@ pub async fn inspect(members: &[Member], given: &Given) -> Inspection {
     }
     for (&index, member) in indexes.iter().zip(&found) {
         let report = &mut reports[index];
-        report.integrity = inspect_integrity(member);
+        report.integrity = inspect_integrity(member).await;
         report.md = inspect_md(member);
         report.problem = report.problem.take().or_else(|| describe_problem(member));
     }
@@ -152,7 +157,7 @@ fn foreign(signatures: &[Signature]) -> Option<&'static str> {
     signatures.iter().map(|found| found.name).find(|name| !ours.contains(name))
 }
 
-fn inspect_integrity(member: &Probed) -> Option<IntegrityInspection> {
+async fn inspect_integrity(member: &Probed) -> Option<IntegrityInspection> {
     let owned = |fields: Vec<(&'static str, String)>| {
         fields.into_iter().map(|(name, value)| Field { name, value }).collect()
     };
@@ -174,7 +179,13 @@ fn inspect_integrity(member: &Probed) -> Option<IntegrityInspection> {
                     **restriction != layers::integrity::Restriction::ReadOnlyDevice
                 })
                 .map(ToString::to_string);
+            // That it cannot be read says its state, as text.
+            let report = open.volume.journal_report().await.ok().flatten();
+            let block = open.layout.block.sectors();
+            let suspect = open.volume.suspect().into_iter();
             Some(IntegrityInspection {
+                journal_sections: report.map(|report| JournalInspection::of(&report, block)),
+                suspect: suspect.map(|(sector, sectors)| (sector.0, sectors)).collect(),
                 fields: owned(integrity::explain::fields(open.volume.superblock())),
                 geometry: owned(integrity::explain::geometry(&open.layout)),
                 algorithm: Some(algorithm),

@@ -13,6 +13,7 @@ mod find;
 mod given;
 mod identity;
 mod inspect;
+mod journal;
 mod leaf;
 mod mapfile;
 mod member;
@@ -46,6 +47,7 @@ pub use given::{Given, IntegrityChoice, Running, SuperblockArea};
 pub use inspect::{
     Field, Group, Inspection, IntegrityInspection, MdInspection, MemberInspection, inspect,
 };
+pub use journal::{JournalInspection, JournalSection};
 pub use layers::integrity::{
     JournalChoice, JournalKeys, JournalReport, Recalculate, SectionReport, SectionState,
 };

@@ -1,11 +1,14 @@
 //! `steadfast inspect`: what lies on the paths, field by field.
 
-use super::open::{given, parse_members};
+use super::open::{given, parse_members, sector_ranges};
 use super::{Context, given};
 use crate::error::Failure;
 use crate::exit::Outcome;
 use serde_json::json;
-use stack::{Field, Given, Inspection, Lost, Member, MemberInspection, Search};
+use stack::{
+    Field, Given, Inspection, JournalInspection, JournalSection, Lost, Member, MemberInspection,
+    Search,
+};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -37,6 +40,9 @@ pub struct Arguments {
     #[arg(long, requires = "find", value_name = "FILE")]
     to: Option<PathBuf>,
 }
+
+/// Sections of a journal that are shown one by one.
+const SECTIONS_MAX: usize = 64;
 
 /// Shows it.
 pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failure> {
@@ -186,6 +192,10 @@ fn member_lines(member: &MemberInspection) -> Vec<String> {
         for (name, text) in [("tags", &integrity.algorithm), ("journal", &integrity.journal)] {
             lines.extend(text.as_ref().map(|text| format!("    {name:<26} {text}")));
         }
+        if let Some(journal) = &integrity.journal_sections {
+            lines.extend(journal_lines(journal));
+        }
+        lines.extend(listed("in doubt", &integrity.suspect));
         for restriction in &integrity.restrictions {
             lines.push(format!("    {:<26} {restriction}", "read-only because"));
         }
@@ -203,6 +213,38 @@ fn member_lines(member: &MemberInspection) -> Vec<String> {
     }
     lines.extend(member.problem.as_ref().map(|problem| format!("  problem: {problem}")));
     lines
+}
+
+/// The sections that hold something, or are not sound; the others are counted.
+fn journal_lines(journal: &JournalInspection) -> Vec<String> {
+    let telling = |section: &&JournalSection| !section.sound || !section.holds.is_empty();
+    let told: Vec<&JournalSection> = journal.sections.iter().filter(telling).collect();
+    let mut lines = Vec::new();
+    for section in told.iter().take(SECTIONS_MAX) {
+        let fate = if section.proven || section.holds.is_empty() { "" } else { ", not replayed" };
+        let (number, state) = (section.section, &section.state);
+        lines.push(format!("    {:<26} {state}{fate}", format!("section {number}")));
+        lines.extend(listed("  holds", &section.holds));
+    }
+    if told.len() > SECTIONS_MAX {
+        let more = told.len() - SECTIONS_MAX;
+        lines.push(format!("    {more} more sections; --json has all of them"));
+    }
+    if journal.problem.is_some() {
+        for (name, loses) in
+            [("replay loses", &journal.replay_loses), ("discard loses", &journal.discard_loses)]
+        {
+            let nothing = loses.is_empty().then(|| format!("    {name:<26} nothing"));
+            lines.extend(nothing.into_iter().chain(listed(name, loses)));
+        }
+    }
+    lines
+}
+
+/// Ranges of sectors in one line, as many as a person reads; no line for none.
+fn listed(name: &str, ranges: &[(u64, u64)]) -> Option<String> {
+    let text = sector_ranges(ranges);
+    (!ranges.is_empty()).then(|| format!("    {name:<26} {text}"))
 }
 
 fn group_lines(inspection: &Inspection) -> Vec<String> {

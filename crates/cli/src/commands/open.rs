@@ -32,9 +32,15 @@ pub struct Arguments {
     mode: Mode,
 
     /// Also give out blocks whose tags, by the format's own rules, need not be valid: those that a
-    /// recalculation did not come to, and all in recovery mode. Counted and listed, exit code 1
+    /// recalculation did not come to, those that were being written when bitmap mode ended in a crash,
+    /// and all in recovery mode. Counted and listed, exit code 1
     #[arg(long)]
     unverified: bool,
+
+    /// Give out blocks with the kernel's filler tag as they lie there; where something is discarded,
+    /// write such tags instead of making it zeroes
+    #[arg(long)]
+    allow_discards: bool,
 
     /// Start what is refused as it is; lists the consequences first
     #[arg(long)]
@@ -67,8 +73,9 @@ impl Arguments {
         let mode = Some(self.mode).filter(|&mode| mode != Mode::Journal);
         let mode = mode.map_or_else(String::new, |mode| format!(" --mode {}", word(mode)));
         let unverified = if self.unverified { " --unverified" } else { "" };
+        let discards = if self.allow_discards { " --allow-discards" } else { "" };
         let given = self.given.spelled();
-        format!("{members}{}{given}{mode}{unverified}", integrity.unwrap_or_default())
+        format!("{members}{}{given}{mode}{unverified}{discards}", integrity.unwrap_or_default())
     }
 
     fn node(&self) -> Result<Option<Node>, Failure> {
@@ -99,7 +106,8 @@ impl Arguments {
         options.force = self.force;
         options.given = given(self.integrity.as_deref(), &self.given, &self.members)?;
         let mode = Some(self.mode).filter(|&mode| mode != Mode::Journal);
-        options.given.running = Running { mode, unverified: self.unverified, ..running };
+        let Self { unverified, allow_discards, .. } = *self;
+        options.given.running = Running { mode, unverified, allow_discards, ..running };
         let (told, keeper) = (Rc::clone(context), Rc::clone(keeper));
         options.on_event = Rc::new(move |event: &Event| {
             told.report.event(event);
@@ -113,8 +121,8 @@ impl Arguments {
         self.open_as(context, read_only, Running::default()).await
     }
 
-    /// The same with what this verb lets a person say of how dm-integrity is run; the mode, and
-    /// whether unverified blocks are given out, are said here.
+    /// The same with what this verb lets a person say of how dm-integrity is run; the mode, whether
+    /// unverified blocks are given out and whether discards leave filler tags are said here.
     pub async fn open_as(
         &self,
         context: &Rc<Context>,
@@ -229,6 +237,23 @@ pub fn size(option: &str, text: &str) -> Result<u64, Failure> {
 pub fn human_sectors(sectors: u64) -> String {
     human(Sector(sectors).bytes())
 }
+
+/// Ranges of sectors for a person, the end included, as many as fit a few lines.
+pub fn sector_ranges(ranges: &[(u64, u64)]) -> String {
+    let range = |&(first, sectors): &(u64, u64)| match sectors {
+        1 => first.to_string(),
+        _ => format!("{first}-{}", first.saturating_add(sectors) - 1),
+    };
+    let named: Vec<String> = ranges.iter().take(RANGES_MAX).map(range).collect();
+    let what = if matches!(ranges, [(_, 1)]) { "sector" } else { "sectors" };
+    match ranges.len().saturating_sub(RANGES_MAX) {
+        0 => format!("{what} {}", named.join(", ")),
+        more => format!("{what} {} and {more} more ranges", named.join(", ")),
+    }
+}
+
+/// Ranges that are named.
+const RANGES_MAX: usize = 20;
 
 /// Whether an error says that somebody else holds the members.
 pub fn is_locked(failure: &Failure) -> bool {

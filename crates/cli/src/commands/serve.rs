@@ -9,7 +9,6 @@ use crate::opened::Opened;
 use bio::ScrubMode;
 use front::nbd::{Address, BindError, Export, Server};
 use serde_json::{Value, json};
-use stack::Running;
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -33,11 +32,6 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "")]
     export: String,
 
-    /// A discarded block gets the kernel's filler tag instead of becoming one of zeroes, and blocks
-    /// with such tags are given out as they are
-    #[arg(long)]
-    allow_discards: bool,
-
     #[command(flatten)]
     recalculate: upkeep::Arguments,
 }
@@ -56,8 +50,7 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
             let text = "--recalculate writes, and this only reads";
             return Err(Failure::usage(text).advise("leave --read-only or --mode recovery out"));
         }
-        let allow_discards = arguments.allow_discards;
-        let running = Running { allow_discards, ..arguments.recalculate.running(&told) };
+        let running = arguments.recalculate.running(&told);
         let volume = arguments.volume.open_as(&told, read_only, running).await?;
         // Whoever listens there already is found before anything is written by a client.
         let server = match Server::bind(&address) {

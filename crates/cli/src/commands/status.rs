@@ -5,7 +5,7 @@
 
 use super::Context;
 use super::ledger;
-use super::open::{self, close, human_sectors, is_locked};
+use super::open::{self, close, human_sectors, is_locked, sector_ranges};
 use crate::control;
 use crate::error::Failure;
 use crate::exit::Outcome;
@@ -146,8 +146,10 @@ fn state(status: &VolumeStatus) -> (&'static str, Vec<String>) {
         }
         if !member.suspect.is_empty() {
             let sectors: u64 = member.suspect.iter().map(|(_, sectors)| sectors).sum();
-            let name = &member.name;
-            why.push(format!("{name} was in bitmap mode at a crash: {sectors} sectors in doubt"));
+            let (name, where_) = (&member.name, sector_ranges(&member.suspect));
+            why.push(format!(
+                "{name} was in bitmap mode at a crash: {sectors} sectors in doubt, its {where_}"
+            ));
         }
         if member.counters.any() {
             why.push(format!("{} has damaged blocks, see its counters", member.name));
@@ -201,6 +203,14 @@ fn action(volume: &Volume, status: &VolumeStatus, unresolved: Outcome, spelled: 
     }
     if status.members.iter().any(|member| member.recalculated_below.is_some()) {
         return format!("steadfast scrub {spelled} --recalculate   (computes the other tags)");
+    }
+    if status.members.iter().any(|member| !member.suspect.is_empty()) {
+        let mode = if spelled.contains(" --mode ") { "" } else { " --mode bitmap" };
+        let rest = match status.level {
+            Some(_) => "redundancy heals what does not fit",
+            None => "--recalculate too takes for right what lies there",
+        };
+        return format!("steadfast scrub {spelled}{mode}   (what fits is not in doubt; {rest})");
     }
     let damaged = status.members.iter().any(|member| member.counters.any());
     if damaged || unresolved > Outcome::Fine {

@@ -10,13 +10,18 @@ use std::rc::Rc;
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[group(id = "upkeep")]
 pub struct Arguments {
-    /// Go on with a recalculation of tags that did not finish; nothing if there is none
-    #[arg(long)]
+    /// Go on with a recalculation of tags that did not finish, and compute the tags that a crash in
+    /// bitmap mode left in doubt, from what lies there; nothing if there is neither
+    #[arg(long, group = "recalculation")]
     recalculate: bool,
 
     /// Compute all tags anew. What is damaged now counts as right from then on
-    #[arg(long, conflicts_with = "recalculate")]
+    #[arg(long, group = "recalculation")]
     recalculate_reset: bool,
+
+    /// Compute them even where the key then signs what somebody without it may have written
+    #[arg(long, requires = "recalculation")]
+    legacy_recalculate: bool,
 }
 
 impl Arguments {
@@ -38,7 +43,8 @@ impl Arguments {
                  damaged now can no longer be told from what is right",
             );
         }
-        Running { recalculate, ..Running::default() }
+        let legacy_recalculate = self.legacy_recalculate;
+        Running { recalculate, legacy_recalculate, ..Running::default() }
     }
 }
 

@@ -173,8 +173,13 @@ fn refuse_restricted(member: &Probed) -> Result<(), OpenError> {
     if *restriction == Restriction::JournalMac {
         return Err(OpenError::JournalKey { member: member.name.to_string() });
     }
-    let (member, why) = (Some(member.name.to_string()), restriction.to_string());
-    Err(OpenError::CannotWrite { member, why })
+    let (member, why) = (member.name.to_string(), restriction.to_string());
+    Err(match restriction {
+        Restriction::Journal(_) | Restriction::StrangeEntry(_) => {
+            OpenError::JournalDamaged { member, why }
+        }
+        _ => OpenError::CannotWrite { member: Some(member), why },
+    })
 }
 
 fn not_an_array(error: AssembleError, with_md: &[usize], members: &[Probed]) -> OpenError {

@@ -149,6 +149,20 @@ pub enum OpenError {
         /// The member.
         member: String,
     },
+    /// It can be read, but what its journal holds has to be decided on before it is written.
+    #[error("{member}: {why}")]
+    JournalDamaged {
+        /// The member.
+        member: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Bytes that nothing vouches for would get into parity.
+    #[error(
+        "blocks that nothing vouches for (--unverified) would get into the array's redundancy if it \
+         were written"
+    )]
+    UnverifiedArray,
     /// A device failed while it was being opened.
     #[error("{member}: {error}")]
     Io {
@@ -199,6 +213,14 @@ impl Fault for OpenError {
                 "name them with --journal-integrity and --journal-integrity-key-file, or open it \
                  with --read-only"
             }
+            Self::JournalDamaged { member, .. } => {
+                return Some(format!(
+                    "decide with 'steadfast scrub {member} --journal replay' (or 'discard'; all \
+                     members, if there are more), which shows before what is lost either way; \
+                     reading needs no decision"
+                ));
+            }
+            Self::UnverifiedArray => "leave --unverified out, or export what it gives read-only",
             Self::CannotWrite { .. } => "open it with --read-only, or 'steadfast export' it",
             Self::Stack { .. } => "name the members without a stack to see what they are",
             _ => return None,
@@ -213,6 +235,7 @@ impl Fault for OpenError {
             | Self::Integrity { member, .. }
             | Self::Md { member, .. }
             | Self::JournalKey { member }
+            | Self::JournalDamaged { member, .. }
             | Self::Io { member, .. } => Some(member),
             Self::CannotWrite { member, .. } => member.as_deref(),
             Self::MixedArrays { members, .. }

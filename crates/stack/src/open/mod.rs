@@ -24,7 +24,7 @@ use crate::probe::{Probed, probe, repair::repair};
 use crate::spec::Node;
 use crate::volume::Volume;
 use bio::{Event, Events, IoError};
-use decide::{Rules, decide};
+use decide::{Decision, Rules, decide};
 use std::rc::Rc;
 
 /// How to open a volume.
@@ -143,6 +143,10 @@ async fn open_leaves(leaves: Vec<NamedLeaf>, options: &OpenOptions) -> Result<Vo
     }
     let rules = Rules { read_only: options.writes_nothing(), force: options.force };
     let decision = decide(&mut members, &foreign, rules)?;
+    let is_array = matches!(decision, Decision::Array(_));
+    if is_array && options.given.running.unverified && !options.writes_nothing() {
+        return Err(OpenError::UnverifiedArray);
+    }
     build::build(members, decision, rules, log, events).await
 }
 

@@ -112,6 +112,9 @@ impl IntegrityProblem {
             Self::Open(OpenError::Journal(CodecError::Mac { stored: false })) => {
                 "leave --journal-integrity out"
             }
+            Self::Open(OpenError::Insecure(_)) => {
+                "if nobody without the key can have written to it, say --legacy-recalculate too"
+            }
             Self::Open(OpenError::Journal(CodecError::Cipher(_))) => {
                 "check the file that --journal-crypt-key-file names"
             }
