@@ -11,6 +11,7 @@
 //!   find         superblocks that are lost
 //!   given        keys, encrypted journals, data on devices of their own
 //!   golden       images made by the real kernel
+//!   running      modes, tags computed anew, discards, damaged journals
 //!   ledger       what is remembered over restarts
 //!   interop      integritysetup and mdadm look at what 'create' makes
 //! ```
@@ -24,6 +25,7 @@ mod given;
 mod golden;
 mod interop;
 mod ledger;
+mod running;
 mod space;
 mod support;
 mod verbs;
