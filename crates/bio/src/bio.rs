@@ -49,6 +49,21 @@ impl Op {
 
 /// One request. Tags ride beside the data, never inside it.
 ///
+/// A device whose [`tag_size`](crate::Limits::tag_size) is not 0 keeps so many bytes of metadata for
+/// each of its logical blocks, which is then a protection interval. What is in them is for whoever is
+/// above; the device keeps them together with the block:
+///
+/// | request | with tags | without |
+/// |---|---|---|
+/// | read | both are filled, as one block was written | the tags stay where they are |
+/// | write | both are stored, a block and its tags at once: a crash leaves both old or both new | zeroes are stored for the tags |
+/// | discard, write zeroes | refused | zeroes are stored for the tags |
+/// | flush, vouch | refused | |
+///
+/// Whoever writes without tags has none to give, and old ones would vouch for what is gone. Tags for a
+/// device that keeps none, and tags of another length than the data's blocks have, are refused
+/// (`Invalid`): nothing is ever dropped, cut or filled up in silence.
+///
 /// After completion `data` and `tags` hold the same segments again, in the same order; a read that
 /// failed leaves their content unspecified.
 #[derive(Debug)]
@@ -59,7 +74,7 @@ pub struct Bio {
     pub sector: Sector,
     /// The bytes to store or to fill, empty for operations without any.
     pub data: Segments,
-    /// Empty, or `Limits::tag_size` bytes for each protection interval of the data.
+    /// Empty, or `Limits::tag_size` bytes for each logical block of the data, in order.
     pub tags: Segments,
     /// Reference tag of the first interval, as the submitter knows it.
     pub seed: u64,
@@ -143,6 +158,14 @@ impl Bio {
     #[must_use]
     pub fn vouch(sector: Sector, data: impl Into<Segments>) -> Self {
         Self::new(Op::Vouch, sector, data.into())
+    }
+
+    /// The same request, with `tags` to be filled (of a read) or stored (of a write): `Limits::tag_size`
+    /// bytes for each logical block of the data.
+    #[must_use]
+    pub fn tagged(mut self, tags: impl Into<Segments>) -> Self {
+        self.tags = tags.into();
+        self
     }
 
     /// The same request, past every cache.

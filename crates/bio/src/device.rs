@@ -4,7 +4,8 @@
 //! flush completes, every write that had completed before the flush was *submitted* is durable; a
 //! write with `fua` is durable at completion; otherwise nothing is ordered. A write that failed, or
 //! that a crash interrupted, leaves each logical block old, new or unreadable, never a mixture
-//! within one logical block.
+//! within one logical block. That goes for a block's tags too, where the device keeps some: they are
+//! part of the block ([`Bio`] has the rules).
 //!
 //! A submitted request runs to its end. Nothing cancels; a front end that loses its client detaches
 //! its tasks.
@@ -102,9 +103,10 @@ impl Device {
     /// What the layer says; `Invalid` for a request that breaks the contract.
     pub async fn submit(&self, bio: &mut Bio) -> IoResult {
         self.check(bio)?;
-        let before = bio.data.len_bytes();
+        let before = (bio.data.len_bytes(), bio.tags.len_bytes());
         let result = self.0.submit(bio).await;
-        debug_assert_eq!(before, bio.data.len_bytes(), "a layer gives back the buffers it took");
+        let after = (bio.data.len_bytes(), bio.tags.len_bytes());
+        debug_assert_eq!(before, after, "a layer gives back the buffers it took");
         result
     }
 
@@ -157,6 +159,9 @@ impl Device {
     fn check(&self, bio: &Bio) -> IoResult {
         let limits = self.limits();
         let refuse = |kind: IoErrorKind| Err(kind.at(bio.sector));
+        if !self.tags_fit(bio) {
+            return refuse(IoErrorKind::Invalid);
+        }
         if bio.op == Op::Flush {
             return Ok(());
         }
@@ -173,9 +178,6 @@ impl Device {
         if sectors == 0 || end.is_none_or(|end| end > limits.sectors) {
             return refuse(IoErrorKind::Invalid);
         }
-        if !bio.tags.is_empty() && limits.tag_size == 0 {
-            return refuse(IoErrorKind::Invalid);
-        }
         if bio.op.is_write() && limits.read_only {
             return refuse(IoErrorKind::ReadOnly);
         }
@@ -185,6 +187,20 @@ impl Device {
             _ => false,
         };
         if unsupported { refuse(IoErrorKind::Unsupported) } else { Ok(()) }
+    }
+}
+
+impl Device {
+    /// Whether the tags are such as [`Bio`] says: none, or all that the device keeps for the data.
+    fn tags_fit(&self, bio: &Bio) -> bool {
+        let tags = bio.tags.len_bytes();
+        if tags == 0 {
+            return true;
+        }
+        let limits = self.limits();
+        let blocks = bio.data.len_bytes() / limits.logical_block.bytes();
+        matches!(bio.op, Op::Read | Op::Write { .. })
+            && blocks.checked_mul(limits.tag_size) == Some(tags)
     }
 }
 

@@ -14,8 +14,9 @@ pub struct Limits {
     pub preferred_bytes: u64,
     /// Largest data of one request, in bytes. Layers split what is larger.
     pub max_bytes: u64,
-    /// Bytes of tag that travel with each protection interval; 0: none. (Tags that a layer stores
-    /// itself and never shows are not counted.)
+    /// Bytes of tag that travel with each logical block, its protection interval; 0: none. (Tags that
+    /// a layer stores itself and never shows are not counted.) [`Bio`](crate::Bio) says what becomes of
+    /// them.
     pub tag_size: usize,
     /// Writes are refused.
     pub read_only: bool,

@@ -238,9 +238,10 @@ impl Fault {
     ) -> IoResult {
         let mut other = Bio::write(sector, data);
         other.op = bio.op;
-        if other.data.len_bytes() == bio.data.len_bytes() {
-            other.tags = bio.tags.clone();
-        }
+        // Those of the blocks that are left.
+        let blocks = other.data.len_bytes() / self.limits().logical_block.bytes();
+        let tags = (blocks * self.limits().tag_size).min(bio.tags.len_bytes());
+        other.tags = bio.tags.slice(0..tags);
         other.seed = bio.seed;
         self.lower.submit(&mut other).await
     }

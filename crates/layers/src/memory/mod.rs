@@ -8,8 +8,15 @@
 //! is discarded gives its pages back. Every request is one copy and never waits. (Reads could share
 //! the pages instead of copying, but the contract gives the caller its own segments back, which
 //! layers above split and rejoin.)
+//!
+//! It can be a disk of larger sectors too, as of 520 or 4104 bytes: then it keeps metadata for each
+//! block (metadata.rs), which travels in [`Bio::tags`]. A request is one step here, so a block and its
+//! metadata are never apart.
+
+mod metadata;
 
 use bio::{Allocation, Bio, BlockDevice, IoErrorKind, IoResult, Limits, Op};
+use metadata::Metadata;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use units::{BlockSize, SECTOR, Sector, u64_of, usize_of};
@@ -32,6 +39,8 @@ struct Region {
 pub struct MemoryDevice {
     limits: Limits,
     regions: RefCell<BTreeMap<u64, Region>>,
+    /// What is kept for each block, if anything is.
+    metadata: Option<Metadata>,
 }
 
 /// Part of a page that a request concerns.
@@ -52,15 +61,34 @@ impl MemoryDevice {
     pub fn new(sectors: u64, block: BlockSize) -> Self {
         assert!(block.divides(sectors), "a device is whole blocks");
         let limits = Limits { discard: true, fast_zeroes: true, ..Limits::new(sectors, block) };
-        Self { limits, regions: RefCell::default() }
+        Self { limits, regions: RefCell::default(), metadata: None }
     }
 
-    /// Memory that its pages take, in bytes.
+    /// The same with `tag_size` bytes of metadata for each block, all zeroes: a disk whose sectors have
+    /// `block` and so many bytes more.
+    ///
+    /// # Panics
+    /// If that is not a whole number of blocks, or `tag_size` is 0.
+    #[must_use]
+    pub fn with_metadata(sectors: u64, block: BlockSize, tag_size: usize) -> Self {
+        assert!(tag_size > 0, "metadata has at least one byte");
+        let mut device = Self::new(sectors, block);
+        device.limits.tag_size = tag_size;
+        device.metadata = Some(Metadata::new(tag_size));
+        device
+    }
+
+    /// Memory that its pages and its metadata take, in bytes.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
         let regions = self.regions.borrow();
         let pages: usize = regions.values().map(|region| region.stored).sum();
-        u64_of(pages * PAGE)
+        u64_of(pages * PAGE) + self.metadata.as_ref().map_or(0, Metadata::stored_bytes)
+    }
+
+    /// The block that `sector` starts.
+    fn block_of(&self, sector: Sector) -> u64 {
+        sector.0 / self.limits.logical_block.sectors()
     }
 
     fn read(&self, bio: &mut Bio) {
@@ -167,6 +195,16 @@ impl BlockDevice for MemoryDevice {
                 self.zero(bio.sector, sectors);
             }
             Op::Vouch => return Err(IoErrorKind::Unsupported.at(bio.sector)),
+        }
+        let Some(metadata) = &self.metadata else { return Ok(()) };
+        let block = self.block_of(bio.sector);
+        match bio.op {
+            Op::Read => metadata.read(block, &mut bio.tags),
+            Op::Write { .. } if !bio.tags.is_empty() => metadata.write(block, &bio.tags),
+            _ if bio.op.is_write() => {
+                metadata.zero(block, bio.sectors() / self.limits.logical_block.sectors());
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -37,6 +37,7 @@ impl Sides {
             read_only: true,
             verified: a.verified && b.verified,
             max_bytes: a.max_bytes.min(b.max_bytes),
+            tag_size: 0,
             ..larger.clone()
         };
         Self { below, above, position, limits }
