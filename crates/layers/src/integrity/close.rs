@@ -10,6 +10,7 @@ pub(super) async fn close(inner: &Inner) -> IoResult {
     let writer = match &inner.journal {
         Journal::Writing(writer) => writer,
         Journal::Direct(direct) => return inner.close_direct(direct).await,
+        Journal::Inline(inline) => return inner.close_inline(inline).await,
         Journal::Reading(_) => return Ok(()),
     };
     if writer.log.borrow().is_stopped() {

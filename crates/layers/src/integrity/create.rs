@@ -7,6 +7,7 @@
 //! 4. The superblock. Crash: no volume, or a whole one.
 
 use super::codec::{Codec, CodecError, JournalKeys, sealed_area};
+use super::inline::{InlineError, inline_fits, write_inline};
 use super::lower::Lower;
 use super::ordering::{CREATE_DONE, CREATE_ERASED, CREATE_JOURNAL, CREATE_WIPED};
 use super::recover::initialise;
@@ -42,6 +43,9 @@ pub enum CreateError {
     /// The algorithm and the key do not go together.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Inline tags cannot lie on this device.
+    #[error(transparent)]
+    Inline(#[from] InlineError),
     /// The journal cannot be made as asked.
     #[error(transparent)]
     Journal(#[from] CodecError),
@@ -85,6 +89,12 @@ pub async fn create(
 ) -> Result<(Superblock, Layout), CreateError> {
     let lower = lower.into();
     let (mut superblock, layout) = format(lower.sectors(), &new.format)?;
+    if layout.inline {
+        if new.journal.cipher.is_some() {
+            return Err(FormatError::Inline { what: "an encrypted journal" }.into());
+        }
+        inline_fits(lower.data().limits(), layout.block, layout.tag_bytes)?;
+    }
     if new.wipe == Wipe::Recalculate {
         superblock.flags = superblock.flags.with(Flags::RECALCULATING);
         superblock.version = version_for(superblock.flags, layout.is_separate(), false);
@@ -122,7 +132,7 @@ fn pieces(layout: &Layout) -> impl Iterator<Item = Run> + use<> {
     let runs = layout.runs(Sector::ZERO, layout.provided_sectors);
     runs.flat_map(move |run| {
         // A page's worth of blocks has a whole number of pages of tags.
-        let step = if layout.is_separate() { whole * PIECE_PAGES } else { run.sectors };
+        let step = if layout.log2_interleave.is_some() { run.sectors } else { whole * PIECE_PAGES };
         let starts = (run.sector.0..(run.sector + run.sectors).0).step_by(usize_of(step));
         let end = run.sector + run.sectors;
         starts.map(move |start| layout.run(Sector(start), step.min(end.0 - start)))
@@ -136,6 +146,9 @@ async fn wipe_run(
     run: Run,
     wipe: Wipe,
 ) -> Result<(), IoError> {
+    if layout.inline {
+        return wipe_inline(lower, layout, zeros, run).await;
+    }
     if wipe == Wipe::Zeroes {
         lower.data().submit(&mut Bio::write_zeroes(run.data, run.sectors, true)).await?;
     }
@@ -156,9 +169,30 @@ async fn wipe_run(
     Ok(())
 }
 
+/// Zeroes and their tags, whatever is known of the device: what it zeroes by itself has no tag.
+async fn wipe_inline(
+    lower: &Lower,
+    layout: &Layout,
+    zeros: &ZeroTags,
+    run: Run,
+) -> Result<(), IoError> {
+    let zeroes = Buf::zeroed(usize_of(Sector(run.sectors.min(INLINE_SECTORS)).bytes()));
+    for offset in (0..run.sectors).step_by(usize_of(INLINE_SECTORS)) {
+        let piece = layout.run(run.sector + offset, INLINE_SECTORS.min(run.sectors - offset));
+        let blocks = usize_of(piece.sectors / layout.block.sectors());
+        let mut tags = vec![0; blocks * layout.tag_bytes];
+        zeros.fill(piece.sector.0, &mut tags);
+        let data = zeroes.slice(0..usize_of(Sector(piece.sectors).bytes()));
+        write_inline(lower.data(), layout, &piece, data, &tags).await?;
+    }
+    Ok(())
+}
+
 /// Metadata runs written at once.
 const RUNS_AT_ONCE: usize = 16;
 /// Bytes that metadata is written in.
 const PAGE_BYTES: usize = 4096;
 /// Tags written at once where no runs divide them: for so many times 4096 blocks.
 const PIECE_PAGES: u64 = 8;
+/// Data written at once where the tags are inline: 1 MiB.
+const INLINE_SECTORS: u64 = (1 << 20) / SECTOR;

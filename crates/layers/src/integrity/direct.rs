@@ -192,7 +192,7 @@ impl Inner {
     }
 
     /// The tags of `data` from `sector` on.
-    fn tags_of(&self, sector: Sector, data: &Segments) -> Vec<u8> {
+    pub(super) fn tags_of(&self, sector: Sector, data: &Segments) -> Vec<u8> {
         let (block_bytes, tag_bytes) = (self.block_bytes(), self.layout.tag_bytes);
         let mut tags = vec![0; data.len_bytes() / block_bytes * tag_bytes];
         if !data.iter().all(|piece| piece.len().is_multiple_of(block_bytes)) {

@@ -69,6 +69,7 @@ mod create;
 mod direct;
 mod discard;
 mod home;
+mod inline;
 mod log;
 mod lower;
 mod mend;
@@ -93,6 +94,7 @@ mod tests;
 
 pub use codec::{Codec, CodecError, JournalKeys, sealed_area};
 pub use create::{CreateError, NewVolume, Wipe, create};
+pub use inline::{InlineError, TUPLE_BYTES_MAX, inline_fits, read_inline, write_inline};
 pub use lower::Lower;
 pub use mend::{JournalReport, SectionReport, SectionState};
 pub use open::{JournalChoice, JournalState, OpenError, Options, Recalculate, Restriction};
@@ -107,6 +109,7 @@ use bio::{
 use checksum::{BlockTagger, ZeroTags};
 use coverage::Coverage;
 use direct::Direct;
+use inline::Inline;
 use log::Writer;
 use overlay::Overlay;
 use runtime::{RangeLock, Semaphore, Tasks};
@@ -163,6 +166,8 @@ enum Journal {
     Reading(Overlay),
     /// They go straight home, and it holds nothing.
     Direct(Rc<Direct>),
+    /// They go straight home, data and tag as one, and there is none.
+    Inline(Inline),
 }
 
 impl Integrity {
@@ -244,7 +249,7 @@ impl Drop for Integrity {
         match &self.inner.journal {
             Journal::Writing(writer) => writer.stop(),
             Journal::Direct(direct) => direct.stop(),
-            Journal::Reading(_) => {}
+            Journal::Reading(_) | Journal::Inline(_) => {}
         }
     }
 }
@@ -258,6 +263,12 @@ impl BlockDevice for Integrity {
         match bio.op {
             Op::Read => self.inner.read(bio).await,
             Op::Vouch => self.inner.vouch(bio).await,
+            Op::Flush if let Journal::Inline(inline) = &self.inner.journal => {
+                self.inner.flush_inline(inline, bio.reason).await
+            }
+            Op::Write { .. } if let Journal::Inline(inline) = &self.inner.journal => {
+                self.inner.write_inline(inline, bio).await
+            }
             Op::Flush => self.inner.flush().await,
             Op::Write { fua } => {
                 self.inner.write(bio.sector, &bio.data).await?;
@@ -293,7 +304,7 @@ impl Inner {
         match &self.journal {
             Journal::Writing(writer) => writer,
             Journal::Reading(_) => unreachable!("the joint above refuses writes: read_only is set"),
-            Journal::Direct(_) => {
+            Journal::Direct(_) | Journal::Inline(_) => {
                 unreachable!("write.rs asks for it only where there is a journal")
             }
         }
@@ -312,6 +323,7 @@ impl Inner {
         match &self.journal {
             Journal::Writing(writer) => writer.flush().await,
             Journal::Direct(direct) => self.flush_direct(direct).await,
+            Journal::Inline(inline) => self.flush_inline(inline, "").await,
             Journal::Reading(_) => Ok(()),
         }
     }

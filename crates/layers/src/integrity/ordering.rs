@@ -33,6 +33,9 @@ pub(super) const CREATE_DONE: &str = "create: superblock before the end";
 
 /// Without a journal: tags and data, before a flush is answered or bits are cleared.
 pub(super) const DIRECT: &str = "direct: tags and data before promise and bits";
+/// With inline tags, at close: what was written, before the volume counts as closed. (Other flushes have
+/// the reason of whoever is above.)
+pub(super) const INLINE_CLOSE: &str = "inline: everything before the end";
 /// The journal made anew where it gives way to a bitmap that is no longer in use.
 pub(super) const LEAVE_BITMAP: &str = "bitmap: journal anew before the flag goes";
 /// Sections of a damaged journal made anew, each before the next.
@@ -42,7 +45,7 @@ pub(super) const MENDED: &str = "mend: a section anew before the next";
 pub(super) const SUPERBLOCK: &str =
     "superblock: what it says before it, and it before what follows";
 
-/// All that a volume with a sound journal asks for. The simulator hunts these; those of the other
+/// All that a volume with a sound journal, or with inline tags, asks for. The simulator hunts these; those of the other
 /// modes, of recalculation and of mending are tested by cutting the power at every boundary only.
 pub const ORDERINGS: &[&str] = &[
     SECTIONS,
@@ -58,4 +61,5 @@ pub const ORDERINGS: &[&str] = &[
     CREATE_JOURNAL,
     CREATE_WIPED,
     CREATE_DONE,
+    INLINE_CLOSE,
 ];

@@ -163,7 +163,7 @@ impl Inner {
     ) -> IoResult<Vec<Bad>> {
         let blocks = data.len_bytes() / self.block_bytes();
         let held = self.held(sector, blocks, bypass).await?;
-        if held.is_empty() && !bypass {
+        if held.is_empty() && !bypass && !self.layout.inline {
             let run = self.layout.run(sector, u64_of(data.len_bytes()) / SECTOR);
             let is_whole = run.sectors * SECTOR == u64_of(data.len_bytes());
             if is_whole && self.tags.holds(run.tag_byte, blocks * self.layout.tag_bytes) {
@@ -238,6 +238,10 @@ impl Inner {
     }
 
     async fn fetch_run(&self, run: Run, data: Segments, bypass: bool) -> Piece {
+        if self.layout.inline {
+            let (result, data, tags) = self.fetch_inline(&run, data, bypass).await;
+            return Piece { run, data, tags, result };
+        }
         let mut tags = vec![0; self.blocks_in(run.sectors) * self.layout.tag_bytes];
         let mut bio = Bio::read_into(run.data, data);
         bio.bypass = bypass;
@@ -248,13 +252,20 @@ impl Inner {
     }
 
     /// An error of the device below, as one of the block of the volume that it is about.
-    fn at_home(&self, run: &Run, error: IoError) -> IoError {
+    pub(super) fn at_home(&self, run: &Run, error: IoError) -> IoError {
         let into = error.sector.0.saturating_sub(run.data.0).min(run.sectors - 1);
         let into = into / self.layout.block.sectors() * self.layout.block.sectors();
         at(error.kind, run.sector + into)
     }
 
     async fn fetch_tags(&self, run: &Run, tags: &mut [u8], bypass: bool) -> IoResult {
+        if self.layout.inline {
+            // They come with their data, or not at all.
+            let data = Buf::alloc(usize_of(Sector(run.sectors).bytes()));
+            let (result, _, found) = self.fetch_inline(run, data.into(), bypass).await;
+            tags.copy_from_slice(&found);
+            return result;
+        }
         let result = if bypass {
             self.tags.read_past_cache(run.tag_byte, tags).await
         } else {
@@ -334,7 +345,7 @@ impl Inner {
                 });
                 Ok(held.collect())
             }
-            Journal::Direct(_) => Ok(Vec::new()),
+            Journal::Direct(_) | Journal::Inline(_) => Ok(Vec::new()),
             Journal::Reading(overlay) => {
                 let mut held = Vec::new();
                 if overlay.is_empty() {
@@ -358,7 +369,7 @@ impl Inner {
     pub(super) fn is_pending(&self, sector: Sector) -> bool {
         match &self.journal {
             Journal::Writing(writer) => writer.log.borrow().find(sector.0).is_some(),
-            Journal::Direct(_) => false,
+            Journal::Direct(_) | Journal::Inline(_) => false,
             Journal::Reading(overlay) => overlay.find(sector.0).is_some(),
         }
     }

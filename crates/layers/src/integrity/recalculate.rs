@@ -263,6 +263,9 @@ impl Inner {
 
     /// Gives the blocks of a piece the tags of their data. Not durable yet.
     async fn retag(&self, piece: &Run) -> Result<(), IoErrorKind> {
+        if self.layout.inline {
+            return self.retag_inline(piece).await;
+        }
         let _held = self.home.lock(piece.sector.0..(piece.sector + piece.sectors).0).await;
         let tag_bytes = self.layout.tag_bytes;
         let mut tags = self.stored_tags(piece).await?;
@@ -334,7 +337,7 @@ impl Inner {
         Ok(blocks)
     }
 
-    fn tell_unreadable(&self, sector: Sector) {
+    pub(super) fn tell_unreadable(&self, sector: Sector) {
         self.task.unreadable.set(self.task.unreadable.get() + 1);
         if self.tell_once(sector.0) {
             let detail = "no tag can be computed for it".to_owned();

@@ -98,6 +98,7 @@ impl Inner {
                 writer.failure().map_or(Ok(()), Err)
             }
             Journal::Direct(direct) => direct.not_failed(flushed),
+            Journal::Inline(inline) => flushed.inspect_err(|kind| inline.fail(*kind)),
             Journal::Reading(_) => flushed,
         }
     }

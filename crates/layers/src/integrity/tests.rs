@@ -8,6 +8,7 @@ mod damage;
 mod discard;
 mod disk;
 mod golden;
+mod inline;
 mod lies;
 mod mend;
 mod modes;

@@ -12,7 +12,7 @@
 //!
 //! That is why discarding a volume that was never written costs only reading its tags.
 
-use super::{Inner, at};
+use super::{Inner, Journal, at};
 use bio::{Allocation, Bio, IoResult};
 use runtime::RangeGuard;
 use std::ops::Range;
@@ -21,6 +21,9 @@ use units::{SECTOR, Sector, u64_of, usize_of};
 impl Inner {
     /// Zeroes `sectors` sectors from `sector` on.
     pub(super) async fn zero(&self, sector: Sector, sectors: u64, unmap: bool) -> IoResult {
+        if let Journal::Inline(inline) = &self.journal {
+            return self.zero_inline(inline, sector, sectors).await;
+        }
         let runs = self.layout.runs(sector, sectors);
         for run in runs {
             let step = usize_of(STEP_SECTORS);
@@ -93,7 +96,8 @@ impl Inner {
         let spb = self.layout.block.sectors();
         let run = self.layout.run(sector, sectors);
         let sectors = run.sectors.min(STEP_SECTORS) / spb * spb;
-        if sectors == 0 {
+        // With inline tags nothing is a hole: what the device does not store has no tag.
+        if sectors == 0 || self.layout.inline {
             return Ok(vec![Allocation { sectors: run.sectors, hole: false }]);
         }
         let held = self.home.lock_shared(sector.0..(sector + sectors).0).await;

@@ -2,8 +2,10 @@
 
 use super::JournalChoice;
 use crate::integrity::codec::CodecError;
+use crate::integrity::inline::InlineError;
 use crate::integrity::recover::StrangeEntry;
 use ::integrity::bitmap::BitmapError;
+use ::integrity::open::Refusal;
 use ::integrity::recalculate::Insecure;
 use ::integrity::{LayoutError, MacError, PlanError, SuperblockError};
 use bio::IoError;
@@ -69,12 +71,14 @@ pub enum JournalState {
     Bitmap,
     /// Recovery mode: it was not looked at.
     Ignored,
+    /// The tags are inline: there is none.
+    Absent,
 }
 
 impl JournalState {
     /// Whether there is a journal, and it was looked at.
     pub(in crate::integrity) fn is_of_a_journal(&self) -> bool {
-        !matches!(self, Self::Bitmap | Self::Ignored)
+        !matches!(self, Self::Bitmap | Self::Ignored | Self::Absent)
     }
 }
 
@@ -90,6 +94,12 @@ pub enum OpenError {
     /// A feature without which nothing can be read.
     #[error("the volume uses {0}, which is not implemented")]
     Unimplemented(String),
+    /// What was asked for is not for volumes with inline tags, or only for those.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Its inline tags cannot lie on this device.
+    #[error(transparent)]
+    Inline(#[from] InlineError),
     /// The algorithm and the key do not go together.
     #[error(transparent)]
     Key(#[from] KeyError),

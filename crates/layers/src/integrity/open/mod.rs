@@ -10,6 +10,7 @@ pub use options::{JournalChoice, Options, Recalculate};
 use super::codec::{Codec, superblock_mac, verify_area};
 use super::coverage::Coverage;
 use super::direct::{self, Direct};
+use super::inline::{self, Inline};
 use super::log::{Bounds, Log, Writer};
 use super::lower::Lower;
 use super::overlay::Overlay;
@@ -54,7 +55,8 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
     if let Some(state) = recalculation {
         coverage.recalculated(state);
     }
-    let found = match recovery || superblock.flags.has(Flags::DIRTY_BITMAP) {
+    let unread = recovery || layout.inline || superblock.flags.has(Flags::DIRTY_BITMAP);
+    let found = match unread {
         true => None,
         false => Some(scan(&lower.metadata, &layout.journal, &codec, &tagger).await?),
     };
@@ -109,13 +111,7 @@ fn refuse_unreadable(
     options: &Options,
 ) -> Result<(), OpenError> {
     let flags = superblock.flags;
-    if flags.has(Flags::INLINE) {
-        let name = "tags in the hardware's sector metadata (inline)".to_owned();
-        return Err(OpenError::Unimplemented(name));
-    }
-    if options.mode == Some(Mode::Inline) {
-        return Err(OpenError::Unimplemented("the inline mode".to_owned()));
-    }
+    inline::admit(superblock, lower, options)?;
     if flags.unknown() != 0 {
         let names = explain::flag_names(Flags(flags.unknown()));
         return Err(OpenError::Unimplemented(format!("unknown flags {names}")));
@@ -180,7 +176,7 @@ fn limits(inner: &Inner, options: &Options) -> Limits {
         logical_block: inner.layout.block,
         read_only: options.writes_nothing(),
         verified: true,
-        discard: below.discard && !options.writes_nothing(),
+        discard: below.discard && !options.writes_nothing() && !inner.layout.inline,
         // Zeroing goes through the journal like any write, or changes tags at least.
         fast_zeroes: false,
         tag_size: 0,
@@ -218,6 +214,12 @@ impl Inner {
             Some(found) => found,
             None if options.mode == Some(Mode::Recovery) => {
                 return Ok((Rc::new(self), JournalState::Ignored));
+            }
+            None if self.layout.inline => {
+                if !options.writes_nothing() {
+                    self.journal = Journal::Inline(Inline::default());
+                }
+                return Ok((Rc::new(self), JournalState::Absent));
             }
             None if options.read_only => {
                 self.suspect = self.stored_suspects().await?;

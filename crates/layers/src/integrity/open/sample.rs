@@ -2,8 +2,10 @@
 
 use super::{OpenError, Options};
 use crate::integrity::Inner;
+use crate::integrity::inline::read_inline;
 use crate::integrity::recover::Scan;
-use bio::EventKind;
+use ::integrity::Run;
+use bio::{Buf, EventKind, IoResult};
 use runtime::join_all;
 use units::{Sector, usize_of};
 
@@ -78,15 +80,20 @@ impl Inner {
             .collect()
     }
 
+    /// Data and tag of a block, as they lie there.
+    async fn block_at_home(&self, run: &Run) -> IoResult<(Buf, Vec<u8>)> {
+        if self.layout.inline {
+            return read_inline(self.data(), &self.layout, run).await;
+        }
+        let data = self.data().read(run.data, run.sectors).await?;
+        let mut tag = vec![0; self.layout.tag_bytes];
+        self.tags.read(run.tag_byte, &mut tag, 0).await?;
+        Ok((data, tag))
+    }
+
     async fn look_at(&self, sector: u64) -> Look {
         let run = self.layout.run(Sector(sector), self.layout.block.sectors());
-        let mut tag = vec![0; self.layout.tag_bytes];
-        let (Ok(data), Ok(())) = (
-            self.data().read(run.data, run.sectors).await,
-            self.tags.read(run.tag_byte, &mut tag, 0).await,
-        ) else {
-            return Look::Nothing;
-        };
+        let Ok((data, tag)) = self.block_at_home(&run).await else { return Look::Nothing };
         if self.tagger.verify(sector, data.as_slice(), &tag).is_none() {
             return Look::Verifies;
         }
