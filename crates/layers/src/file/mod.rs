@@ -10,12 +10,15 @@
 //! is, and a flush is what makes it durable. Nothing is emulated by reading, changing and writing
 //! back: that would tear blocks which the caller thinks are apart.
 //!
+//! Files of larger sectors, with metadata for each block, are a device of their own (sectors.rs).
+//!
 //! Knows no format. What it does know of failures:
 //!
 //! - A file that ends early (it was truncated) has lost its rest: a medium error, never zeroes.
 //! - A failed sync is final. The kernel tells a lost write once and then forgets it, so no later
 //!   sync of this device succeeds, however often it is asked.
 
+mod sectors;
 mod space;
 mod sync;
 mod transfer;
@@ -28,6 +31,7 @@ use sync::SyncState;
 use units::{BlockSize, SECTOR, Sector, u64_of};
 
 pub use runtime::OpenError;
+pub use sectors::{SectorFile, SectorFormat, SectorFormatError};
 
 /// How to open.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -118,7 +122,7 @@ impl BlockDevice for FileDevice {
         match bio.op {
             Op::Read => self.read(bio).await,
             Op::Write { fua } => self.write(bio, fua).await,
-            Op::Flush => self.flush().await,
+            Op::Flush => self.sync.flush(&self.file).await,
             Op::Discard { sectors } => self.zero(bio.sector, sectors, true).await,
             Op::WriteZeroes { sectors, unmap } => self.zero(bio.sector, sectors, unmap).await,
             Op::Vouch => Err(IoErrorKind::Unsupported.at(bio.sector)),

@@ -4,9 +4,9 @@
 //! way together, the one that is not told could be the one whose caller is answered first. So there
 //! is one at a time; whoever asks meanwhile shares the next, which begins after all of them asked.
 
-use super::{FileDevice, kind_of};
+use super::kind_of;
 use bio::{IoErrorKind, IoResult};
-use runtime::Notify;
+use runtime::{File, Notify};
 use std::cell::Cell;
 use units::Sector;
 
@@ -50,10 +50,10 @@ impl Drop for Running<'_> {
     }
 }
 
-impl FileDevice {
-    /// Makes all that was written before durable.
-    pub(super) async fn flush(&self) -> IoResult {
-        let state = &self.sync;
+impl SyncState {
+    /// Makes all that was written to `file`, the one that this is about, before durable.
+    pub(super) async fn flush(&self, file: &File) -> IoResult {
+        let state = self;
         let wanted = state.started.get() + 1;
         while state.completed.get() < wanted {
             state.refuse_if_failed(Sector::ZERO)?;
@@ -65,7 +65,7 @@ impl FileDevice {
             state.started.set(number);
             state.running.set(true);
             let running = Running(state);
-            let result = self.file.sync_data().await;
+            let result = file.sync_data().await;
             state.running.set(false);
             drop(running);
             match result {

@@ -48,7 +48,7 @@ impl FileDevice {
                 Err(error)
             }
             Ok(()) if fua && !durable => {
-                self.flush().await.map_err(|error| error.kind.at(bio.sector))
+                self.sync.flush(&self.file).await.map_err(|error| error.kind.at(bio.sector))
             }
             result => result,
         }
