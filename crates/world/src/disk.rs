@@ -7,7 +7,8 @@
 //!
 //! Reads see what is complete. A power cut takes what is not durable (see [`crate::power`]). Damage
 //! is done to the stored bytes and stays until they are written again; damage that is permanent
-//! outlives that.
+//! outlives that. A disk whose image has metadata keeps it as [`bio::Bio`] says: with each block, as
+//! one.
 
 use crate::image::Image;
 use crate::ordering::Orderings;
@@ -64,6 +65,7 @@ impl SimDisk {
         let mut limits = Limits::new(image.sectors(), block);
         limits.discard = true;
         limits.fast_zeroes = true;
+        limits.tag_size = image.tag_size();
         let state = State {
             visible: image.clone(),
             durable: image,
@@ -91,6 +93,7 @@ impl SimDisk {
     /// that emulates 4096-byte blocks over smaller ones).
     #[must_use]
     pub fn tearing_blocks(mut self: Rc<Self>) -> Rc<Self> {
+        assert_eq!(self.limits.tag_size, 0, "a block and its metadata are not torn apart");
         Rc::get_mut(&mut self).expect("configured before it is shared").unit = 1;
         self
     }
@@ -224,6 +227,11 @@ impl SimDisk {
             state.visible.read(at, all.as_mut_slice());
             bio.data.copy_from(0, all.as_slice());
         }
+        if !bio.tags.is_empty() {
+            let mut tags = vec![0; bio.tags.len_bytes()];
+            state.visible.read_tags(bio.sector.0, &mut tags);
+            bio.tags.copy_from(0, &tags);
+        }
         Ok(())
     }
 
@@ -233,7 +241,8 @@ impl SimDisk {
             return Err(kind.at(bio.sector));
         }
         let id = self.power.write_id();
-        let write = self.tricked(Write { id, sector: bio.sector.0, data, forced: false });
+        let (sector, tags) = (bio.sector.0, self.tags_of(bio));
+        let write = self.tricked(Write { id, sector, data, tags, forced: false });
         if let Some(write) = &write {
             self.state.borrow_mut().flying.push(write.clone());
             self.power.boundary();
@@ -246,7 +255,7 @@ impl SimDisk {
             state.flying.retain(|other| other.id != id);
             // A disk that left while the write was under way may have stored it or not.
             write.forced = fua && !gone;
-            state.visible.write(write.sector, &write.data);
+            write.store(&mut state.visible);
             state.cached.push(write);
             state.fold(0);
         }
@@ -270,7 +279,9 @@ impl SimDisk {
             Some(Trick::Tear(sectors)) => {
                 let kept = (usize_of(sectors) * SECTOR_BYTES).min(write.data.len());
                 let data: Rc<[u8]> = write.data[..kept].into();
-                (kept > 0).then_some(Write { data, ..write })
+                let blocks = kept / self.limits.logical_block.bytes();
+                let tags: Rc<[u8]> = write.tags[..blocks * self.limits.tag_size].into();
+                (kept > 0).then_some(Write { data, tags, ..write })
             }
         }
     }
@@ -306,7 +317,7 @@ impl State {
         let rest = &self.cached[promised..];
         let forced = rest.iter().take_while(|write| write.forced).count();
         for write in self.cached.drain(..promised + forced) {
-            self.durable.write(write.sector, &write.data);
+            write.store(&mut self.durable);
         }
     }
 }
@@ -342,6 +353,15 @@ impl BlockDevice for SimDisk {
 }
 
 impl SimDisk {
+    /// The metadata that a write leaves: its own, or zeroes.
+    fn tags_of(&self, bio: &Bio) -> Rc<[u8]> {
+        if !bio.tags.is_empty() {
+            return bytes_of(&bio.tags);
+        }
+        let blocks = bio.sectors() / self.limits.logical_block.sectors();
+        vec![0; usize_of(blocks) * self.limits.tag_size].into()
+    }
+
     fn note(&self, bio: &Bio, result: &IoResult) {
         let op = match bio.op {
             Op::Read => 1,
@@ -352,7 +372,8 @@ impl SimDisk {
             Op::Vouch => 7,
         };
         let data = if result.is_ok() {
-            bio.data.iter().fold(0, |hash, piece| hash_bytes(hash, piece.as_slice()))
+            let pieces = bio.data.iter().chain(bio.tags.iter());
+            pieces.fold(0, |hash, piece| hash_bytes(hash, piece.as_slice()))
         } else {
             1
         };

@@ -72,7 +72,7 @@ pub enum Step {
         disk: usize,
         /// Its sector.
         sector: u64,
-        /// The byte in the sector.
+        /// The byte in the sector; from 512 on, in the metadata of its block.
         byte: usize,
         /// The bits.
         mask: u8,

@@ -3,24 +3,40 @@
 use crate::rng::{hash_bytes, mix};
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use units::{SECTOR_BYTES, usize_of};
+use units::{BlockSize, SECTOR_BYTES, Sector, usize_of};
 
 /// The content of a disk. Cloning shares every page until it is written.
 #[derive(Clone, Debug)]
 pub struct Image {
     sectors: u64,
-    pages: Vec<Option<Rc<Page>>>,
+    data: Pages,
+    tags: Option<Tags>,
     unreadable: BTreeSet<u64>,
 }
 
-type Page = [u8; PAGE_BYTES];
+/// What a disk keeps for each block beside its data.
+#[derive(Clone, Debug)]
+struct Tags {
+    bytes: Pages,
+    block: BlockSize,
+    /// Of each block, in bytes.
+    size: usize,
+}
 
 impl Image {
     /// `sectors` sectors of zeroes.
     #[must_use]
     pub fn new(sectors: u64) -> Self {
-        let pages = vec![None; usize_of(sectors.div_ceil(PAGE_SECTORS))];
-        Self { sectors, pages, unreadable: BTreeSet::new() }
+        let data = Pages::new(usize_of(Sector(sectors).bytes()));
+        Self { sectors, data, tags: None, unreadable: BTreeSet::new() }
+    }
+
+    /// The same with `size` bytes of metadata for each block of `block`, all zeroes; 0: none.
+    #[must_use]
+    pub fn with_tags(self, block: BlockSize, size: usize) -> Self {
+        let blocks = usize_of(self.sectors / block.sectors());
+        let tags = (size > 0).then(|| Tags { bytes: Pages::new(blocks * size), block, size });
+        Self { tags, ..self }
     }
 
     /// Size in sectors.
@@ -29,32 +45,53 @@ impl Image {
         self.sectors
     }
 
-    /// Fills `target` (whole sectors) from `sector` on; what is unreadable is filled too.
-    pub fn read(&self, sector: u64, target: &mut [u8]) {
-        self.pieces(sector, target.len(), |page, within, here| {
-            match &self.pages[page] {
-                Some(page) => target[here.clone()].copy_from_slice(&page[within]),
-                None => target[here].fill(0),
-            };
-        });
+    /// Bytes of metadata for each block; 0: none.
+    #[must_use]
+    pub fn tag_size(&self) -> usize {
+        self.tags.as_ref().map_or(0, |tags| tags.size)
     }
 
-    /// Stores `source` (whole sectors) from `sector` on; they are readable again.
+    /// Fills `target` (whole sectors) from `sector` on; what is unreadable is filled too.
+    pub fn read(&self, sector: u64, target: &mut [u8]) {
+        self.data.read(usize_of(Sector(sector).bytes()), target);
+    }
+
+    /// Fills `target` with the metadata of the blocks from `sector` on.
+    pub fn read_tags(&self, sector: u64, target: &mut [u8]) {
+        if let Some(tags) = &self.tags {
+            tags.bytes.read(tags.place(sector), target);
+        }
+    }
+
+    /// Stores `source` (whole sectors) from `sector` on; they are readable again. Metadata stays.
     pub fn write(&mut self, sector: u64, source: &[u8]) {
-        let mut pages = std::mem::take(&mut self.pages);
-        self.pieces(sector, source.len(), |page, within, here| {
-            let page = pages[page].get_or_insert_with(|| Rc::new([0; PAGE_BYTES]));
-            Rc::make_mut(page)[within].copy_from_slice(&source[here]);
-        });
-        self.pages = pages;
+        self.data.write(usize_of(Sector(sector).bytes()), source);
         if !self.unreadable.is_empty() {
             let end = sector + units::u64_of(source.len() / SECTOR_BYTES);
             self.unreadable.retain(|bad| !(sector..end).contains(bad));
         }
     }
 
-    /// Changes one byte of `sector` by xor with `mask`.
+    /// Stores `source` as the metadata of the blocks from `sector` on.
+    pub fn write_tags(&mut self, sector: u64, source: &[u8]) {
+        if let Some(tags) = &mut self.tags {
+            let at = tags.place(sector);
+            tags.bytes.write(at, source);
+        }
+    }
+
+    /// Changes one byte of `sector` by xor with `mask`; from [`SECTOR_BYTES`] on it is one of the
+    /// metadata of its block.
     pub fn flip(&mut self, sector: u64, byte: usize, mask: u8) {
+        if let Some(byte) = byte.checked_sub(SECTOR_BYTES)
+            && let Some(tags) = &mut self.tags
+        {
+            let at = tags.place(sector) + byte % tags.size;
+            let mut found = [0];
+            tags.bytes.read(at, &mut found);
+            tags.bytes.write(at, &[found[0] ^ mask]);
+            return;
+        }
         let bad = self.unreadable.clone();
         let mut bytes = [0; SECTOR_BYTES];
         self.read(sector, &mut bytes);
@@ -77,29 +114,70 @@ impl Image {
     /// A number that tells different contents apart.
     #[must_use]
     pub fn hash(&self) -> u64 {
-        let mut hash = self.unreadable.iter().fold(self.sectors, |hash, &bad| mix(hash, bad));
-        for (index, page) in self.pages.iter().enumerate() {
-            if let Some(page) = page
-                && page.iter().any(|&byte| byte != 0)
-            {
-                hash = hash_bytes(mix(hash, units::u64_of(index)), page.as_slice());
-            }
-        }
-        hash
+        let hash = self.unreadable.iter().fold(self.sectors, |hash, &bad| mix(hash, bad));
+        let hash = self.data.hash(hash);
+        self.tags.as_ref().map_or(hash, |tags| tags.bytes.hash(hash))
+    }
+}
+
+impl Tags {
+    /// The first byte of the metadata of the block at `sector`.
+    fn place(&self, sector: u64) -> usize {
+        usize_of(sector / self.block.sectors()) * self.size
+    }
+}
+
+/// Sparse bytes.
+#[derive(Clone, Debug)]
+struct Pages {
+    length: usize,
+    pages: Vec<Option<Rc<Page>>>,
+}
+
+type Page = [u8; PAGE_BYTES];
+
+impl Pages {
+    fn new(length: usize) -> Self {
+        Self { length, pages: vec![None; length.div_ceil(PAGE_BYTES)] }
+    }
+
+    fn read(&self, at: usize, target: &mut [u8]) {
+        self.pieces(at, target.len(), |page, within, here| {
+            match &self.pages[page] {
+                Some(page) => target[here.clone()].copy_from_slice(&page[within]),
+                None => target[here].fill(0),
+            };
+        });
+    }
+
+    fn write(&mut self, at: usize, source: &[u8]) {
+        let mut pages = std::mem::take(&mut self.pages);
+        self.pieces(at, source.len(), |page, within, here| {
+            let page = pages[page].get_or_insert_with(|| Rc::new([0; PAGE_BYTES]));
+            Rc::make_mut(page)[within].copy_from_slice(&source[here]);
+        });
+        self.pages = pages;
+    }
+
+    fn hash(&self, hash: u64) -> u64 {
+        let written = self.pages.iter().enumerate().filter_map(|(index, page)| {
+            page.as_ref()
+                .filter(|page| page.iter().any(|&byte| byte != 0))
+                .map(|page| (index, page))
+        });
+        written.fold(hash, |hash, (index, page)| {
+            hash_bytes(mix(hash, units::u64_of(index)), page.as_slice())
+        })
     }
 
     fn pieces(
         &self,
-        sector: u64,
+        at: usize,
         length: usize,
         mut visit: impl FnMut(usize, std::ops::Range<usize>, std::ops::Range<usize>),
     ) {
-        let mut at = usize_of(units::Sector(sector).bytes());
-        assert!(
-            at + length <= usize_of(units::Sector(self.sectors).bytes()),
-            "the range lies on the disk"
-        );
-        let mut done = 0;
+        assert!(at + length <= self.length, "the range lies on the disk");
+        let (mut at, mut done) = (at, 0);
         while done < length {
             let (page, within) = (at / PAGE_BYTES, at % PAGE_BYTES);
             let take = (PAGE_BYTES - within).min(length - done);
@@ -111,7 +189,6 @@ impl Image {
 }
 
 const PAGE_BYTES: usize = 4096;
-const PAGE_SECTORS: u64 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -129,6 +206,18 @@ mod tests {
         image.read(7, &mut bytes);
         assert_eq!((bytes[0], bytes[512]), (1, 2));
         assert_ne!(before.hash(), image.hash());
+    }
+
+    #[test]
+    fn metadata_belongs_to_its_block() {
+        let mut image = Image::new(24).with_tags(BlockSize::B4096, 3);
+        let blank = image.hash();
+        image.write_tags(8, &[1, 2, 3, 4, 5, 6]);
+        image.flip(13, SECTOR_BYTES + 1, 0x80);
+        let mut tags = [0; 9];
+        image.read_tags(0, &mut tags);
+        assert_eq!(tags, [0, 0, 0, 1, 0x82, 3, 4, 5, 6]);
+        assert_ne!(image.hash(), blank);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | making a dm-integrity volume | cuts at every boundary, over garbage, and over a volume in use |
 //! | dm-integrity | lives that wrap the journal, cut twice ([`Catalogue::wear`]), over volumes that write home late |
+//! | dm-integrity with inline tags | the usual ones |
 //! | arrays | the usual ones; for mirrors the same, with a member missing after the second cut |
 
 use crate::explore::{cut, fresh, schedule};
@@ -55,6 +56,7 @@ pub struct Mutations {
     unwiped: Catalogue,
     arrays: Catalogue,
     mirrors: Catalogue,
+    inline: Catalogue,
 }
 
 /// How leaving out an ordering point was noticed.
@@ -76,6 +78,7 @@ impl Default for Mutations {
             unwiped: Catalogue::of(vec![unwiped()]),
             arrays: only("raid"),
             mirrors: only("raid1-"),
+            inline: only("inline-4096"),
         }
     }
 }
@@ -93,7 +96,7 @@ impl Mutations {
     /// Looks through `seeds` seeds for something that leaving out `reason` breaks.
     #[must_use]
     pub fn hunt(&self, reason: &'static str, seeds: u64) -> Option<Caught> {
-        for catalogue in self.catalogues() {
+        for catalogue in self.catalogues().into_iter().chain([&self.inline]) {
             catalogue.leave_out(Some(reason));
         }
         (1..=seeds).find_map(|seed| self.one(reason, seed))
@@ -114,6 +117,9 @@ impl Mutations {
             return wiped.find_map(|scenario| caught(scenario, made_over(scenario, seed))).or_else(
                 || unwiped.find_map(|scenario| caught(scenario, made_bare(scenario, seed))),
             );
+        }
+        if reason.starts_with("inline") {
+            return self.inline.run(seed).err().map(failed);
         }
         if integrity::ORDERINGS.contains(&reason) {
             return self.late.wear(seed).err().map(failed);

@@ -94,11 +94,30 @@ pub struct Write {
     pub sector: u64,
     /// Its bytes, whole sectors.
     pub data: Rc<[u8]>,
+    /// The metadata of its blocks, where the disk keeps any: part of each atomic unit.
+    pub tags: Rc<[u8]>,
     /// Complete and with FUA: it survives.
     pub forced: bool,
 }
 
 impl Write {
+    /// Stores all of it.
+    pub(crate) fn store(&self, image: &mut Image) {
+        image.write(self.sector, &self.data);
+        image.write_tags(self.sector, &self.tags);
+    }
+
+    /// Stores the atomic unit number `index` of `unit` sectors.
+    fn store_unit(&self, image: &mut Image, index: u64, unit: u64) {
+        let part = |bytes: &Rc<[u8]>, size: usize| {
+            let start = (usize_of(index) * size).min(bytes.len());
+            start..(start + size).min(bytes.len())
+        };
+        let sector = self.sector + index * unit;
+        image.write(sector, &self.data[part(&self.data, usize_of(unit) * SECTOR_BYTES)]);
+        image.write_tags(sector, &self.tags[part(&self.tags, image.tag_size())]);
+    }
+
     fn units(&self, unit: u64) -> u64 {
         u64_of(self.data.len() / SECTOR_BYTES).div_ceil(unit)
     }
@@ -255,16 +274,12 @@ fn apply(
         for at in order {
             let write = &disk.writes[at];
             if write.forced {
-                image.write(write.sector, &write.data);
+                write.store(&mut image);
                 continue;
             }
             let kept = keep((index, write), write.units(disk.unit));
-            let unit_bytes = usize_of(disk.unit) * SECTOR_BYTES;
-            let pieces = write.data.chunks(unit_bytes).zip(kept).enumerate();
-            for (unit, (piece, kept)) in pieces {
-                if kept {
-                    image.write(write.sector + u64_of(unit) * disk.unit, piece);
-                }
+            for (unit, _) in (0..).zip(kept).filter(|(_, kept)| *kept) {
+                write.store_unit(&mut image, unit, disk.unit);
             }
         }
         image
@@ -279,9 +294,11 @@ const MASK_BITS: u64 = 12;
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+    use units::BlockSize;
 
     fn write(id: u64, sector: u64, value: u8, sectors: usize, forced: bool) -> Write {
-        Write { id, sector, data: vec![value; sectors * SECTOR_BYTES].into(), forced }
+        let data = vec![value; sectors * SECTOR_BYTES].into();
+        Write { id, sector, data, tags: Rc::default(), forced }
     }
 
     fn states(disk: &Unsettled, limit: u64) -> BTreeSet<Vec<u8>> {
@@ -325,6 +342,26 @@ mod tests {
         let writes: Vec<_> = (0..8).map(|n| write(n, n, 1, 1, false)).collect();
         let disk = Unsettled { durable: Image::new(8), writes, complete: 4, unit: 1 };
         assert!(states(&disk, 200).len() > 40);
+    }
+
+    #[test]
+    fn a_block_and_its_metadata_survive_together_or_not_at_all() {
+        let durable = Image::new(4).with_tags(BlockSize::from_bytes(1024).unwrap(), 3);
+        let tagged = |value| Write { tags: vec![value; 6].into(), ..write(1, 0, value, 4, false) };
+        let disks =
+            [Unsettled { durable, writes: vec![tagged(1), tagged(2)], complete: 2, unit: 2 }];
+        let mut seen = BTreeSet::new();
+        for survival in survivals(&disks, 4096, &mut Rng::new(1)) {
+            let image = &settle(&disks, survival)[0];
+            for block in [0, 2] {
+                let (mut data, mut tags) = ([0; 1024], [0; 3]);
+                image.read(block, &mut data);
+                image.read_tags(block, &mut tags);
+                assert!(data == [tags[0]; 1024] && tags == [tags[0]; 3]);
+                seen.insert(tags[0]);
+            }
+        }
+        assert_eq!(seen, [0, 1, 2].into());
     }
 
     #[test]

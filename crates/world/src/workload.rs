@@ -32,8 +32,11 @@ pub fn profiles(scenario: &Scenario) -> Vec<Profile> {
     if scenario.redundancy > 0 {
         profiles.push(Profile::Within);
     }
+    if scenario.verified && scenario.member_tags == 0 {
+        profiles.push(Profile::Tricks);
+    }
     if scenario.verified {
-        profiles.extend([Profile::Tricks, Profile::Beyond]);
+        profiles.push(Profile::Beyond);
     }
     profiles
 }
@@ -221,7 +224,7 @@ fn damage_run(rng: &mut Rng, scenario: &Scenario, harm: &Harm, disk: usize, life
     for sector in start.max(range.start)..end {
         let step = if flips {
             let mask = u8::try_from(1 + rng.below(255)).expect("below 256");
-            Step::Flip { disk, sector, byte: rng.index(512), mask }
+            Step::Flip { disk, sector, byte: rng.index(512 + scenario.member_tags), mask }
         } else {
             Step::Spoil { disk, sector }
         };

@@ -1,7 +1,7 @@
 //! md arrays of plain or tagged members.
 
 use super::bare::disk;
-use super::tagged::{TAGGED_512, TAGGED_4096, Tagged};
+use super::tagged::{INLINE_512, TAGGED_512, TAGGED_4096, Tagged};
 use super::{Scenario, Volume};
 use ::md::assemble::{Candidate, assemble};
 use ::md::create::{LEFT_SYMMETRIC, NewArray, NewMember, create};
@@ -27,6 +27,7 @@ pub(super) fn all() -> Vec<Scenario> {
         |level, count| Shape { level, chunk_sectors: 8, cache_bytes: 256 << 10, ..mirror(count) };
     let tight = |shape| Shape { cache_bytes: 8192, ..shape };
     let tagged = |shape| Shape { tagged: Some(TAGGED_512), ..shape };
+    let inline = |shape| Shape { tagged: Some(INLINE_512), ..shape };
     vec![
         mirror(2).scenario("raid1-2"),
         mirror(3).scenario("raid1-3"),
@@ -44,6 +45,9 @@ pub(super) fn all() -> Vec<Scenario> {
         tagged(tight(parity(Level::Raid6, 5))).scenario("raid6-5-integrity-tight"),
         Shape { tagged: Some(TAGGED_4096), ..parity(Level::Raid5, 3) }
             .scenario("raid5-3-integrity-4096"),
+        inline(mirror(2)).scenario("raid1-2-inline"),
+        inline(parity(Level::Raid5, 3)).scenario("raid5-3-inline"),
+        inline(tight(parity(Level::Raid6, 4))).scenario("raid6-4-inline-tight"),
     ]
 }
 
@@ -80,6 +84,7 @@ impl Shape {
             member_sectors,
             redundancy: missing_max.map_or(0, |most| usize_of(most.into())),
             verified: self.tagged.is_some(),
+            member_tags: self.tagged.map_or(0, |kind| kind.member_tags),
             damageable,
             format: Box::new(move |members| Box::pin(self.format(members))),
             open: Box::new(move |members, events| Box::pin(self.open(members, events))),

@@ -27,6 +27,7 @@ pub fn disk(name: &'static str, block: BlockSize) -> Scenario {
         members: 1,
         member_sectors: 256,
         member_block: block,
+        member_tags: 0,
         tearing: false,
         redundancy: 0,
         verified: false,

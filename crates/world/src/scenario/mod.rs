@@ -56,6 +56,9 @@ pub struct Scenario {
     pub member_sectors: u64,
     /// Their logical block.
     pub member_block: BlockSize,
+    /// Bytes of metadata that they keep for each block. What vouches for a block lies there: a write
+    /// that vanishes takes both, and nobody can notice.
+    pub member_tags: usize,
     /// Power cuts tear the members' logical blocks too.
     pub tearing: bool,
     /// How many members may be damaged at the same place.
@@ -101,7 +104,8 @@ impl Scenario {
     fn make(&self) -> Made {
         let driver = SimDriver::new(0);
         let power = Power::new(&driver);
-        let blank = vec![Image::new(self.member_sectors); self.members];
+        let blank = Image::new(self.member_sectors).with_tags(self.member_block, self.member_tags);
+        let blank = vec![blank; self.members];
         let disks = self.disks(&power, blank);
         let devices: Vec<Device> = disks.iter().map(SimDisk::device).collect();
         let members = devices.iter().cloned().map(Some).collect();

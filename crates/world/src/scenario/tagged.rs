@@ -18,12 +18,15 @@ pub(super) fn all() -> Vec<Scenario> {
         tagged("integrity-512", TAGGED_512, 1100, small),
         tagged("integrity-512-roomy", roomy, 1100, small),
         tagged("integrity-4096", TAGGED_4096, 1800, small),
-        recalculating(),
+        recalculating("integrity-512-recalculating", TAGGED_512),
         Scenario { members: 2, ..tagged("integrity-512-two", roomy, 1100, small) },
         Scenario { tearing: true, ..tagged("integrity-4096-torn", TAGGED_4096, 1800, large) },
         tagged("integrity-512-direct", Tagged { mode: Mode::Direct, ..TAGGED_512 }, 1100, small),
         tagged("integrity-512-bitmap", Tagged { mode: Mode::Bitmap, ..TAGGED_512 }, 1100, small),
         tagged("integrity-4096-bitmap", Tagged { mode: Mode::Bitmap, ..TAGGED_4096 }, 1800, small),
+        tagged("inline-512", INLINE_512, 400, small),
+        tagged("inline-4096", INLINE_4096, 1800, large),
+        recalculating("inline-512-recalculating", INLINE_512),
     ]
 }
 
@@ -56,6 +59,8 @@ pub(super) struct Tagged {
     /// Percentage of the journal that fills before it is written home.
     watermark: u8,
     wipe: integrity::Wipe,
+    /// Bytes of metadata that the disk keeps for each block.
+    pub member_tags: usize,
 }
 
 pub(super) const TAGGED_512: Tagged = Tagged {
@@ -66,6 +71,7 @@ pub(super) const TAGGED_512: Tagged = Tagged {
     mode: Mode::Journal,
     watermark: 50,
     wipe: integrity::Wipe::TagsOnly,
+    member_tags: 0,
 };
 const LATE: Tagged = Tagged {
     journal_sectors: 900,
@@ -78,10 +84,16 @@ const LATE: Tagged = Tagged {
 pub(super) const TAGGED_4096: Tagged =
     Tagged { block: BlockSize::B4096, journal_sectors: 1200, memory_bytes: 1 << 20, ..TAGGED_512 };
 
+/// Tags in the metadata of the disk's blocks, with some of it left over.
+pub(super) const INLINE_512: Tagged = Tagged { mode: Mode::Inline, member_tags: 8, ..TAGGED_512 };
+const INLINE_4096: Tagged = Tagged { block: BlockSize::B4096, ..INLINE_512 };
+
 impl Tagged {
     fn format(&self) -> FormatOptions {
+        let inline = self.mode == Mode::Inline;
         FormatOptions {
-            journal_sectors: Some(self.journal_sectors),
+            inline,
+            journal_sectors: (!inline).then_some(self.journal_sectors),
             interleave_sectors: Some(self.interleave_sectors),
             ..FormatOptions::new(self.block, 4, *b"the salt of sims")
         }
@@ -93,6 +105,9 @@ impl Tagged {
         let device = DeviceSectors::Interleaved(member_sectors);
         let made = ::integrity::format(device, &self.format());
         let (_, layout) = made.unwrap_or_else(|error| panic!("a member of a scenario: {error}"));
+        if layout.inline {
+            return layout.run(sector, 8).data.0..member_sectors;
+        }
         let next = sector.0.next_multiple_of(self.interleave_sectors);
         let run = layout.run(Sector(next), 8);
         Sector::containing(run.tag_byte).0..member_sectors
@@ -135,8 +150,7 @@ impl Tagged {
 /// going on where the last one's superblock says. What is not done yet is asked for unverified: then
 /// every block must be what was written, whatever the power cuts, done or not. (Damage is not for
 /// this scenario: recalculation blesses it.)
-fn recalculating() -> Scenario {
-    let kind = TAGGED_512;
+fn recalculating(name: &'static str, kind: Tagged) -> Scenario {
     let format = move |members: Vec<Device>| -> LocalFuture<'static, Result<(), String>> {
         Box::pin(async move {
             let device = only(members.into_iter().map(Some).collect())?;
@@ -165,7 +179,7 @@ fn recalculating() -> Scenario {
         verified: false,
         format: Box::new(format),
         open: Box::new(open),
-        ..tagged("integrity-512-recalculating", kind, 1100, BlockSize::B512)
+        ..tagged(name, kind, 1100, BlockSize::B512)
     }
 }
 
@@ -208,7 +222,8 @@ fn tagged(name: &'static str, kind: Tagged, sectors: u64, member_block: BlockSiz
     Scenario {
         member_sectors: sectors,
         verified: true,
-        cut_writes_unreadable: kind.mode != Mode::Journal,
+        cut_writes_unreadable: matches!(kind.mode, Mode::Direct | Mode::Bitmap),
+        member_tags: kind.member_tags,
         damageable: 0..sectors,
         format: Box::new(format),
         open: Box::new(open),
