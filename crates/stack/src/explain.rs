@@ -2,13 +2,14 @@
 
 use crate::member::Member;
 use crate::spec::Node;
+use crate::tags;
 use crate::trial::read_bytes;
 use crate::verdict::{Fault, Verdict};
 use crate::volume::{IntegrityPart, MemberPart, Volume};
 use bio::{Buf, IoError};
-use integrity::EntrySector;
 use integrity::explain::tag_text;
 use integrity::layout::SECTION_METADATA_SECTORS;
+use integrity::{EntrySector, Layout, Run};
 use layers::integrity::Codec;
 use md::geometry::Strip;
 use serde::Serialize;
@@ -46,8 +47,9 @@ pub struct TagPlace {
     pub block_sector: u64,
     /// Bytes of the block.
     pub block_bytes: usize,
-    /// First byte of the tag on the member.
-    pub tag_byte: u64,
+    /// First byte of the tag on the member; none: it lies in the metadata of the block, which has no
+    /// address (in a file of sectors with metadata it has one).
+    pub tag_byte: Option<u64>,
     /// The tag as stored, in hexadecimal; none: it cannot be read.
     pub stored: Option<String>,
     /// The tag of the data as it lies there; none: it cannot be read.
@@ -195,13 +197,31 @@ async fn place(
     place.member = Some(member.name.to_string());
     place.data_device = member.data.as_ref().map(data_name);
     let Some(integrity) = &member.integrity else {
-        place.data_byte = Some(inner.bytes());
+        place.data_byte = Some(on_member(member, inner.bytes()));
         return Ok(place);
     };
     let run = integrity.volume.layout().run(inner, 1);
-    place.data_byte = Some(run.data.bytes());
+    place.data_byte = Some(on_member(member, run.data.bytes()));
     place.tag = Some(tag_place(member, integrity, inner).await?);
     Ok(place)
+}
+
+/// Byte `byte` of the data of a member without a data device, as its file counts.
+fn on_member(member: &MemberPart, byte: u64) -> u64 {
+    match &member.member {
+        Some(name) if member.data.is_none() => name.file_byte(byte),
+        _ => byte,
+    }
+}
+
+/// First byte of the tag of the block at `run`, if it has an address.
+fn tag_byte(member: &MemberPart, layout: &Layout, run: &Run) -> Option<u64> {
+    if !layout.inline {
+        return Some(on_member(member, run.tag_byte));
+    }
+    let named = member.member.as_ref().filter(|name| matches!(name, Member::Sectors { .. }));
+    let last = (run.data + run.sectors).bytes() - 1;
+    named.map(|name| name.file_byte(last) + 1)
 }
 
 /// The data device's name, as it was given.
@@ -219,7 +239,7 @@ async fn tag_place(
     let block = Sector(sector.0 / spb * spb);
     let run = layout.run(block, spb);
     let lower = integrity.volume.lower();
-    let stored = read_bytes(&lower.metadata, run.tag_byte, layout.tag_bytes).await?;
+    let stored = tags::stored(lower, layout, &run).await?;
     let data = read_bytes(lower.data(), run.data.bytes(), layout.block.bytes()).await?;
     let computed = data.map(|data| {
         let mut tag = vec![0; layout.tag_bytes];
@@ -229,7 +249,7 @@ async fn tag_place(
     Ok(TagPlace {
         block_sector: block.0,
         block_bytes: layout.block.bytes(),
-        tag_byte: run.tag_byte,
+        tag_byte: tag_byte(member, layout, &run),
         stored: stored.map(|tag| tag_text(&tag)),
         computed,
         journal: journal_places(member, integrity, block).await?,

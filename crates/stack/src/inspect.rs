@@ -205,6 +205,7 @@ fn journal_text(state: &JournalState) -> String {
         JournalState::Damaged(error) => format!("damaged: {error}"),
         JournalState::Mended(_) => "was damaged and is made anew".to_owned(),
         JournalState::Bitmap => "holds the dirty bitmap".to_owned(),
+        JournalState::Absent => "none: each tag lies with its block".to_owned(),
         JournalState::Ignored => "not looked at (recovery mode)".to_owned(),
     }
 }

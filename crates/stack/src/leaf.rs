@@ -7,7 +7,7 @@ use crate::spec::Node;
 use crate::verdict::{self, Verdict};
 use bio::Device;
 use layers::fault::{Fault, Faults};
-use layers::file::{FileDevice, FileOptions, OpenError};
+use layers::file::{FileDevice, FileOptions, OpenError, SectorFile, SectorFormat};
 use layers::integrity::Lower;
 use layers::memory::MemoryDevice;
 use layers::nbd::NbdDevice;
@@ -22,6 +22,8 @@ use units::{BlockSize, SECTOR};
 pub enum LeafKind {
     /// A file of a file system.
     File,
+    /// A file or a block device that holds sectors with metadata.
+    Sectors,
     /// A block device.
     BlockDevice,
     /// An NBD export.
@@ -158,11 +160,11 @@ impl verdict::Fault for MemberError {
 
 /// Opens `member`, locked. `write` false: nothing here can write it, whatever is above.
 pub(crate) async fn open(member: &Member, write: bool) -> Result<Leaf, MemberError> {
-    let path = match member {
-        Member::Nbd(uri) => return open_nbd(uri, write).await,
-        Member::Path(path) => path,
-    };
-    open_path(path, write, smallest_block(path))
+    match member {
+        Member::Nbd(uri) => open_nbd(uri, write).await,
+        Member::Path(path) => open_path(path, write, smallest_block(path)),
+        Member::Sectors { format, path } => open_sectors(path, *format, write),
+    }
 }
 
 /// Opens `member` and the device that holds its data, both locked.
@@ -229,6 +231,13 @@ fn open_path(path: &Path, write: bool, block: BlockSize) -> Result<Leaf, MemberE
     };
     let access = device.describe();
     Ok(Leaf { device: Device::new(device), data: None, kind, access })
+}
+
+fn open_sectors(path: &Path, format: SectorFormat, write: bool) -> Result<Leaf, MemberError> {
+    let device = SectorFile::open(path, format, write);
+    let device = device.map_err(|error| refused(path, write, error))?;
+    let access = device.describe();
+    Ok(Leaf { device: Device::new(device), data: None, kind: LeafKind::Sectors, access })
 }
 
 /// The block that the format on `path` needs at the finest, so that the page cache is bypassed

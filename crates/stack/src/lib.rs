@@ -48,12 +48,13 @@ pub use inspect::{
     Field, Group, Inspection, IntegrityInspection, MdInspection, MemberInspection, inspect,
 };
 pub use journal::{JournalInspection, JournalSection};
+pub use layers::file::{SectorFormat, SectorFormatError};
 pub use layers::integrity::{
     JournalChoice, JournalKeys, JournalReport, Recalculate, SectionReport, SectionState,
 };
 pub use leaf::{LeafKind, MemberError};
 pub use mapfile::{Block, Map, Status};
-pub use member::Member;
+pub use member::{Member, NameError};
 pub use open::{OpenError, OpenOptions, WhyLeftOut, open, open_stack};
 pub use probe::{IntegrityProblem, MdProblem};
 pub use recheck::Suspect;

@@ -1,7 +1,8 @@
-//! What a member is called: a path, or an NBD URI.
+//! What a member is called: a path, an NBD URI, or `sectors:512+8:PATH`.
 //!
 //! Only names live here; opening them is [`crate::leaf`]'s work.
 
+use layers::file::{SectorFormat, SectorFormatError};
 use nbd::{Uri, UriError};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,36 +15,85 @@ pub enum Member {
     Path(PathBuf),
     /// An export of an NBD server.
     Nbd(Uri),
+    /// A file or a block device that holds sectors with metadata, one behind the other.
+    Sectors {
+        /// What each sector consists of.
+        format: SectorFormat,
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Why a name is none.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NameError {
+    /// A URI that is malformed, or asks for TLS.
+    #[error(transparent)]
+    Uri(#[from] UriError),
+    /// Nothing behind the format of the sectors.
+    #[error("'{found}' names no file, expected sectors:512+8:PATH")]
+    Sectors {
+        /// As given.
+        found: String,
+    },
+    /// No such format of sectors.
+    #[error(transparent)]
+    Format(#[from] SectorFormatError),
 }
 
 impl Member {
-    /// From what a person typed: a URI if it starts like one, else a path. (A file that is called
-    /// `nbd:something` is reached as `./nbd:something`.)
+    /// From what a person typed: a URI, or sectors with their file, if it starts like one, else a
+    /// path. (A file that is called `nbd:something` is reached as `./nbd:something`.)
     ///
     /// # Errors
-    /// [`UriError`]: a URI that is malformed, or asks for TLS.
-    pub fn parse(text: &str) -> Result<Self, UriError> {
+    /// [`NameError`].
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        if let Some(rest) = text.strip_prefix(SECTORS) {
+            let named = rest.split_once(':').filter(|(_, path)| !path.is_empty());
+            let (format, path) =
+                named.ok_or_else(|| NameError::Sectors { found: text.to_owned() })?;
+            return Ok(Self::Sectors { format: format.parse()?, path: path.into() });
+        }
         if Uri::looks_like(text) {
-            Uri::parse(text).map(Self::Nbd)
+            Ok(Self::Nbd(Uri::parse(text)?))
         } else {
             Ok(Self::Path(PathBuf::from(text)))
         }
     }
 
-    /// The path, if it is one.
+    /// The path of the file or block device, if it is one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::Path(path) => Some(path),
+            Self::Path(path) | Self::Sectors { path, .. } => Some(path),
             Self::Nbd(_) => None,
+        }
+    }
+
+    /// Bytes that its file must have for `data_bytes` bytes of data.
+    pub(crate) fn file_bytes(&self, data_bytes: u64) -> u64 {
+        match self {
+            Self::Sectors { format, .. } => format.file_bytes(data_bytes),
+            Self::Path(_) | Self::Nbd(_) => data_bytes,
+        }
+    }
+
+    /// Where byte `byte` of its data lies in its file.
+    pub(crate) fn file_byte(&self, byte: u64) -> u64 {
+        match self {
+            Self::Sectors { format, .. } => format.file_byte(byte),
+            Self::Path(_) | Self::Nbd(_) => byte,
         }
     }
 }
 
-impl FromStr for Member {
-    type Err = UriError;
+/// What sectors with metadata start with, in text.
+pub(crate) const SECTORS: &str = "sectors:";
 
-    fn from_str(text: &str) -> Result<Self, UriError> {
+impl FromStr for Member {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
         Self::parse(text)
     }
 }
@@ -65,6 +115,7 @@ impl fmt::Display for Member {
         match self {
             Self::Path(path) => path.display().fmt(f),
             Self::Nbd(uri) => uri.fmt(f),
+            Self::Sectors { format, path } => write!(f, "{SECTORS}{format}:{}", path.display()),
         }
     }
 }
@@ -80,6 +131,21 @@ mod tests {
         }
         let uri = "nbd+unix:///?socket=/run/s.sock";
         assert!(matches!(Member::parse(uri), Ok(Member::Nbd(Uri::Unix { .. }))));
+    }
+
+    #[test]
+    fn sectors_are_named_with_what_each_consists_of() {
+        let member = Member::parse("sectors:4096+8:/tmp/a:b").unwrap();
+        let Member::Sectors { format, path } = &member else { panic!("{member:?}") };
+        assert_eq!((format.bytes(), path.to_str()), (4104, Some("/tmp/a:b")));
+        assert_eq!(member.to_string(), "sectors:4096+8:/tmp/a:b");
+        for wrong in
+            ["sectors:", "sectors:512+8", "sectors:512+8:", "sectors:a.img", "sectors:520:a"]
+        {
+            let error = Member::parse(wrong).unwrap_err().to_string();
+            assert!(error.contains("512+8"), "{error}");
+        }
+        assert!(matches!(Member::parse("./sectors:512+8:a"), Ok(Member::Path(_))));
     }
 
     #[test]

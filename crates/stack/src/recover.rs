@@ -102,7 +102,7 @@ pub(crate) fn integrity_candidates(
 
 /// Whether a new volume with this shape on this device would have the same numbers.
 pub(crate) fn is_as_made(superblock: &integrity::Superblock, sectors: u64) -> bool {
-    let known = Flags::FIX_PADDING.with(Flags::FIX_HMAC);
+    let known = Flags::FIX_PADDING.with(Flags::FIX_HMAC).with(Flags::INLINE);
     if superblock.flags.0 & !known.0 != 0 {
         return false;
     }
@@ -135,10 +135,11 @@ fn made(superblock: &integrity::Superblock, sectors: u64) -> Option<integrity::S
     let layout = Layout::of(superblock, DeviceSectors::Interleaved(sectors)).ok()?;
     let (block, tag_size, salt) = (superblock.block, superblock.tag_size, superblock.salt);
     let options = integrity::FormatOptions {
-        journal_sectors: Some(layout.journal.sectors()),
+        journal_sectors: (!layout.inline).then(|| layout.journal.sectors()),
         interleave_sectors: Some(1 << log2),
         fix_padding: superblock.flags.has(Flags::FIX_PADDING),
         fix_hmac: superblock.flags.has(Flags::FIX_HMAC),
+        inline: layout.inline,
         ..integrity::FormatOptions::new(block, tag_size, salt)
     };
     let made = integrity::format(DeviceSectors::Interleaved(sectors), &options);

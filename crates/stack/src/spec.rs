@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   node    = leaf | name "(" node { "," node } ")"
-//!   leaf    = "file:" PATH | "nbd://..." | "nbd+unix://..." | "memory:" SIZE | "missing"
+//!   leaf    = "file:" PATH | "sectors:" DATA "+" METADATA ":" PATH
+//!           | "nbd://..." | "nbd+unix://..." | "memory:" SIZE | "missing"
 //!   node    = "integrity" "(" node "," "data=" leaf ")"    (data on a device of its own)
 //!   name    = "integrity" | "raid1" | "raid4" | "raid5" | "raid6" | "fault"
 //! ```
@@ -15,7 +16,7 @@
 //! use. Here it is only read and printed; building is [`crate::open()`]'s work.
 
 use crate::fault::parse_rule;
-use crate::member::Member;
+use crate::member::{Member, SECTORS};
 use crate::size::{format_size, parse_size};
 use std::fmt::{self, Write};
 use std::str::FromStr;
@@ -274,11 +275,12 @@ impl Parser<'_> {
         if let Some(size) = word.strip_prefix("memory:") {
             return parse_size(size).map(Node::Memory).map_err(|error| wrong(error.to_string()));
         }
-        if nbd::Uri::looks_like(word) {
-            let parsed = nbd::Uri::parse(word).map(|uri| Node::Member(Member::Nbd(uri)));
-            return parsed.map_err(|error| wrong(error.to_string()));
+        if nbd::Uri::looks_like(word) || word.starts_with(SECTORS) {
+            return Member::parse(word).map(Node::Member).map_err(|error| wrong(error.to_string()));
         }
-        Err(wrong("file:PATH, nbd://..., nbd+unix://..., memory:SIZE or missing".to_owned()))
+        let known =
+            "file:PATH, sectors:512+8:PATH, nbd://..., nbd+unix://..., memory:SIZE or missing";
+        Err(wrong(known.to_owned()))
     }
 
     /// A run of plain characters and quoted pieces.
@@ -369,7 +371,7 @@ impl fmt::Display for Node {
             Self::Member(Member::Path(path)) => {
                 write!(f, "file:{}", Word(&path.to_string_lossy()))
             }
-            Self::Member(Member::Nbd(uri)) => Word(&uri.to_string()).fmt(f),
+            Self::Member(member) => Word(&member.to_string()).fmt(f),
             Self::Memory(bytes) => write!(f, "memory:{}", format_size(*bytes)),
             Self::Missing => f.write_str("missing"),
             Self::Integrity(lower, None) => write!(f, "integrity({lower})"),
@@ -396,7 +398,9 @@ impl fmt::Display for Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use layers::file::SectorFormat;
     use proptest::prelude::*;
+    use units::BlockSize;
 
     #[test]
     fn the_documented_example_is_read() {
@@ -439,7 +443,17 @@ mod tests {
             ("raid5(file:a", 12, "')'"),
             ("raid5(file:a))", 13, "the end"),
             ("raid7(file:a)", 0, "integrity, raid1, raid4, raid5, raid6 or fault"),
-            ("a.img", 0, "file:PATH, nbd://..., nbd+unix://..., memory:SIZE or missing"),
+            (
+                "a.img",
+                0,
+                "file:PATH, sectors:512+8:PATH, nbd://..., nbd+unix://..., memory:SIZE or missing",
+            ),
+            (
+                "raid1(sectors:520:a)",
+                6,
+                "sectors of '520' bytes, expected 512, 1024, 2048 or 4096 \
+              with metadata behind it, such as 512+8 or 4096+64",
+            ),
             ("file:\"a", 7, "'\"'"),
             ("file:", 0, "a path behind 'file:'"),
         ] {
@@ -458,6 +472,10 @@ mod tests {
     fn any_node() -> impl Strategy<Value = Node> {
         let leaf = prop_oneof![
             "[ -~äß\t]{1,12}".prop_map(|path| Node::Member(Member::Path(path.into()))),
+            ("[ -~äß\t]{1,12}", 1u16..70).prop_map(|(path, metadata)| {
+                let format = SectorFormat { block: BlockSize::B4096, metadata };
+                Node::Member(Member::Sectors { format, path: path.into() })
+            }),
             (0u64..1 << 50).prop_map(Node::Memory),
             Just(Node::Missing),
             Just("nbd://[::1]:99/ex%20port").prop_map(|uri| uri.parse().unwrap()),

@@ -13,6 +13,7 @@
 //!             else                     -> refuted
 //! ```
 
+use crate::tags;
 use bio::{Device, IoError};
 use checksum::{BlockTagger, DISCARD_FILLER};
 use integrity::Layout;
@@ -166,7 +167,7 @@ async fn look(
     let sectors = layout.block.sectors();
     let sector = Sector(block * sectors);
     let run = layout.run(sector, sectors);
-    let tag = read_bytes(&lower.metadata, run.tag_byte, layout.tag_bytes).await?;
+    let tag = tags::stored(lower, layout, &run).await?;
     let Some(tag) = tag else { return all(Seen::Unreadable) };
     if tag.iter().all(|&byte| byte == 0) || tag.iter().all(|&byte| byte == DISCARD_FILLER) {
         return all(Seen::Unwritten);

@@ -13,7 +13,8 @@ use std::rc::Rc;
 /// What to make.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Files, block devices, nbd:// or nbd+unix:// URIs, in the order of their slots
+    /// Files, block devices, nbd:// or nbd+unix:// URIs, or sectors:512+8:PATH (a file of sectors with 8
+    /// bytes of metadata each), in the order of their slots
     #[arg(value_name = "MEMBER", required = true)]
     members: Vec<String>,
 
@@ -48,8 +49,9 @@ pub struct Arguments {
     #[arg(long, value_name = "512|1024|2048|4096", default_value_t = 4096)]
     sector_size: u64,
 
-    /// How it will be run: journal, bitmap or direct. The bytes made are the same for each; the verb
-    /// that opens the volume names the mode again
+    /// How it will be run: journal, bitmap or direct; the bytes made are the same for each, and the
+    /// verb that opens the volume names the mode again. Or inline: without a journal, each tag in the
+    /// metadata of its block, on members that have some
     #[arg(long, value_name = "MODE", default_value = "journal")]
     mode: String,
 
@@ -104,8 +106,8 @@ impl Arguments {
             other => return Err(not_made("--level", other, "none, 1, 5, 6")),
         };
         only("--layout", &self.layout, "left-symmetric")?;
-        if !["journal", "bitmap", "direct"].contains(&self.mode.as_str()) {
-            return Err(not_made("--mode", &self.mode, "journal, bitmap, direct"));
+        if !["journal", "bitmap", "direct", "inline"].contains(&self.mode.as_str()) {
+            return Err(not_made("--mode", &self.mode, "journal, bitmap, direct, inline"));
         }
         only("--metadata", &self.metadata, "1.2")?;
         only("--bitmap", &self.bitmap, "none")?;
@@ -129,6 +131,7 @@ impl Arguments {
         options.journal_bytes =
             self.journal_size.as_deref().map(|s| size("--journal-size", s)).transpose()?;
         options.interleave_sectors = self.interleave_sectors;
+        options.inline = self.mode == "inline";
         options.name.clone_from(&self.name);
         options.no_wipe = self.no_wipe;
         options.yes = self.yes;

@@ -68,9 +68,12 @@ fn lines(explanation: &Explanation) -> Vec<String> {
             tag.computed.as_deref().unwrap_or("unreadable"),
         );
         let verdict = if stored == computed { "agree" } else { "DISAGREE" };
+        let at = match tag.tag_byte {
+            Some(byte) => format!("at byte {byte}"),
+            None => "in the metadata of its block".to_owned(),
+        };
         lines.push(format!(
-            "        tag at byte {}{}: stored {stored}, the data says {computed}: {verdict}",
-            tag.tag_byte,
+            "        tag {at}{}: stored {stored}, the data says {computed}: {verdict}",
             place.data_device.as_ref().map_or_else(String::new, |_| format!(" of {member}")),
         ));
         for entry in &tag.journal {

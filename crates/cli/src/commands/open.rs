@@ -14,7 +14,8 @@ use units::Sector;
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "open")]
 pub struct Arguments {
-    /// Files, block devices, nbd:// or nbd+unix:// URIs, in any order
+    /// Files, block devices, nbd:// or nbd+unix:// URIs, in any order; sectors:512+8:PATH is a file of
+    /// sectors with 512 bytes of data and 8 of metadata each
     #[arg(value_name = "MEMBER", required_unless_present = "stack")]
     pub members: Vec<String>,
 
@@ -27,7 +28,8 @@ pub struct Arguments {
 
     /// How dm-integrity runs while it is open: journal (a crash leaves old or new blocks), bitmap or
     /// direct (without a journal: faster, and what a crash interrupts may be unreadable), or recovery
-    /// (nothing is written, verified or replayed; with --unverified it gives out what lies there)
+    /// (nothing is written, verified or replayed; with --unverified it gives out what lies there).
+    /// Volumes that were made with --mode inline run so without being told
     #[arg(long, value_name = "MODE", default_value = "journal", value_parser = mode)]
     mode: Mode,
 
@@ -189,20 +191,22 @@ pub fn given(
 fn mode(text: &str) -> Result<Mode, String> {
     let known = MODES.iter().find(|(name, _)| *name == text);
     known.map(|(_, mode)| *mode).ok_or_else(|| {
-        let inline = if text == "inline" { "tags in the hardware's own metadata: " } else { "" };
-        format!("{inline}not among what can be run: journal, bitmap, direct, recovery")
+        let names: Vec<&str> = MODES.iter().map(|(name, _)| *name).collect();
+        format!("not among what can be run: {}", names.join(", "))
     })
 }
 
 fn word(mode: Mode) -> &'static str {
-    MODES.iter().find(|(_, known)| *known == mode).map_or("inline", |(name, _)| name)
+    let known = MODES.iter().find(|(_, known)| *known == mode);
+    known.expect("every mode has a name").0
 }
 
 /// The modes that can be run, as they are called.
-const MODES: [(&str, Mode); 4] = [
+const MODES: [(&str, Mode); 5] = [
     ("journal", Mode::Journal),
     ("bitmap", Mode::Bitmap),
     ("direct", Mode::Direct),
+    ("inline", Mode::Inline),
     ("recovery", Mode::Recovery),
 ];
 

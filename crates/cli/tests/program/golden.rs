@@ -434,7 +434,7 @@ fn after_a_crash_in_bitmap_mode_recovery_gives_out_what_lies_there() {
     assert_eq!(hex(&Sha256::digest(&said.stdout)), golden.expected);
     let import = ["--mode", "recovery", "--from", "/dev/null"];
     golden.on("import", &import).one_line(64, &["recovery writes nothing", "export"]);
-    golden.on("status", &["--mode", "inline"]).ended(64).with(&["journal, bitmap, direct"]);
+    golden.on("status", &["--mode", "online"]).ended(64).with(&["direct, inline, recovery"]);
     assert_eq!(hashes(&golden.files), before);
 }
 

@@ -11,6 +11,7 @@
 //!   find         superblocks that are lost
 //!   given        keys, encrypted journals, data on devices of their own
 //!   golden       images made by the real kernel
+//!   inline       tags in the metadata of the members' blocks
 //!   running      modes, tags computed anew, discards, damaged journals
 //!   ledger       what is remembered over restarts
 //!   interop      integritysetup and mdadm look at what 'create' makes
@@ -23,6 +24,7 @@ mod damage;
 mod find;
 mod given;
 mod golden;
+mod inline;
 mod interop;
 mod ledger;
 mod running;

@@ -313,7 +313,7 @@ fn samples(end: u64, spb: u64) -> BTreeSet<u64> {
 async fn refuse_used(pair: &Pair, metadata: &Device, kind: LeafKind) -> Result<(), AdoptError> {
     let member = || pair.metadata.to_string();
     let thoroughness = match kind {
-        LeafKind::File | LeafKind::Memory => Thoroughness::Full,
+        LeafKind::File | LeafKind::Sectors | LeafKind::Memory => Thoroughness::Full,
         LeafKind::BlockDevice | LeafKind::Nbd => Thoroughness::Sampled,
     };
     let content = look(metadata, thoroughness, &mut |_, _| ()).await;
@@ -338,7 +338,7 @@ fn metadata_sectors(pair: &Pair, data: u64, options: &FormatOptions) -> Result<u
 fn make(member: &Member, bytes: u64) -> Result<(), AdoptError> {
     let path = member.path().expect("only a path can be absent");
     let made = File::options().write(true).create_new(true).open(path).and_then(|file| {
-        file.set_len(bytes)?;
+        file.set_len(member.file_bytes(bytes))?;
         file.sync_all()?;
         let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()

@@ -17,7 +17,7 @@ use crate::member::Member;
 use crate::signature::Signature;
 use crate::verdict::{Fault, Verdict};
 use checksum::{Algorithm, Key, KeyError};
-use layers::integrity::{CodecError, JournalKeys};
+use layers::integrity::{CodecError, InlineError, JournalKeys};
 use md::assemble::CannotStart;
 use md::superblock::Level;
 use units::{SECTOR, Sector};
@@ -90,6 +90,8 @@ pub struct CreateOptions {
     pub interleave_sectors: Option<u64>,
     /// The array's name.
     pub name: Option<String>,
+    /// Tags lie in the metadata of each member's blocks, and there is no journal.
+    pub inline: bool,
     /// Leave the data area as it is.
     pub no_wipe: bool,
     /// Overwrite signatures and data.
@@ -116,6 +118,7 @@ impl CreateOptions {
             journal_bytes: None,
             interleave_sectors: None,
             name: None,
+            inline: false,
             no_wipe: false,
             yes: false,
         }
@@ -153,6 +156,7 @@ impl CreateOptions {
         if let Some(found) = self.member_bytes.filter(|bytes| !bytes.is_multiple_of(SECTOR)) {
             return Err(CreateError::MemberBytes { found });
         }
+        self.check_inline()?;
         if let Some(found) = self.journal_bytes.filter(|&bytes| bytes < SECTOR) {
             return Err(CreateError::Journal { found });
         }
@@ -160,6 +164,23 @@ impl CreateOptions {
             return Err(CreateError::Interleave { found });
         }
         Ok(())
+    }
+}
+
+impl CreateOptions {
+    /// What inline tags exclude (the dm-integrity specification, section 8).
+    fn check_inline(&self) -> Result<(), CreateError> {
+        let excluded = [
+            (self.integrity.is_none(), "--integrity none"),
+            (self.journal_bytes.is_some(), "--journal-size"),
+            (self.journal.mac.is_some(), "--journal-integrity"),
+            (self.journal.cipher.is_some(), "--journal-crypt"),
+            (!self.data_devices.is_empty(), "--data-device"),
+        ];
+        match excluded.into_iter().find(|(given, _)| self.inline && *given) {
+            Some((_, option)) => Err(CreateError::InlineWith { option }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -196,6 +217,22 @@ pub enum CreateError {
     /// The journal cannot be sealed or encrypted like this.
     #[error(transparent)]
     JournalKeys(#[from] CodecError),
+    /// Something that volumes with inline tags do not have.
+    #[error(
+        "--mode inline has neither a journal nor another device: {option} makes no sense with it"
+    )]
+    InlineWith {
+        /// The option.
+        option: &'static str,
+    },
+    /// A member whose blocks have no metadata that could hold the tags.
+    #[error("{member}: {error}")]
+    Inline {
+        /// The member.
+        member: String,
+        /// Why.
+        error: InlineError,
+    },
     /// A data device for something that is no member with integrity.
     #[error("--data-device names {member}, which is no member with integrity")]
     DataDevice {
@@ -302,6 +339,7 @@ impl Fault for CreateError {
             | Self::Key(_)
             | Self::JournalKeys(_)
             | Self::DataDevice { .. }
+            | Self::InlineWith { .. }
             | Self::Chunk { .. }
             | Self::SectorSize { .. }
             | Self::MemberBytes { .. }
@@ -322,6 +360,17 @@ impl Fault for CreateError {
             Self::Signature { .. } | Self::NotZero { .. } => {
                 "look with 'steadfast inspect'; overwrite what is there with --yes"
             }
+            Self::InlineWith { .. } => "leave one of them out",
+            Self::Inline { error, .. } => match error {
+                InlineError::NoMetadata => {
+                    "name members that have metadata, such as sectors:4096+8:PATH"
+                }
+                InlineError::Interval { .. } => "choose the device's block with --sector-size",
+                InlineError::TooSmall { .. } => {
+                    "choose shorter tags with --tag-size, or another --integrity"
+                }
+                InlineError::TooLarge { .. } => return None,
+            },
             Self::Integrity { .. } | Self::Md { .. } => "use larger members, or a smaller journal",
             Self::Size { .. } => "leave --size out, or choose another name",
             _ => return None,
@@ -333,6 +382,7 @@ impl Fault for CreateError {
         match self {
             Self::Member(error) => error.member(),
             Self::Size { member, .. }
+            | Self::Inline { member, .. }
             | Self::Integrity { member, .. }
             | Self::Signature { member, .. }
             | Self::NotZero { member, .. }

@@ -52,6 +52,8 @@ pub enum WriteKind {
     Journal,
     /// The tags of zero blocks.
     ZeroTags,
+    /// Every block, zeroed, with its tag.
+    ZeroBlocks,
     /// The md superblock.
     MdSuperblock,
     /// The dm-integrity superblock.
@@ -65,6 +67,7 @@ impl fmt::Display for WriteKind {
             Self::Wipe => "zeroes (as a hole where possible)",
             Self::Journal => "journal",
             Self::ZeroTags => "tags of zero blocks",
+            Self::ZeroBlocks => "zeroes with their tags",
             Self::MdSuperblock => "md superblock",
             Self::IntegritySuperblock => "dm-integrity superblock",
         })
@@ -217,6 +220,7 @@ fn format_options(
         fix_padding: !options.legacy_padding,
         fix_hmac: !options.legacy_hmac,
         journal_mac: options.journal.mac.is_some(),
+        inline: options.inline,
         ..FormatOptions::new(block, options.tag_size.unwrap_or(digest), salt)
     }
 }
@@ -286,10 +290,15 @@ fn writes_of(member: &MemberPlan, no_wipe: bool) -> Vec<PlannedWrite> {
     for (sector, sectors) in erased(sectors) {
         push(WriteKind::Erase, sector.bytes(), sectors * SECTOR, sectors * SECTOR);
     }
-    if !no_wipe {
+    let inline = member.integrity.as_ref().is_some_and(|plan| plan.layout.inline);
+    if !no_wipe && !inline {
         push(WriteKind::Wipe, 0, sectors * SECTOR, sectors * SECTOR);
     }
-    if let Some(plan) = &member.integrity {
+    if let Some(plan) = member.integrity.as_ref().filter(|_| inline && !no_wipe) {
+        let bytes = plan.layout.provided_sectors * SECTOR;
+        push(WriteKind::ZeroBlocks, plan.layout.initial_sectors * SECTOR, bytes, bytes);
+    }
+    if let Some(plan) = member.integrity.as_ref().filter(|_| !inline) {
         let journal = plan.layout.journal.sectors() * SECTOR;
         push(WriteKind::Journal, integrity::superblock::AREA_SECTORS * SECTOR, journal, journal);
         if !no_wipe {

@@ -6,12 +6,13 @@ use super::{CreateError, CreateOptions};
 use crate::content::{Thoroughness, look};
 use crate::leaf::{self, Leaf, LeafKind, system_error};
 use crate::member::Member;
-use bio::Device;
+use bio::{Device, Limits};
 use integrity::layout::DeviceSectors;
+use layers::integrity::inline_fits;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use units::SECTOR;
+use units::{BlockSize, SECTOR};
 
 /// What creation is doing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,6 +62,9 @@ pub async fn create(
     for member in &options.members {
         opened.push(leaf::open_pair(member, options.data_of(member), true).await?);
     }
+    for (member, leaf) in options.members.iter().zip(&opened) {
+        refuse_unfit(options, member, leaf.device.limits())?;
+    }
     let sizes: Vec<DeviceSectors> = opened.iter().map(|leaf| leaf.lower().sectors()).collect();
     let plan = plan(options, &sizes, &Identity::random(options.members.len()))?;
     let mut targets = Vec::new();
@@ -100,11 +104,13 @@ pub async fn dry_run(
     leaf::refuse_twice(all_members(options))?;
     let mut sizes = Vec::new();
     for member in &options.members {
-        let metadata = would_have(member, options, on_progress).await?;
+        let limits = would_have(member, options, on_progress).await?;
+        refuse_unfit(options, member, &limits)?;
+        let metadata = limits.sectors;
         sizes.push(match options.data_of(member) {
             None => DeviceSectors::Interleaved(metadata),
             Some(data) => {
-                let data = would_have(data, options, on_progress).await?;
+                let data = would_have(data, options, on_progress).await?.sectors;
                 DeviceSectors::Separate { metadata, data }
             }
         });
@@ -149,30 +155,56 @@ impl Bytes {
         }
     }
 
-    fn refuse_other(self, path: &Path) -> Result<(), CreateError> {
+    fn refuse_other(self, member: &Member, path: &Path) -> Result<(), CreateError> {
         match self {
-            Self::Exactly(bytes) => refuse_other_size(path, bytes),
+            Self::Exactly(bytes) => refuse_other_size(path, member.file_bytes(bytes)),
             Self::Enough(_) => Ok(()),
         }
     }
 }
 
-/// Sectors of a member, or of the file that would be made; what exists is looked at.
+/// Refuses a member whose blocks have no metadata for the tags that it is to hold.
+fn refuse_unfit(
+    options: &CreateOptions,
+    member: &Member,
+    limits: &Limits,
+) -> Result<(), CreateError> {
+    let (Some(algorithm), true) = (options.integrity, options.inline) else { return Ok(()) };
+    let block = BlockSize::from_bytes(options.sector_size)
+        .ok_or(CreateError::SectorSize { found: options.sector_size })?;
+    let tag_bytes = options.tag_size.map_or(algorithm.digest_len(), usize::from);
+    inline_fits(limits, block, tag_bytes)
+        .map_err(|error| CreateError::Inline { member: member.to_string(), error })
+}
+
+/// The limits of a member, or of the file that would be made; what exists is looked at.
 async fn would_have(
     member: &Member,
     options: &CreateOptions,
     on_progress: &mut dyn FnMut(Phase, &CreateProgress),
-) -> Result<u64, CreateError> {
+) -> Result<Limits, CreateError> {
     let bytes = to_make(options)?.into_iter().find(|(of, _)| *of == member);
     if let (Some(path), Some((_, bytes))) = (member.path(), bytes) {
         if is_absent(path) {
-            return Ok(bytes.count() / SECTOR);
+            return Ok(limits_of_new(member, bytes.count()));
         }
-        bytes.refuse_other(path)?;
+        bytes.refuse_other(member, path)?;
     }
     let opened = leaf::open(member, false).await?;
     is_blank(member, &opened.device, opened.kind, options, on_progress).await?;
-    Ok(opened.device.limits().sectors)
+    Ok(opened.device.limits().clone())
+}
+
+/// Of a file that is not there yet and will hold `bytes` bytes of data.
+fn limits_of_new(member: &Member, bytes: u64) -> Limits {
+    match member {
+        Member::Sectors { format, .. } => {
+            let blocks = bytes / units::u64_of(format.block.bytes());
+            let limits = Limits::new(blocks * format.block.sectors(), format.block);
+            Limits { tag_size: format.metadata.into(), ..limits }
+        }
+        Member::Path(_) | Member::Nbd(_) => Limits::new(bytes / SECTOR, BlockSize::B512),
+    }
 }
 
 /// Whether the member is known to be zero; refuses one that is not, unless it may be overwritten.
@@ -187,7 +219,7 @@ async fn is_blank(
         return Ok(false);
     }
     let thoroughness = match kind {
-        LeafKind::File | LeafKind::Memory => Thoroughness::Full,
+        LeafKind::File | LeafKind::Sectors | LeafKind::Memory => Thoroughness::Full,
         LeafKind::BlockDevice | LeafKind::Nbd => Thoroughness::Sampled,
     };
     let name = member.to_string();
@@ -225,13 +257,13 @@ impl MadeFiles {
     fn make(&mut self, member: &Member, bytes: Bytes) -> Result<(), CreateError> {
         let Some(path) = member.path() else { return Ok(()) };
         if !is_absent(path) {
-            return bytes.refuse_other(path);
+            return bytes.refuse_other(member, path);
         }
         let failed =
             |error| CreateError::Member(system_error(path.display().to_string(), true, error));
         let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
         self.0.push(path.to_owned());
-        file.set_len(bytes.count()).map_err(failed)
+        file.set_len(member.file_bytes(bytes.count())).map_err(failed)
     }
 
     fn contains(&self, member: &Member) -> bool {

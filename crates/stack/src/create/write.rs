@@ -18,6 +18,7 @@ use crate::tags;
 use bio::{Bio, Buf, Device, IoResult};
 use checksum::ZeroTags;
 use integrity::Sequence;
+use layers::integrity::write_inline;
 use runtime::join_all;
 use std::cell::{Cell, RefCell};
 use units::{SECTOR, Sector, u64_of, usize_of};
@@ -116,6 +117,9 @@ async fn fill(plan: &MemberPlan, target: &Target, meter: &Meter<'_>) -> IoResult
     }
     if let Some(integrity) = &plan.integrity {
         journal(integrity, device, meter).await?;
+        if has(WriteKind::ZeroBlocks) {
+            zero_blocks(integrity, device, meter).await?;
+        }
         if has(WriteKind::ZeroTags) {
             zero_tags(integrity, device, meter).await?;
         }
@@ -204,6 +208,23 @@ async fn zero_tags(plan: &IntegrityPlan, device: &Device, meter: &Meter<'_>) -> 
     }
 }
 
+/// The whole of a volume with inline tags, whatever the device is known to hold.
+async fn zero_blocks(plan: &IntegrityPlan, device: &Device, meter: &Meter<'_>) -> IoResult {
+    let layout = &plan.layout;
+    let zeroes = ZeroTags::new(&plan.tagger);
+    let zeroed = Buf::zeroed(usize_of(Sector(BLOCKS_SECTORS).bytes()));
+    for start in (0..layout.provided_sectors).step_by(usize_of(BLOCKS_SECTORS)) {
+        let sectors = BLOCKS_SECTORS.min(layout.provided_sectors - start);
+        let run = layout.run(Sector(start), sectors);
+        let mut tags = vec![0; usize_of(sectors / layout.block.sectors()) * layout.tag_bytes];
+        zeroes.fill(start, &mut tags);
+        let data = zeroed.slice(0..usize_of(Sector(sectors).bytes()));
+        write_inline(device, layout, &run, data, &tags).await?;
+        meter.add(sectors * SECTOR);
+    }
+    Ok(())
+}
+
 /// Writes `bytes` at `sector` of the volume that `plan` describes, with tags that fit, past the
 /// journal: nobody has it open yet.
 async fn write_tagged(
@@ -216,6 +237,12 @@ async fn write_tagged(
     assert_eq!(run.sectors, sectors_of(bytes.len()), "a superblock does not cross a run");
     let blocks = bytes.len() / plan.layout.block.bytes();
     let tag_bytes = blocks * plan.layout.tag_bytes;
+    if plan.layout.inline {
+        let mut tags = vec![0; tag_bytes];
+        plan.tagger.tags(sector.0, bytes, &mut tags);
+        let data = Buf::copy_of(bytes);
+        return write_inline(target.data(), &plan.layout, &run, data, &tags).await;
+    }
     tags::change(&target.device, run.tag_byte, tag_bytes, |tags| {
         plan.tagger.tags(sector.0, bytes, tags);
     })
@@ -240,6 +267,8 @@ async fn commit(plan: &MemberPlan, device: &Device, meter: &Meter<'_>) -> IoResu
 /// Sectors that are wiped by one request: small enough for progress on a device that has to write
 /// them.
 const WIPE_SECTORS: u64 = (256 << 20) / SECTOR;
+/// Sectors with inline tags that are written by one request: 1 MiB.
+const BLOCKS_SECTORS: u64 = (1 << 20) / SECTOR;
 /// Writes of tags in flight on each member.
 const IN_FLIGHT: usize = 8;
 /// Tags are written in whole pieces of this many bytes; every run of tags starts at one (with

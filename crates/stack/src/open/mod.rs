@@ -179,6 +179,7 @@ async fn foreign_signature(member: &Probed) -> Result<Option<&'static str>, Open
 pub(crate) const fn kind_word(kind: LeafKind) -> &'static str {
     match kind {
         LeafKind::File => "file",
+        LeafKind::Sectors => "sectors with metadata",
         LeafKind::BlockDevice => "block device",
         LeafKind::Nbd => "nbd",
         LeafKind::Memory => "memory",

@@ -10,7 +10,7 @@ use crate::trial::{Belief, Trial, trials};
 use bio::IoError;
 use checksum::{Algorithm, BlockTagger, KeyError};
 use integrity::{Layout, Superblock};
-use layers::integrity::Lower;
+use layers::integrity::{Lower, inline_fits};
 
 /// Taggers to try on a volume, the likeliest first.
 ///
@@ -48,7 +48,8 @@ pub(super) async fn choose(
         Ok(taggers) => taggers,
         Err(error) => return Ok(Err(IntegrityProblem::Key(error))),
     };
-    if layout.inline {
+    let fits = inline_fits(lower.data().limits(), layout.block, layout.tag_bytes);
+    if layout.inline && (fits.is_err() || lower.data.is_some()) {
         // There are no tags to look at; the layer refuses it by name.
         return Ok(Ok((taggers.swap_remove(0), Trial::default())));
     }

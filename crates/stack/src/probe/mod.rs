@@ -92,7 +92,7 @@ pub enum IntegrityProblem {
 impl IntegrityProblem {
     /// What to try, where there is something better than a closer look.
     pub(crate) const fn advice(&self) -> Option<&'static str> {
-        use layers::integrity::{CodecError, OpenError};
+        use layers::integrity::{CodecError, InlineError, OpenError};
         Some(match self {
             Self::Refuted { .. } => {
                 "if this is right, read it as it is with --integrity none; nothing was written"
@@ -118,6 +118,11 @@ impl IntegrityProblem {
             Self::Open(OpenError::Journal(CodecError::Cipher(_))) => {
                 "check the file that --journal-crypt-key-file names"
             }
+            Self::Open(OpenError::Inline(InlineError::NoMetadata)) => {
+                "if this is the image of a disk whose sectors have metadata, name it as such: \
+                 sectors:4096+8:PATH"
+            }
+            Self::Open(OpenError::Refused(_)) => "leave that out: inline volumes need no --mode",
             Self::Open(OpenError::Mac(_)) => {
                 "check --journal-integrity and the file that --journal-integrity-key-file names"
             }

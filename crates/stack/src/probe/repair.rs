@@ -10,6 +10,7 @@ use super::{
 use crate::given::{Given, IntegrityChoice};
 use crate::patched::Patched;
 use crate::recover::{integrity_candidates, is_as_used, md_by_peer, md_by_tag};
+use crate::tags;
 use crate::trial::{Belief, read_bytes, trials, trials_quick};
 use bio::{Device, EventKind, Events, IoError};
 use integrity::superblock::{AREA_BYTES, SUPERBLOCK_BYTES};
@@ -146,10 +147,9 @@ async fn repair_md(
     events: &Events,
 ) -> Result<(), IoError> {
     let Some(inner) = member.inner() else { return Ok(()) };
-    if member
-        .open_integrity()
-        .is_some_and(|open| *open.volume.journal_state() != JournalState::Clean)
-    {
+    let settled =
+        |state: &JournalState| matches!(state, JournalState::Clean | JournalState::Absent);
+    if member.open_integrity().is_some_and(|open| !settled(open.volume.journal_state())) {
         // The newest copy may be in the journal: what lies at home must not be taken for it.
         return Ok(());
     }
@@ -173,9 +173,7 @@ async fn repair_md(
         && let Some(open) = open
     {
         let run = open.layout.run(place, SUPERBLOCK_SECTORS);
-        let blocks = MD_BYTES / open.layout.block.bytes();
-        let metadata = &open.volume.lower().metadata;
-        let tags = read_bytes(metadata, run.tag_byte, blocks * open.layout.tag_bytes).await?;
+        let tags = tags::stored(open.volume.lower(), &open.layout, &run).await?;
         let fits = |bytes: &[u8], tags: &[u8]| open.tagger.verify(place.0, bytes, tags).is_none();
         found = tags.and_then(|tags| md_by_tag(&raw, minor, sectors, |bytes| fits(bytes, &tags)));
     }

@@ -328,6 +328,9 @@ fn refuse(options: &ResizeOptions, member: &str, open: &ReadIntegrity) -> Result
     } else if superblock.flags.has(Flags::JOURNAL_MAC) && options.given.journal.mac.is_none() {
         "its superblock has a MAC (have_journal_mac), whose algorithm and key were not named"
             .to_owned()
+    } else if superblock.flags.has(Flags::INLINE) {
+        "its tags are inline, and only volumes whose tags have a place of their own are resized here"
+            .to_owned()
     } else if open.repaired.is_some() {
         "its superblock is damaged; a writable opening repairs it".to_owned()
     } else if let JournalState::Damaged(error) = open.volume.journal_state() {

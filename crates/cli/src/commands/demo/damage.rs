@@ -91,7 +91,7 @@ pub async fn two_members(stage: &Stage) -> Result<Damage, Failure> {
 
 /// Slot, first byte of the sector, and first byte of its block's tag.
 fn located(place: &Place) -> Option<(usize, u64, u64)> {
-    Some((place.slot?, place.data_byte?, place.tag.as_ref()?.tag_byte))
+    Some((place.slot?, place.data_byte?, place.tag.as_ref()?.tag_byte?))
 }
 
 fn superblocks(stage: &Stage, explanations: &[Explanation]) -> Result<u64, Failure> {
