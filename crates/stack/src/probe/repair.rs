@@ -146,10 +146,8 @@ async fn repair_md(
     events: &Events,
 ) -> Result<(), IoError> {
     let Some(inner) = member.inner() else { return Ok(()) };
-    if member
-        .open_integrity()
-        .is_some_and(|open| *open.volume.journal_state() != JournalState::Clean)
-    {
+    let journal = member.open_integrity().map(|open| open.volume.journal_state());
+    if !matches!(journal, None | Some(JournalState::Clean | JournalState::Bitmap)) {
         // The newest copy may be in the journal: what lies at home must not be taken for it.
         return Ok(());
     }
