@@ -63,6 +63,19 @@ impl Image {
         self.unreadable = bad;
     }
 
+    /// The same with `sectors` sectors: cut off, or with zeroes behind.
+    #[must_use]
+    pub fn resized(&self, sectors: u64) -> Self {
+        let mut image = self.clone();
+        for sector in sectors..sectors.next_multiple_of(PAGE_SECTORS).min(self.sectors) {
+            image.write(sector, &[0; SECTOR_BYTES]);
+        }
+        image.sectors = sectors;
+        image.pages.resize(usize_of(sectors.div_ceil(PAGE_SECTORS)), None);
+        image.unreadable.retain(|&bad| bad < sectors);
+        image
+    }
+
     /// Marks `sector` as unreadable until it is written.
     pub fn spoil(&mut self, sector: u64) {
         self.unreadable.insert(sector);
