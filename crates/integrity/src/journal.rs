@@ -97,7 +97,7 @@ impl Stamp {
 }
 
 /// The lap of the journal, modulo four.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
 pub struct Sequence(u8);
 
 impl Sequence {
@@ -198,6 +198,20 @@ impl JournalLayout {
     /// All bytes of entry `entry`.
     pub(crate) fn entry_header<'a>(&self, section: &'a [u8], entry: u32) -> &'a [u8] {
         &section[self.entry_offset(entry)..][..self.entry_bytes]
+    }
+
+    /// The lap of the sector that holds entry `entry` of section number `number`; none if its commit id
+    /// is of no lap.
+    #[must_use]
+    pub fn entry_lap(
+        &self,
+        section: &[u8],
+        number: u32,
+        entry: u32,
+        ids: &CommitIds,
+    ) -> Option<Sequence> {
+        let sector = self.entry_offset(entry) / SECTOR_BYTES;
+        ids.sequence(number, u64_of(sector), get(section, sector * SECTOR_BYTES + BODY_BYTES))
     }
 
     /// The tag that entry `entry` holds.

@@ -41,6 +41,12 @@ struct State {
     flying: Vec<Write>,
     dead: BTreeSet<u64>,
     writes: u64,
+    flushes: u64,
+    reads: u64,
+    /// The flushes that do nothing.
+    lies: BTreeSet<u64>,
+    /// The reads that are answered with what was there at another time.
+    stale: BTreeMap<u64, Image>,
     /// Where writes began, so that damage can be done where it matters.
     written: Vec<u64>,
     tricks: BTreeMap<u64, Trick>,
@@ -73,6 +79,10 @@ impl SimDisk {
             flying: Vec::new(),
             dead: BTreeSet::new(),
             writes: 0,
+            flushes: 0,
+            reads: 0,
+            lies: BTreeSet::new(),
+            stale: BTreeMap::new(),
             written: Vec::new(),
             tricks: BTreeMap::new(),
         };
@@ -154,6 +164,20 @@ impl SimDisk {
         state.tricks.insert(at, trick);
     }
 
+    /// Acknowledges the `nth` flush from now (0: the next) and does nothing.
+    pub fn lie(&self, nth: u64) {
+        let mut state = self.state.borrow_mut();
+        let at = state.flushes + nth;
+        state.lies.insert(at);
+    }
+
+    /// Answers the `nth` read from now (0: the next) with what it holds now.
+    pub fn answer_stale(&self, nth: u64) {
+        let mut state = self.state.borrow_mut();
+        let (at, now) = (state.reads + nth, state.visible.clone());
+        state.stale.insert(at, now);
+    }
+
     /// What it holds, as readers see it.
     #[must_use]
     pub fn image(&self) -> Image {
@@ -211,20 +235,24 @@ impl SimDisk {
         if let Some(kind) = self.refusal(bio) {
             return Err(kind.at(bio.sector));
         }
-        let state = self.state.borrow();
-        if let Some(bad) = state.visible.first_unreadable(bio.sector.0, bio.sectors()) {
+        let mut state = self.state.borrow_mut();
+        let nth = state.reads;
+        state.reads += 1;
+        let stale = state.stale.remove(&nth);
+        let image = stale.as_ref().unwrap_or(&state.visible);
+        if let Some(bad) = image.first_unreadable(bio.sector.0, bio.sectors()) {
             return Err(IoErrorKind::Medium.at(Sector(bad)));
         }
         let mut at = bio.sector.0;
         let whole = bio.data.iter().all(|piece| piece.len().is_multiple_of(SECTOR_BYTES));
         if whole {
             for piece in bio.data.iter_mut() {
-                state.visible.read(at, piece.as_mut_slice());
+                image.read(at, piece.as_mut_slice());
                 at += u64_of(piece.len() / SECTOR_BYTES);
             }
         } else {
             let mut all = Buf::alloc(bio.data.len_bytes());
-            state.visible.read(at, all.as_mut_slice());
+            image.read(at, all.as_mut_slice());
             bio.data.copy_from(0, all.as_slice());
         }
         if !bio.tags.is_empty() {
@@ -292,13 +320,18 @@ impl SimDisk {
             return Err(kind.at(bio.sector));
         }
         // Only what is complete now is promised; what completes meanwhile is not.
-        let promised = self.state.borrow().cached.last().map(|write| write.id);
+        let (promised, lie) = {
+            let mut state = self.state.borrow_mut();
+            let nth = state.flushes;
+            state.flushes += 1;
+            (state.cached.last().map(|write| write.id), state.lies.remove(&nth))
+        };
         self.power.boundary();
         self.work(bio).await;
         if self.gone.get() {
             return Err(IoErrorKind::Unavailable.at(bio.sector));
         }
-        if self.orderings.honours(bio.reason) {
+        if self.orderings.honours(bio.reason) && !lie {
             let mut state = self.state.borrow_mut();
             // The list is in order of completion, so what precedes the last promised is promised
             // too; if that is gone, another flush has done it all.

@@ -5,11 +5,14 @@
 
 use crate::history::{End, History, Life, Step};
 use crate::machine::{Outcome, Point, Start, Watch, live};
+use crate::opening::Opening;
 use crate::oracle::{Oracle, Violation};
 use crate::power::{Survival, settle, survivals};
 use crate::rng::{Rng, mix};
 use crate::scenario::{Scenario, all};
-use crate::workload::{Harm, Places, Profile, afterlife, damage, life, profiles, tricks, wear};
+use crate::workload::{
+    Harm, Places, Profile, afterlife, commit_id, damage, lies, life, profiles, tricks, wear,
+};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
@@ -111,8 +114,7 @@ impl Catalogue {
         let scenario = rng.pick(&self.scenarios);
         let mut explorer = Explorer::new(scenario, seed);
         let places = Places::wide(&mut rng, scenario.made().blocks);
-        let first = wear(&mut rng, &places);
-        explorer.worn(&mut rng, first, &places)?;
+        explorer.worn(&mut rng, &places)?;
         Ok(explorer.report)
     }
 
@@ -165,8 +167,12 @@ pub(crate) fn cut(point: &Point, survival: Survival) -> Start {
 
 /// What a life that was not cut leaves: its oracle says that everything is durable if it was closed
 /// well, so nothing that is not may be there.
+///
+/// If a disk lied, that is not so, but without a power cut nothing comes of it.
 pub(crate) fn closed(end: &Point) -> Start {
-    cut(end, Survival::Mask(0))
+    let mut end = end.clone();
+    let survival = if end.oracle.trusts() { u64::MAX } else { 0 };
+    cut(&end, Survival::Mask(survival))
 }
 
 fn replay(scenario: &Scenario, history: &History) -> Option<Violation> {
@@ -212,8 +218,16 @@ impl<'a> Explorer<'a> {
         let most = *rng.pick(&[4, 12, 40]);
         let requests = 2 + rng.below(most);
         let mut first = life(rng, self.scenario, &places, requests);
-        if profile == Profile::Cuts {
-            return self.cuts(rng, first, &places);
+        match profile {
+            Profile::Cuts => return self.cuts(rng, first, &places),
+            Profile::Modes => return self.wander(rng, &places),
+            Profile::Mending => return self.mend(rng),
+            Profile::Lies => {
+                self.honest = true;
+                lies(rng, self.scenario, &mut first);
+                return self.cuts(rng, first, &places);
+            }
+            _ => {}
         }
         if profile == Profile::Tricks {
             self.honest = self.scenario.redundancy == 0;
@@ -301,24 +315,115 @@ impl<'a> Explorer<'a> {
 
     /// Two lives that are cut, and a third that looks: where there is redundancy without a member,
     /// which excuses errors.
-    fn worn(&mut self, rng: &mut Rng, first: Life, places: &Places) -> Result<(), Box<Failure>> {
+    fn worn(&mut self, rng: &mut Rng, places: &Places) -> Result<(), Box<Failure>> {
+        if !self.scenario.journal.is_empty() {
+            return self.mend(rng);
+        }
         self.honest = self.scenario.redundancy > 0;
-        let look = Life { steps: places.reads().collect(), ..Life::idle() };
-        let mut path = vec![first];
-        let outcome = self.live(fresh(self.scenario, self.seed), &path, Watch::All)?;
+        let mut look = Life { steps: places.reads().collect(), ..Life::idle() };
+        let mut path = Vec::new();
+        let mut start = fresh(self.scenario, self.seed);
+        if rng.percent(30) {
+            // What was closed before: nothing of it is in the journal.
+            path.push(wear(rng, places));
+            start = closed(&self.live(start, &path, Watch::Nothing)?.end);
+        }
+        let first = path.len();
+        let mut worn = Life { opening: self.opening(rng), ..wear(rng, places) };
+        if first > 0 && rng.percent(50) {
+            worn.steps.insert(0, places.discard(rng));
+        }
+        path.push(worn);
+        let outcome = self.live(start, &path, Watch::All)?;
         for (point, survival) in worn_cuts(rng, &outcome) {
-            path[0].end = End::Cut { boundary: point.boundary, survival };
+            path[first].end = End::Cut { boundary: point.boundary, survival };
+            look.opening = self.opening(rng);
             path.push(look.clone());
+            if look.opening != Opening::Usual {
+                // What the last way of writing left behind must not come back over this one's.
+                let steps = [wear(rng, places).steps, vec![Step::Settle], look.steps.clone()];
+                path[first + 1].steps = steps.concat();
+            }
             self.report.cuts += 1;
             let again = self.live(cut(point, survival), &path, Watch::All)?;
             for (point, survival) in worn_cuts(rng, &again) {
-                path[1].end = End::Cut { boundary: point.boundary, survival };
+                path[first + 1].end = End::Cut { boundary: point.boundary, survival };
+                look.opening = self.opening(rng);
                 path.push(look.clone());
                 if self.honest {
-                    path[2].missing = self.missing(rng);
+                    path[first + 2].missing = self.missing(rng);
                 }
                 self.report.cuts += 1;
                 self.live(cut(point, survival), &path, Watch::Nothing)?;
+                path.pop();
+            }
+            path.pop();
+        }
+        Ok(())
+    }
+
+    /// A way to open the volume.
+    fn opening(&self, rng: &mut Rng) -> Opening {
+        let ways = self.scenario.openings;
+        if ways.is_empty() { Opening::Usual } else { *rng.pick(ways) }
+    }
+
+    /// Chains of lives, each opened in another way, and cut or closed.
+    fn wander(&mut self, rng: &mut Rng, places: &Places) -> Result<(), Box<Failure>> {
+        for _ in 0..WALKS {
+            let mut path = Vec::new();
+            let mut start = fresh(self.scenario, self.seed);
+            for _ in 0..2 + rng.below(4) {
+                let mut next = afterlife(rng, self.scenario, places);
+                let requests = rng.below(12);
+                next.steps.extend(life(rng, self.scenario, places, requests).steps);
+                next.opening = self.opening(rng);
+                path.push(next);
+                let watch = Watch::Sample(1, rng.next_u64());
+                let outcome = self.live(start, &path, watch)?;
+                start = match outcome.points.first() {
+                    Some(point) if rng.percent(75) => {
+                        let ways = survivals(&point.disks, 4, rng);
+                        let survival = *rng.pick(&ways);
+                        let end = End::Cut { boundary: point.boundary, survival };
+                        path.last_mut().expect("it was just lived").end = end;
+                        self.report.cuts += 1;
+                        cut(point, survival)
+                    }
+                    _ => closed(&outcome.end),
+                };
+            }
+            path.push(Life { opening: self.opening(rng), ..afterlife(rng, self.scenario, places) });
+            self.live(start, &path, Watch::Nothing)?;
+        }
+        Ok(())
+    }
+
+    /// A power cut leaves something in the journal; then a commit id of it rots; then it is mended,
+    /// one way and the other, and cut again meanwhile.
+    fn mend(&mut self, rng: &mut Rng) -> Result<(), Box<Failure>> {
+        self.honest = true;
+        let places = Places::wide(rng, self.scenario.made().blocks);
+        let mut path = vec![wear(rng, &places)];
+        let watch = Watch::Sample(MENDED, rng.next_u64());
+        let outcome = self.live(fresh(self.scenario, self.seed), &path, watch)?;
+        for point in &outcome.points {
+            let survival = Survival::Seeded(rng.next_u64());
+            path[0].end = End::Cut { boundary: point.boundary, survival };
+            let steps = vec![commit_id(rng, self.scenario, &outcome.written[0])];
+            path.push(Life { opening: Opening::ReadOnly, steps, ..Life::idle() });
+            let rotten = self.live(cut(point, survival), &path, Watch::Nothing)?;
+            for &opening in self.scenario.openings {
+                let look = Life { opening, steps: places.reads().collect(), ..Life::idle() };
+                path.push(look.clone());
+                let again = self.live(closed(&rotten.end), &path, Watch::All)?;
+                for (point, survival) in worn_cuts(rng, &again) {
+                    path[2].end = End::Cut { boundary: point.boundary, survival };
+                    path.push(look.clone());
+                    self.report.cuts += 1;
+                    self.live(cut(point, survival), &path, Watch::Nothing)?;
+                    path.pop();
+                }
                 path.pop();
             }
             path.pop();
@@ -382,7 +487,10 @@ impl<'a> Explorer<'a> {
         let mut look = afterlife(rng, self.scenario, places);
         look.missing = self.missing(rng);
         path.push(look);
+        // Where a cut made both a block and its parity unreadable, nothing stands in for the others.
+        let honest = std::mem::replace(&mut self.honest, outcome.end.oracle.has_torn());
         self.live(closed(&outcome.end), path, Watch::Nothing)?;
+        self.honest = honest;
         path.pop();
         Ok(())
     }
@@ -432,5 +540,9 @@ const SURVIVALS: u64 = 4;
 const WORN_POINTS: usize = 3;
 const WORN_SURVIVALS: u64 = 3;
 const WORN_EDGE: usize = 24;
+/// Chains of lives of one seed.
+const WALKS: u64 = 8;
+/// Cuts whose journal is damaged, of one seed.
+const MENDED: usize = 3;
 /// Longer than any resync of these tiny arrays takes, in simulated time.
 pub(crate) const RESYNC_MICROS: u64 = 120_000_000;

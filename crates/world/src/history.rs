@@ -8,6 +8,7 @@
 //! seed 2a                      what the blocks hold
 //! honest                       errors are allowed, wrong bytes are not
 //! life 4                       at most four requests at once
+//! as bitmap                    opened in bitmap mode
 //! write 3 2                    blocks 3 and 4
 //! fua 9 1
 //! flush
@@ -19,6 +20,7 @@
 //! ```
 
 use crate::disk::Trick;
+use crate::opening::Opening;
 use crate::power::Survival;
 use std::fmt;
 use std::str::FromStr;
@@ -98,6 +100,20 @@ pub enum Step {
         /// What happens to it.
         trick: Trick,
     },
+    /// Let a disk acknowledge a flush and do nothing.
+    Lie {
+        /// The disk.
+        disk: usize,
+        /// Which flush from now, the next being 0.
+        nth: u64,
+    },
+    /// Let a disk answer a read with what it held at this step.
+    Stale {
+        /// The disk.
+        disk: usize,
+        /// Which read from now, the next being 0.
+        nth: u64,
+    },
     /// Make a disk a thousand times slower.
     Slow {
         /// The disk.
@@ -122,6 +138,8 @@ pub enum End {
 /// From opening to closing, or to a power cut.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Life {
+    /// How the volume is opened.
+    pub opening: Opening,
     /// Requests at once.
     pub window: usize,
     /// Members that are not there when it is opened.
@@ -136,7 +154,13 @@ impl Life {
     /// One in which nothing happens.
     #[must_use]
     pub fn idle() -> Self {
-        Self { window: 1, missing: Vec::new(), steps: Vec::new(), end: End::Close }
+        Self {
+            opening: Opening::Usual,
+            window: 1,
+            missing: Vec::new(),
+            steps: Vec::new(),
+            end: End::Close,
+        }
     }
 }
 
@@ -171,6 +195,8 @@ impl fmt::Display for Step {
             }
             Self::Spoil { disk, sector } => write!(f, "spoil {disk} {sector}"),
             Self::Gone { disk } => write!(f, "gone {disk}"),
+            Self::Lie { disk, nth } => write!(f, "lie {disk} {nth}"),
+            Self::Stale { disk, nth } => write!(f, "stale {disk} {nth}"),
             Self::Slow { disk } => write!(f, "slow {disk}"),
             Self::Trick { disk, nth, trick: Trick::Lose } => write!(f, "lose {disk} {nth}"),
             Self::Trick { disk, nth, trick: Trick::Misdirect(by) } => {
@@ -191,6 +217,9 @@ impl fmt::Display for History {
         }
         for life in &self.lives {
             writeln!(f, "life {}", life.window)?;
+            if life.opening != Opening::Usual {
+                writeln!(f, "as {}", life.opening)?;
+            }
             for disk in &life.missing {
                 writeln!(f, "missing {disk}")?;
             }
@@ -235,12 +264,12 @@ impl History {
             }
             ("honest", []) => self.honest = true,
             ("life", [window]) => {
-                let (missing, steps) = (Vec::new(), Vec::new());
-                self.lives.push(Life { window: number(window)?, missing, steps, end: End::Close });
+                self.lives.push(Life { window: number(window)?, ..Life::idle() });
             }
             _ => {
                 let life = self.lives.last_mut().ok_or("a step before the first life")?;
                 match (verb, rest.as_slice()) {
+                    ("as", [opening]) => life.opening = opening.parse()?,
                     ("missing", [disk]) => life.missing.push(number(disk)?),
                     ("close", []) => life.end = End::Close,
                     ("cut", [boundary, survival]) => {
@@ -266,6 +295,8 @@ fn step(verb: &str, rest: &[&str]) -> Result<Step, String> {
         ("scrub", []) => Step::Scrub,
         ("wait", [micros]) => Step::Wait(number(micros)?),
         ("gone", [disk]) => Step::Gone { disk: number(disk)? },
+        ("lie", [disk, nth]) => Step::Lie { disk: number(disk)?, nth: number(nth)? },
+        ("stale", [disk, nth]) => Step::Stale { disk: number(disk)?, nth: number(nth)? },
         ("slow", [disk]) => Step::Slow { disk: number(disk)? },
         ("spoil", [disk, sector]) => Step::Spoil { disk: number(disk)?, sector: number(sector)? },
         ("flip", [disk, sector, byte, mask]) => Step::Flip {
@@ -305,12 +336,13 @@ mod tests {
 
     #[test]
     fn a_history_survives_being_written_down() {
-        let text = "scenario x\nseed 2a\nhonest\nlife 4\nmissing 1\nwrite 3 2\nfua 9 1\nzero 1 1\n\
+        let text = "scenario x\nseed 2a\nhonest\nlife 4\nas read-only\nmissing 1\nwrite 3 2\nfua 9 1\nzero 1 1\n\
                     unmap 1 1\ndiscard 0 4\nread 0 16\nflush\nwait 50\nsettle\nscrub\n\
-                    flip 0 812 17 40\nspoil 1 3\ngone 1\nslow 0\nlose 0 1\nmisdirect 0 1 8\ntear 1 0 3\ncut 14 mask:3\nlife 1\nclose\n";
+                    flip 0 812 17 40\nspoil 1 3\ngone 1\nslow 0\nlose 0 1\n\
+                    misdirect 0 1 8\ntear 1 0 3\nlie 0 2\nstale 1 4\ncut 14 mask:3\nlife 1\nclose\n";
         let history: History = text.parse().unwrap();
         assert_eq!(history.to_string(), text);
-        assert_eq!((history.lives.len(), history.lives[0].steps.len()), (2, 17));
+        assert_eq!((history.lives.len(), history.lives[0].steps.len()), (2, 19));
     }
 
     #[test]

@@ -100,6 +100,19 @@ impl Image {
         self.unreadable = bad;
     }
 
+    /// The same with `sectors` sectors: cut off, or with zeroes behind.
+    #[must_use]
+    pub fn resized(&self, sectors: u64) -> Self {
+        let mut image = self.clone();
+        image.sectors = sectors;
+        image.data.resize(usize_of(Sector(sectors).bytes()));
+        if let Some(tags) = &mut image.tags {
+            tags.bytes.resize(usize_of(sectors / tags.block.sectors()) * tags.size);
+        }
+        image.unreadable.retain(|&bad| bad < sectors);
+        image
+    }
+
     /// Marks `sector` as unreadable until it is written.
     pub fn spoil(&mut self, sector: u64) {
         self.unreadable.insert(sector);
@@ -139,6 +152,16 @@ type Page = [u8; PAGE_BYTES];
 impl Pages {
     fn new(length: usize) -> Self {
         Self { length, pages: vec![None; length.div_ceil(PAGE_BYTES)] }
+    }
+
+    /// Cut off, or with zeroes behind.
+    fn resize(&mut self, length: usize) {
+        let end = length.next_multiple_of(PAGE_BYTES).min(self.length);
+        if length < end {
+            self.write(length, &vec![0; end - length]);
+        }
+        self.length = length;
+        self.pages.resize(length.div_ceil(PAGE_BYTES), None);
     }
 
     fn read(&self, at: usize, target: &mut [u8]) {

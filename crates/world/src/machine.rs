@@ -3,10 +3,11 @@
 use crate::disk::SimDisk;
 use crate::history::{Life, Step};
 use crate::image::Image;
+use crate::opening::Opening;
 use crate::oracle::{Oracle, ReadTicket, Violation};
 use crate::power::{Power, Unsettled};
 use crate::rng::Rng;
-use crate::scenario::{Scenario, Volume};
+use crate::scenario::{Opened, Scenario, Suspects, Volume};
 use crate::schedule::SimDriver;
 use bio::{Bio, Buf, Device, Events, Extent, Finding, IoError, Op, ScrubMode};
 use runtime::{Executor, Semaphore};
@@ -78,17 +79,16 @@ pub fn live(
     let driver = SimDriver::new(schedule);
     let power = Power::new(&driver);
     let disks: Rc<[Rc<SimDisk>]> = scenario.disks(&power, start.images).into();
-    let oracle = Rc::new(RefCell::new(start.oracle));
-    if !life.missing.is_empty() {
-        oracle.borrow_mut().harm();
-    }
+    let oracle = Rc::new(RefCell::new(begun(scenario, start.oracle, life)));
     let points = Rc::new(RefCell::new(Vec::new()));
     observe(&power, &disks, &oracle, &points, watch);
     let run = Run {
         disks: Rc::clone(&disks),
         oracle: Rc::clone(&oracle),
         honest,
-        cut_writes_unreadable: scenario.cut_writes_unreadable,
+        opening: life.opening,
+        redundant: scenario.redundancy > 0,
+        suspects: RefCell::default(),
         violation: RefCell::default(),
     };
     let run = Rc::new(run);
@@ -96,7 +96,7 @@ pub fn live(
         (!life.missing.contains(&index)).then(|| disk.device())
     };
     let members = disks.iter().enumerate().map(member).collect();
-    let opening = (scenario.open)(members, Events::none());
+    let opening = (scenario.open)(members, life.opening, Events::none());
     let ended = {
         let executor = Executor::new(Rc::clone(&driver) as Rc<dyn runtime::Driver>);
         let whole = Rc::clone(&run).whole(opening, life.clone());
@@ -108,7 +108,10 @@ pub fn live(
     let panicked = ended.as_ref().err().map(|panic| Violation::Panic(message(panic.as_ref())));
     let stuck = matches!(ended, Ok(None))
         && (driver.exhausted() || points.borrow().is_empty() || !matches!(watch, Watch::CutAt(_)));
-    let violation = run.violation.take().or(panicked).or(stuck.then_some(Violation::Stuck));
+    let wrote = disks.iter().position(|disk| !disk.written().is_empty());
+    let wrote = wrote.filter(|_| life.opening.writes_nothing()).map(Violation::Wrote);
+    let violation =
+        run.violation.take().or(panicked).or(stuck.then_some(Violation::Stuck)).or(wrote);
     power.forget_observer();
     let end = Point {
         boundary: power.boundaries(),
@@ -118,6 +121,18 @@ pub fn live(
     let requests = disks.iter().map(|disk| disk.requests()).sum();
     let written = disks.iter().map(|disk| disk.written()).collect();
     Outcome { violation, points: points.take(), end, trace: driver.trace(), requests, written }
+}
+
+/// The oracle as it judges `life`.
+fn begun(scenario: &Scenario, mut oracle: Oracle, life: &Life) -> Oracle {
+    oracle.lives(scenario.tears(life.opening));
+    if !life.missing.is_empty() {
+        oracle.harm();
+    }
+    if life.opening == Opening::Discard {
+        oracle.rewinds();
+    }
+    oracle
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
@@ -172,20 +187,21 @@ struct Run {
     disks: Rc<[Rc<SimDisk>]>,
     oracle: Rc<RefCell<Oracle>>,
     honest: bool,
-    /// What the scenario says of the same name.
-    cut_writes_unreadable: bool,
+    opening: Opening,
+    redundant: bool,
+    /// Where the volume says that a power cut may have made blocks unreadable, if it does.
+    suspects: RefCell<Option<Suspects>>,
     violation: RefCell<Option<Violation>>,
 }
 
-type Opening = bio::LocalFuture<'static, Result<Volume, String>>;
-
 impl Run {
-    async fn whole(self: Rc<Self>, opening: Opening, life: Life) {
+    async fn whole(self: Rc<Self>, opening: Opened, life: Life) {
         let volume = match opening.await {
             Ok(volume) => volume,
             Err(_) if self.honest => return,
             Err(error) => return self.blame(Violation::NotOpened(error)),
         };
+        self.suspects.replace(volume.suspects.clone());
         let window = Semaphore::new(life.window);
         for step in life.steps {
             if self.violation.borrow().is_some() {
@@ -209,7 +225,14 @@ impl Run {
                 Step::Trick { disk, nth, trick } => {
                     self.harm(|| self.disks[disk].play(nth, trick));
                 }
+                Step::Lie { disk, nth } => self.harm(|| {
+                    self.oracle.borrow_mut().doubts(self.redundant);
+                    self.disks[disk].lie(nth);
+                }),
+                Step::Stale { disk, nth } => self.harm(|| self.disks[disk].answer_stale(nth)),
                 Step::Slow { disk } => self.disks[disk].set_slow(true),
+                Step::Write { .. } | Step::Zeroes { .. } | Step::Discard { .. }
+                    if self.opening.writes_nothing() => {}
                 request => {
                     let (run, device) = (Rc::clone(&self), volume.device.clone());
                     let _detached = runtime::spawn(async move {
@@ -296,43 +319,62 @@ impl Run {
     }
 
     async fn read(&self, device: &Device, block: u64, blocks: u64) {
+        if self.read_once(device, block, blocks).await || blocks == 1 {
+            return;
+        }
+        // One bad block does not excuse its neighbours.
+        for block in block..block + blocks {
+            self.read_once(device, block, 1).await;
+        }
+    }
+
+    /// Whether it is judged; else each block is to be read by itself.
+    async fn read_once(&self, device: &Device, block: u64, blocks: u64) -> bool {
         let per_block = device.limits().logical_block.sectors();
         let ticket = self.oracle.borrow_mut().read_starts(block);
+        let home_only = self.opening == Opening::Recovery;
         match device.read(Sector(block * per_block), blocks * per_block).await {
             Ok(data) => {
-                let judged = self.oracle.borrow_mut().read_ends(ticket, data.as_slice());
+                let mut oracle = self.oracle.borrow_mut();
+                let judged = match home_only {
+                    true => oracle.read_ever(block, data.as_slice()),
+                    false => oracle.read_ends(ticket, data.as_slice()),
+                };
+                drop(oracle);
                 if let Err(violation) = judged {
                     self.blame(violation);
                 }
             }
-            Err(_) if blocks > 1 && (self.honest || self.cut_writes_unreadable) => {
-                // One bad block does not excuse its neighbours.
-                for block in block..block + blocks {
-                    self.read_one(device, block).await;
+            Err(_) if home_only => {}
+            Err(_) if blocks > 1 && (self.honest || self.excuses_some(block, blocks, &ticket)) => {
+                return false;
+            }
+            Err(_) if self.oracle.borrow().excuses(block, &ticket) => {
+                if !self.is_suspected(block, per_block) {
+                    self.blame(Violation::Unsuspected(block));
                 }
             }
-            Err(_) if self.excuses(block, &ticket) => {}
             Err(error) => self.failed(&Step::Read { block, blocks }.to_string(), error),
         }
+        true
     }
 
-    async fn read_one(&self, device: &Device, block: u64) {
-        let per_block = device.limits().logical_block.sectors();
-        let ticket = self.oracle.borrow_mut().read_starts(block);
-        match device.read(Sector(block * per_block), per_block).await {
-            Ok(data) => {
-                let judged = self.oracle.borrow_mut().read_ends(ticket, data.as_slice());
-                if let Err(violation) = judged {
-                    self.blame(violation);
-                }
-            }
-            Err(_) if self.excuses(block, &ticket) => {}
-            Err(error) => self.failed(&Step::Read { block, blocks: 1 }.to_string(), error),
-        }
+    fn excuses_some(&self, block: u64, blocks: u64, ticket: &ReadTicket) -> bool {
+        let oracle = self.oracle.borrow();
+        (block..block + blocks).any(|block| oracle.excuses(block, ticket))
     }
 
-    fn excuses(&self, block: u64, ticket: &ReadTicket) -> bool {
-        self.cut_writes_unreadable && self.oracle.borrow().excuses(block, ticket)
+    /// Whether the volume says that a power cut may have made `block` unreadable, if it says any such
+    /// thing and nobody wrote there since.
+    fn is_suspected(&self, block: u64, per_block: u64) -> bool {
+        let suspects = self.suspects.borrow();
+        let oracle = self.oracle.borrow();
+        let counts = oracle.is_torn(block) && !oracle.is_harmed();
+        let Some(suspects) = suspects.as_ref().filter(|_| counts) else {
+            return true;
+        };
+        let sector = Sector(block * per_block);
+        suspects().iter().any(|&(from, sectors)| (from..from + sectors).contains(&sector))
     }
 
     /// Whether a cut excuses that a part of a volume without redundancy cannot be read.
@@ -342,7 +384,7 @@ impl Run {
         let ticket = ReadTicket::now(&oracle);
         let mut blocks =
             extent.sector.0 / per_block..(extent.sector + extent.sectors).0 / per_block;
-        self.cut_writes_unreadable && blocks.all(|block| oracle.excuses(block, &ticket))
+        blocks.all(|block| oracle.excuses(block, &ticket))
     }
 
     /// Two passes: the first heals, the second must find nothing, and without any harm done nor may
@@ -354,8 +396,14 @@ impl Run {
                 for (finding, member, extent) in scrub.scrub(step, mode).await.found {
                     let excused = match finding {
                         Finding::Resynced => pass == 0,
-                        Finding::Healed => pass == 0 && self.oracle.borrow().is_harmed(),
-                        Finding::Unreadable => member.is_none() && self.excuses_all(&extent),
+                        Finding::Healed => {
+                            let oracle = self.oracle.borrow();
+                            pass == 0 && (oracle.is_harmed() || oracle.is_tearing())
+                        }
+                        Finding::Unreadable if self.opening == Opening::Recovery => true,
+                        // Parity of a row with a block that is torn is torn too.
+                        Finding::Unreadable if member.is_some() => self.oracle.borrow().has_torn(),
+                        Finding::Unreadable => self.excuses_all(&extent),
                         _ => false,
                     };
                     if !excused && !self.honest {

@@ -11,8 +11,11 @@
 //! A write is durable when it ended with FUA, or ended before a successful flush was submitted. What
 //! is read after a crash is settled by being read: it may not change again by itself.
 //!
-//! Where data and tag are not written as one, a crash may also make a block unreadable: only one that
-//! may hold more than one write, and only until it is written, or was read.
+//! Where data and tag are not written as one, a crash may also make a block unreadable: only one with
+//! a write of that life which is not durable, and only until a write to it is, or it was read.
+//!
+//! A disk that lied about a flush, and whoever throws a journal away, may bring back anything that was
+//! ever written to a block, but nothing else ([`Oracle::rewinds`]).
 
 use crate::rng::mix;
 use std::collections::BTreeMap;
@@ -27,11 +30,22 @@ pub struct Oracle {
     blocks: u64,
     /// Only of blocks that were ever written; the others hold zeroes.
     written: BTreeMap<u64, Vec<Entry>>,
+    /// Of each block every version that it was ever given.
+    ever: BTreeMap<u64, Vec<u64>>,
     /// Blocks that a crash left undecided, and until when: the end of the first write since.
     torn: BTreeMap<u64, u64>,
     clock: u64,
     version: u64,
     harmed: bool,
+    /// In this life data and tag are not written as one.
+    tearing: bool,
+    /// When this life began.
+    born: u64,
+    /// Somebody lied about what is durable.
+    doubtful: bool,
+    /// What was read may be something else the next time: there are copies, and nobody knows which
+    /// is right.
+    unsettled: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +83,10 @@ pub enum Violation {
     NotOpened(String),
     /// Nothing can make progress any more.
     Stuck,
+    /// A block that a power cut made unreadable lies where the bitmap says that all is well.
+    Unsuspected(u64),
+    /// A life that was to write nothing wrote to this disk.
+    Wrote(usize),
     /// A scrub of a healthy volume found something.
     Scrub(String),
     /// The program itself broke an invariant.
@@ -88,6 +106,12 @@ impl fmt::Display for Violation {
             Self::Failed { request, error } => write!(f, "{request} failed: {error}"),
             Self::NotOpened(error) => write!(f, "the volume did not open: {error}"),
             Self::Stuck => f.write_str("nothing can make progress any more"),
+            Self::Unsuspected(block) => {
+                write!(f, "block {block} cannot be read, and its bit does not say so")
+            }
+            Self::Wrote(disk) => {
+                write!(f, "a volume that is not to be written wrote to disk {disk}")
+            }
             Self::Scrub(finding) => write!(f, "a scrub of a healthy volume: {finding}"),
             Self::Panic(message) => write!(f, "panic: {message}"),
         }
@@ -140,10 +164,62 @@ impl Oracle {
             block_bytes,
             blocks,
             written: BTreeMap::new(),
+            ever: BTreeMap::new(),
             torn: BTreeMap::new(),
             clock: 1,
             version: 0,
             harmed: false,
+            tearing: false,
+            born: 0,
+            doubtful: false,
+            unsettled: false,
+        }
+    }
+
+    /// A life begins, in which data and tag are written as one or not.
+    pub fn lives(&mut self, tearing: bool) {
+        self.tearing = tearing;
+        self.born = self.tick();
+    }
+
+    /// Whether data and tag are not written as one.
+    #[must_use]
+    pub fn is_tearing(&self) -> bool {
+        self.tearing
+    }
+
+    /// A disk acknowledges what it does not do. With `copies` the others do not, and nothing that a
+    /// volume of them says is the last word.
+    pub fn doubts(&mut self, copies: bool) {
+        self.doubtful = true;
+        self.unsettled |= copies;
+    }
+
+    /// Power stays on: what was acknowledged will be durable. Whether that was in doubt.
+    pub fn trusts(&mut self) -> bool {
+        std::mem::take(&mut self.doubtful)
+    }
+
+    /// Whether a crash may have left a block unreadable that was not read or written since.
+    #[must_use]
+    pub fn has_torn(&self) -> bool {
+        self.torn.values().any(|&until| until == u64::MAX)
+    }
+
+    /// Whether nobody completed a write to `block` since a crash left it undecided.
+    #[must_use]
+    pub fn is_torn(&self, block: u64) -> bool {
+        self.torn.get(&block) == Some(&u64::MAX)
+    }
+
+    /// Every block may hold whatever it was ever given, or be unreadable.
+    pub fn rewinds(&mut self) {
+        let now = self.tick();
+        for (&block, versions) in &self.ever {
+            let undecided =
+                |&version: &u64| Entry { undecided: true, ..Entry::new(version, now, now) };
+            self.written.insert(block, [0].iter().chain(versions).map(undecided).collect());
+            self.torn.insert(block, u64::MAX);
         }
     }
 
@@ -156,6 +232,14 @@ impl Oracle {
     #[must_use]
     pub fn is_harmed(&self) -> bool {
         self.harmed
+    }
+
+    /// The volume has so many blocks now: the first are as they were, and new ones hold zeroes.
+    pub fn resize(&mut self, blocks: u64) {
+        self.blocks = blocks;
+        self.written.split_off(&blocks);
+        self.ever.split_off(&blocks);
+        self.torn.split_off(&blocks);
     }
 
     /// How many blocks there are.
@@ -184,6 +268,7 @@ impl Oracle {
         for block in block..block + blocks {
             assert!(block < self.blocks, "the block is on the volume");
             self.written.entry(block).or_insert_with(|| vec![ZERO]).push(entry);
+            self.ever.entry(block).or_default().push(version);
         }
         WriteTicket { version, block, blocks }
     }
@@ -264,8 +349,29 @@ impl Oracle {
                 let found = self.describe(bytes);
                 return Err(Violation::Wrong { block, found, legal });
             };
+            // A later write that was read instead may be lost again, and the block torn still.
+            let is_left = is_undecided(entries, version);
             self.settle(block, version);
-            self.torn.remove(&block);
+            if is_left && !self.unsettled {
+                self.torn.remove(&block);
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody who looks at what is at home only, whatever is newer, was given `bytes` from `block`
+    /// on.
+    ///
+    /// # Errors
+    /// The first block that holds what it never held.
+    pub fn read_ever(&self, block: u64, bytes: &[u8]) -> Result<(), Violation> {
+        for (block, bytes) in (block..).zip(bytes.chunks_exact(self.block_bytes)) {
+            let versions = self.ever.get(&block).map_or(&[][..], Vec::as_slice);
+            let mut all = [0].iter().chain(versions);
+            if !all.any(|&version| self.is(block, version, bytes)) {
+                let (found, legal) = (self.describe(bytes), versions.to_vec());
+                return Err(Violation::Wrong { block, found, legal });
+            }
         }
         Ok(())
     }
@@ -278,6 +384,9 @@ impl Oracle {
 
     /// What was read after a crash stays: of the writes that the crash left undecided, this one.
     fn settle(&mut self, block: u64, version: u64) {
+        if self.unsettled {
+            return;
+        }
         let Some(entries) = self.written.get_mut(&block) else { return };
         let undecided = |entry: &Entry| entry.undecided && entry.version == version;
         if entries.len() > 1 && entries.iter().any(undecided) {
@@ -290,13 +399,18 @@ impl Oracle {
 
     /// Power was cut: what was not durable may be gone, and what was under way may be there.
     pub fn crashes(&mut self) {
+        if std::mem::take(&mut self.doubtful) {
+            return self.rewinds();
+        }
         let now = self.tick();
-        self.torn.clear();
         for (&block, entries) in &mut self.written {
             let newest = newest_durable(entries);
             entries.retain(|entry| entry.end >= newest);
             let sole = entries.len() == 1;
-            if !sole {
+            let tears = self.tearing && entries.iter().any(|entry| entry.start > self.born);
+            let covered = entries.iter().any(|entry| entry.durable && !entry.undecided);
+            let was_torn = self.torn.remove(&block).is_some();
+            if !sole && (tears || was_torn && !covered) {
                 self.torn.insert(block, u64::MAX);
             }
             for entry in entries.iter_mut() {
@@ -356,6 +470,11 @@ fn readable(entries: &[Entry], start: u64) -> impl Iterator<Item = &Entry> {
     let ended = entries.iter().filter(|entry| entry.end < start && !entry.failed);
     let latest = ended.map(|entry| entry.start).max().unwrap_or(0);
     entries.iter().filter(move |entry| entry.end >= latest)
+}
+
+/// Whether `version` is one that a crash may have left.
+fn is_undecided(entries: &[Entry], version: u64) -> bool {
+    entries.iter().any(|entry| entry.version == version && entry.undecided)
 }
 
 fn newest_durable(entries: &[Entry]) -> u64 {
@@ -446,6 +565,7 @@ mod tests {
     #[test]
     fn a_crash_excuses_only_blocks_that_it_left_undecided_until_they_are_written_or_read() {
         let mut oracle = Oracle::new(1, 3, 512);
+        oracle.lives(true);
         let flushed = oracle.write_starts(0, 3, false);
         oracle.write_ends(&flushed, true);
         let cut = oracle.write_starts(1, 2, false);
@@ -460,6 +580,12 @@ mod tests {
         oracle.write_ends(&again, false);
         assert!(oracle.excuses(1, &meanwhile));
         let after = oracle.read_starts(1);
+        assert!(reads(&mut oracle.clone(), 1, again.version()));
+        let mut lost = oracle.clone();
+        assert!(reads(&mut lost, 1, again.version()));
+        lost.lives(false);
+        lost.crashes();
+        assert!(lost.is_torn(1) && !lost.is_torn(2), "the write that was read may be lost");
         assert_eq!([1, 2].map(|block| oracle.excuses(block, &after)), [false, false]);
     }
 

@@ -116,7 +116,7 @@ impl BlockDevice for Toy {
 }
 
 fn toy(bug: Bug) -> Catalogue {
-    let open = move |members: Vec<Option<Device>>, _| -> LocalFuture<'static, _> {
+    let open = move |members: Vec<Option<Device>>, _, _| -> LocalFuture<'static, _> {
         Box::pin(async move {
             let lower = members[0].clone().unwrap();
             let toy = Toy::open(lower, bug).await.map_err(|error| error.to_string())?;

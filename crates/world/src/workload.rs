@@ -4,7 +4,7 @@
 //! between them.
 
 use crate::disk::Trick;
-use crate::history::{End, Life, Step};
+use crate::history::{Life, Step};
 use crate::rng::Rng;
 use crate::scenario::Scenario;
 
@@ -18,6 +18,13 @@ pub enum Profile {
     /// Members that acknowledge writes and lose, tear or misdirect them, no cuts: every byte is right
     /// where there is redundancy, and else right or an error.
     Tricks,
+    /// Lives that open the volume in one way and then in another, each of them cut or closed.
+    Modes,
+    /// A power cut, then damage to the journal, then somebody decides what becomes of it.
+    Mending,
+    /// Members that acknowledge flushes and do nothing, and power cuts: each block is something that
+    /// it once was, or an error.
+    Lies,
     /// Anything: errors are allowed, wrong bytes are not.
     Beyond,
 }
@@ -26,6 +33,12 @@ pub enum Profile {
 #[must_use]
 pub fn profiles(scenario: &Scenario) -> Vec<Profile> {
     let mut profiles = Vec::new();
+    if !scenario.journal.is_empty() {
+        return vec![Profile::Mending];
+    }
+    if !scenario.openings.is_empty() {
+        profiles.extend([Profile::Modes; 4]);
+    }
     if scenario.survives_cuts {
         profiles.extend([Profile::Cuts; 3]);
     }
@@ -36,7 +49,7 @@ pub fn profiles(scenario: &Scenario) -> Vec<Profile> {
         profiles.push(Profile::Tricks);
     }
     if scenario.verified {
-        profiles.push(Profile::Beyond);
+        profiles.extend([Profile::Lies, Profile::Beyond]);
     }
     profiles
 }
@@ -78,6 +91,12 @@ impl Places {
         (block, 1 + rng.below(most))
     }
 
+    /// Discards some of it.
+    pub fn discard(&self, rng: &mut Rng) -> Step {
+        let (block, blocks) = self.range(rng, WIDE);
+        Step::Discard { block, blocks }
+    }
+
     /// Reads everything that may have been written.
     pub fn reads(&self) -> impl Iterator<Item = Step> {
         self.hot.iter().map(|&(block, blocks)| Step::Read { block, blocks })
@@ -117,7 +136,7 @@ pub fn life(rng: &mut Rng, scenario: &Scenario, places: &Places, requests: u64) 
             _ => Step::Wait(rng.below(wait)),
         });
     }
-    Life { window, missing: Vec::new(), steps, end: End::Close }
+    Life { window, steps, ..Life::idle() }
 }
 
 /// A life of large writes, some of them durable, to one region: more than a journal holds.
@@ -126,7 +145,8 @@ pub fn wear(rng: &mut Rng, places: &Places) -> Life {
     let count = 3 + rng.below(24);
     let steps = (0..count).map(|_| {
         let (block, blocks) = places.range(rng, most);
-        match rng.below(10) {
+        match rng.below(11) {
+            10 => Step::Discard { block, blocks },
             0..4 => Step::Write { block, blocks, fua: true },
             4 => Step::Flush,
             5 => Step::Settle,
@@ -139,12 +159,7 @@ pub fn wear(rng: &mut Rng, places: &Places) -> Life {
 /// What follows a power cut: sometimes a look at once, sometimes more work first; always everything
 /// is read in the end.
 pub fn afterlife(rng: &mut Rng, scenario: &Scenario, places: &Places) -> Life {
-    let mut after = Life {
-        window: *rng.pick(&[1, 4]),
-        missing: Vec::new(),
-        steps: Vec::new(),
-        end: End::Close,
-    };
+    let mut after = Life { window: *rng.pick(&[1, 4]), ..Life::idle() };
     if rng.percent(40) {
         after.steps.extend(places.reads());
     }
@@ -195,12 +210,40 @@ pub fn damage(rng: &mut Rng, scenario: &Scenario, harm: &Harm, life: &mut Life) 
     }
 }
 
-/// Plays a trick on one write of each victim. One only: two could take a block and its tag.
+/// Lets some members lie about some flushes.
+pub fn lies(rng: &mut Rng, scenario: &Scenario, life: &mut Life) {
+    let victims = 1 + rng.index(scenario.redundancy.max(1));
+    let mut members: Vec<usize> = (0..scenario.members).collect();
+    rng.shuffle(&mut members);
+    for &disk in members.iter().take(victims) {
+        for _ in 0..=rng.below(3) {
+            let nth = rng.below(6);
+            insert(rng, life, Step::Lie { disk, nth });
+        }
+    }
+}
+
+/// Damages one commit id of a journal that was written at `written`.
+pub fn commit_id(rng: &mut Rng, scenario: &Scenario, written: &[u64]) -> Step {
+    let journal = &scenario.journal;
+    let begun: Vec<u64> = written.iter().copied().filter(|at| journal.contains(at)).collect();
+    let from = if begun.is_empty() { journal.start } else { *rng.pick(&begun) };
+    let sector = (from + rng.below(64)).min(journal.end - 1);
+    let mask = 1 << rng.below(8);
+    Step::Flip { disk: 0, sector, byte: 504 + rng.index(8), mask }
+}
+
+/// Plays a trick on one write, or one read, of each victim. One only: two could take a block and its tag.
 pub fn tricks(rng: &mut Rng, scenario: &Scenario, victims: usize, life: &mut Life) {
     let mut members: Vec<usize> = (0..scenario.members).collect();
     rng.shuffle(&mut members);
     for &disk in members.iter().take(victims) {
-        let trick = match rng.below(3) {
+        let trick = match rng.below(4) {
+            3 => {
+                let nth = rng.below(12);
+                insert(rng, life, Step::Stale { disk, nth });
+                continue;
+            }
             0 => Trick::Lose,
             1 => Trick::Misdirect(scenario.member_block.sectors() * (1 + rng.below(64))),
             _ => Trick::Tear(scenario.member_block.sectors() * rng.below(8)),

@@ -53,7 +53,7 @@
 
 use super::direct::Direct;
 use super::open::OpenError;
-use super::ordering::LEAVE_BITMAP;
+use super::ordering::{BITS, LEAVE_BITMAP};
 use super::recover::initialise;
 use super::{Inner, Journal};
 use ::integrity::bitmap::{BitmapError, UNIT_BYTES};
@@ -344,7 +344,8 @@ impl Inner {
         for units in units.chunks(UNITS_IN_FLIGHT) {
             let writes = units.iter().map(|&unit| async move {
                 let bytes = regions.unit(bits, unit);
-                self.metadata().submit(&mut Bio::write_fua(place(unit), bytes)).await
+                let mut bio = Bio::write_fua(place(unit), bytes).because(BITS);
+                self.metadata().submit(&mut bio).await
             });
             join_all(writes).await.into_iter().collect::<IoResult>()?;
         }

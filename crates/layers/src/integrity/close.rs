@@ -1,7 +1,7 @@
 //! Closing: everything goes home, and the journal is left as the kernel leaves it.
 
-use super::ordering::{CLOSE_BEFORE, CLOSE_BEHIND};
-use super::recover::initialise;
+use super::ordering::CLOSED;
+use super::recover::write_initialised;
 use super::{Inner, Journal};
 use bio::IoResult;
 
@@ -30,7 +30,8 @@ pub(super) async fn close(inner: &Inner) -> IoResult {
     let journal = &inner.layout.journal;
     let (before, behind): (Vec<u32>, Vec<u32>) =
         (0..journal.sections).partition(|&number| number < section);
-    initialise(inner.metadata(), &inner.codec, journal, &behind, sequence, CLOSE_BEHIND).await?;
-    let sequence = sequence.plus(1);
-    initialise(inner.metadata(), &inner.codec, journal, &before, sequence, CLOSE_BEFORE).await
+    let (metadata, codec) = (inner.metadata(), &inner.codec);
+    write_initialised(metadata, codec, journal, &behind, sequence).await?;
+    write_initialised(metadata, codec, journal, &before, sequence.plus(1)).await?;
+    metadata.flush_for(CLOSED).await
 }

@@ -21,6 +21,7 @@
 
 use super::confirm::NotHome;
 use super::direct::Direct;
+use super::ordering::DISCARDED;
 use super::{Inner, Journal, at};
 use ::integrity::Run;
 use ::integrity::discard::DiscardTags;
@@ -127,7 +128,7 @@ impl Inner {
                 return Err(at(kind, sector));
             }
         }
-        self.flush_or_fail().await.map_err(|kind| at(kind, sector))?;
+        self.flush_or_fail(DISCARDED).await.map_err(|kind| at(kind, sector))?;
         for run in ranges.iter().map(place) {
             self.give_up(&run).await?;
         }

@@ -20,7 +20,8 @@
 //!    each durable and read again before the next. Crash: of every block the newest copy is still
 //!    there, or none is. The first section is not of the lap that is expected there, so nothing is
 //!    replayed; while a damaged section is left, the choice is asked for again, and finds home as it
-//!    should be.
+//!    should be. (The order of sections is that of what is left in them, not of where they lie: one
+//!    that was being made anew looks like the newest by its laps, and is the oldest.)
 //!
 //! A journal of four laps has no order at all; neither way is safe, and neither is taken.
 

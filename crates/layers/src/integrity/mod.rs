@@ -52,12 +52,10 @@
 //!    the next ([`integrity::Plan::reinitialise_order`]), and read again. Crash: nothing is replayed,
 //!    everything is home.
 //!
-//! Closing: commit, write home, flush, and only then
-//!
-//! 1. the free part of the journal is initialised in the current lap,
-//! 2. then the part before it in the next lap. Crash at any point: what replay may still find is
-//!    home already, and the newest. The same if the disk loses any of these writes, so they need
-//!    not be read again.
+//! Closing: commit, write home, flush, and only then the free part of the journal is initialised in the
+//! current lap, and the part before it in the next one, in any order. Crash at any point: what replay
+//! may still find is home already, and the newest (`crates/integrity/tests/crashes.rs` goes through all
+//! states). The same if the disk loses any of these writes, so they need not be read again.
 
 mod bitmap;
 mod close;

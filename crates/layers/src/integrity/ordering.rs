@@ -18,10 +18,8 @@ pub(super) const ANEW: [&str; 3] = [
     "replay: the middle sections anew before the newest",
     "replay: the newest section anew before the journal is used",
 ];
-/// At close, the free part of the journal, before the part before it.
-pub(super) const CLOSE_BEHIND: &str = "close: sections behind before those in front";
-/// At close, the rest of the journal, before the volume counts as closed.
-pub(super) const CLOSE_BEFORE: &str = "close: sections in front before the end";
+/// At close, the journal made anew, before the volume counts as closed.
+pub(super) const CLOSED: &str = "close: the journal anew before the end";
 /// At creation, the old superblock's end, before anything that it described is overwritten.
 pub(super) const CREATE_ERASED: &str = "create: no superblock before anything is written";
 /// At creation, the journal, before the superblock.
@@ -38,15 +36,19 @@ pub(super) const DIRECT: &str = "direct: tags and data before promise and bits";
 pub(super) const INLINE_CLOSE: &str = "inline: everything before the end";
 /// The journal made anew where it gives way to a bitmap that is no longer in use.
 pub(super) const LEAVE_BITMAP: &str = "bitmap: journal anew before the flag goes";
+/// Bits of the bitmap that are set, before the writes that they announce, and before the superblock
+/// says how large their regions are.
+pub(super) const BITS: &str = "bitmap: bits before what they announce";
 /// Sections of a damaged journal made anew, each before the next.
 pub(super) const MENDED: &str = "mend: a section anew before the next";
-/// What a changed superblock says, before it is written, and the superblock, before anybody counts on
-/// it.
-pub(super) const SUPERBLOCK: &str =
-    "superblock: what it says before it, and it before what follows";
+/// Computed tags, before the superblock says that they are valid.
+pub(super) const RECALCULATED: &str = "recalculate: tags before the position behind them";
+/// Tags that accept whatever lies below, before it is given up.
+pub(super) const DISCARDED: &str = "discard: tags before what they accept goes";
+/// A changed superblock, before anybody counts on it.
+pub(super) const SUPERBLOCK: &str = "superblock: it before what follows";
 
-/// All that a volume with a sound journal, or with inline tags, asks for. The simulator hunts these; those of the other
-/// modes, of recalculation and of mending are tested by cutting the power at every boundary only.
+/// All of them. The simulator leaves out each in turn.
 pub const ORDERINGS: &[&str] = &[
     SECTIONS,
     HOME,
@@ -55,11 +57,17 @@ pub const ORDERINGS: &[&str] = &[
     ANEW[0],
     ANEW[1],
     ANEW[2],
-    CLOSE_BEHIND,
-    CLOSE_BEFORE,
+    CLOSED,
     CREATE_ERASED,
     CREATE_JOURNAL,
     CREATE_WIPED,
     CREATE_DONE,
     INLINE_CLOSE,
+    DIRECT,
+    LEAVE_BITMAP,
+    BITS,
+    MENDED,
+    RECALCULATED,
+    DISCARDED,
+    SUPERBLOCK,
 ];

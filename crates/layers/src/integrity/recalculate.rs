@@ -43,6 +43,7 @@
 //! The flag stays set when it has finished; then the position is the end. (Specification, section 9.)
 
 use super::confirm::NotHome;
+use super::ordering::RECALCULATED;
 use super::{Inner, Integrity, Journal, at};
 use ::integrity::recalculate::Recalculation;
 use ::integrity::{Bitmap, Flags, Run};
@@ -203,7 +204,7 @@ impl Inner {
         for (sector, sectors) in suspect.dirty() {
             self.recalculate_range(sector, sectors).await?;
         }
-        self.flush_or_fail().await
+        self.flush_or_fail(RECALCULATED).await
     }
 
     async fn recalculate(&self, state: Option<Recalculation>) -> Result<(), IoErrorKind> {
@@ -352,7 +353,7 @@ impl Inner {
             Journal::Direct(direct) => {
                 self.flush_direct(direct).await.map_err(|error| error.kind)?;
             }
-            _ => self.flush_or_fail().await?,
+            _ => self.flush_or_fail(RECALCULATED).await?,
         }
         self.change_superblock(|superblock| {
             superblock.flags = superblock.flags.with(Flags::RECALCULATING);

@@ -21,6 +21,7 @@ use ::integrity::replay::Resume;
 use ::integrity::{EntrySector, Plan, PlanError, SectionSummary, Sequence};
 use bio::{Bio, Device, EventKind, IoErrorKind, IoResult, Segments};
 use checksum::BlockTagger;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use units::{Sector, u64_of, usize_of};
 
@@ -58,6 +59,8 @@ struct Found {
     index: u32,
     /// The sector that it names, or, where only that fits its tag, one a single bit away.
     sector: u64,
+    /// The lap in which it was written, if its sector of the journal says.
+    lap: Option<Sequence>,
     /// Whether its data is what its tag vouches for.
     sound: bool,
 }
@@ -90,7 +93,9 @@ pub(super) async fn scan(
             let mut summary = journal.summarise(section, number, &codec.ids());
             summary.forged = codec.verify(number, section).is_err();
             scan.summaries.push(summary);
-            scan.entries.push(used_entries(journal, tagger, section));
+            scan.entries.push(used_entries(journal, tagger, section, |entry| {
+                journal.entry_lap(section, number, entry, &codec.ids())
+            }));
         }
     }
     scan.plan = Plan::new(&scan.summaries);
@@ -111,7 +116,12 @@ fn sections_at_once(journal: &JournalLayout, max_bytes: u64) -> u32 {
     u32::try_from(at_once.max(1)).expect("a few MiB")
 }
 
-fn used_entries(journal: &JournalLayout, tagger: &BlockTagger, section: &[u8]) -> Vec<Found> {
+fn used_entries(
+    journal: &JournalLayout,
+    tagger: &BlockTagger,
+    section: &[u8],
+    lap: impl Fn(u32) -> Option<Sequence>,
+) -> Vec<Found> {
     let mut found = Vec::new();
     let mut block = vec![0; journal.block.bytes()];
     for index in 0..journal.entries_per_section {
@@ -121,7 +131,8 @@ fn used_entries(journal: &JournalLayout, tagger: &BlockTagger, section: &[u8]) -
         let fits = |sector: u64| tagger.verify(sector, &block, tag).is_none();
         let near = |bit: u32| Some(sector ^ (1 << bit)).filter(|&sector| fits(sector));
         let meant = if fits(sector) { Some(sector) } else { (0..SECTOR_BITS).find_map(near) };
-        found.push(Found { index, sector: meant.unwrap_or(sector), sound: meant.is_some() });
+        let (sector, lap) = (meant.unwrap_or(sector), lap(index));
+        found.push(Found { index, sector, lap, sound: meant.is_some() });
     }
     found
 }
@@ -183,21 +194,53 @@ impl Scan {
     fn unproven(&self) -> Vec<u32> {
         match (&self.plan, self.despite()) {
             (Ok(_), _) => Vec::new(),
-            (Err(_), Ok(plan)) => self.unreadable_last(plan.unproven_order()),
+            (Err(_), Ok(plan)) => self.by_age(plan.unproven_order()),
             (Err(_), Err(_)) => (0..).zip(&self.summaries).map(|(section, _)| section).collect(),
         }
     }
 
-    fn unreadable_last(&self, order: impl Iterator<Item = u32>) -> Vec<u32> {
-        let readable = |section: &u32| self.summaries[usize_of((*section).into())].sequences != 0;
-        let (readable, unreadable): (Vec<u32>, Vec<u32>) = order.partition(readable);
-        [readable, unreadable].concat()
+    /// `order` by the age of what the sections hold, the oldest first. A plan's order is that of their
+    /// places, which is the same but for a section that was to be overwritten, and was not when a later
+    /// one was; and for one that was being made anew.
+    fn by_age(&self, order: impl Iterator<Item = u32>) -> Vec<u32> {
+        let ages = self.ages();
+        let mut sections: Vec<u32> = order.collect();
+        sections.sort_by_key(|&section| ages[usize_of(section.into())]);
+        sections
+    }
+
+    /// Of two sections the older one has the smaller: how many laps it lies behind the newest, and its
+    /// place. One without any sound sector counts as the newest.
+    fn ages(&self) -> Vec<(bool, Reverse<u8>, u32)> {
+        let laps: Vec<Option<Sequence>> =
+            (0..).zip(&self.summaries).map(|(section, _)| self.lap(section)).collect();
+        let has = |lap: Sequence| laps.contains(&Some(lap));
+        let newest = Sequence::ALL.into_iter().find(|&lap| has(lap) && !has(lap.plus(1)));
+        let behind = |lap: Option<Sequence>| {
+            newest.zip(lap).map_or(0, |(newest, lap)| newest.minus(lap.index()).index())
+        };
+        let each = (0..).zip(&laps).zip(&self.summaries);
+        each.map(|((section, &lap), one)| (one.sequences == 0, Reverse(behind(lap)), section))
+            .collect()
+    }
+
+    /// The lap of what a section holds, as far as it holds anything.
+    fn lap(&self, section: u32) -> Option<Sequence> {
+        self.counting(section).find_map(|entry| entry.lap)
+    }
+
+    /// The entries of a section but for those that were being overwritten by the next lap: they were
+    /// home before that began.
+    fn counting(&self, section: u32) -> impl Iterator<Item = &Found> {
+        let sequences = self.summaries[usize_of(section.into())].sequences;
+        let is_over = move |lap: Sequence| sequences & lap.plus(1).bit() != 0;
+        self.entries_of(section).iter().filter(move |entry| !entry.lap.is_some_and(is_over))
     }
 
     /// Every section, in the order in which a damaged journal is made anew: of each block the newest
     /// copy goes last.
     pub fn renewal_order(&self, plan: &Plan) -> Vec<u32> {
-        self.unreadable_last(plan.replay_order().chain(plan.unproven_order()))
+        self.by_age(plan.replay_order().chain(plan.unproven_order()))
     }
 
     /// Where the newest copies of blocks lie.
@@ -205,7 +248,7 @@ impl Scan {
         let newest = |sections: Vec<u32>| {
             let mut places = Places::new();
             for section in sections {
-                for &Found { index, sector, .. } in self.entries_of(section) {
+                for &Found { index, sector, .. } in self.counting(section) {
                     if sector < layout.provided_sectors && layout.block.divides(sector) {
                         places.insert(sector, (section, index));
                     }
@@ -214,7 +257,15 @@ impl Scan {
             places
         };
         let proven = self.despite().map(|plan| plan.replay_order().collect()).unwrap_or_default();
-        Copies { proven: newest(proven), unproven: newest(self.unproven()) }
+        let (proven, mut unproven) = (newest(proven), newest(self.unproven()));
+        if !unproven.is_empty() {
+            let ages = self.ages();
+            let age = |section: u32| ages[usize_of(section.into())];
+            unproven.retain(|sector, (section, _)| {
+                proven.get(sector).is_none_or(|&(proven, _)| age(proven) < age(*section))
+            });
+        }
+        Copies { proven, unproven }
     }
 
     /// Every section, with the blocks that it names.
@@ -246,20 +297,11 @@ impl Scan {
     ///
     /// With a damaged journal, its damaged sections count as torn: what replay would write then is
     /// certain, and whatever else the journal names is not.
-    pub fn places(&self, journal: &JournalLayout, provided: u64) -> HashMap<u64, Place> {
-        let mut places = HashMap::new();
-        let mut add = |section: u32, certain: bool| {
-            for &Found { index: entry, sector, .. } in self.entries_of(section) {
-                if sector < provided && journal.block.divides(sector) {
-                    places.insert(sector, Place { section, entry, certain });
-                }
-            }
-        };
-        if let Ok(plan) = self.despite() {
-            plan.replay_order().for_each(|section| add(section, true));
-        }
-        self.unproven().into_iter().for_each(|section| add(section, false));
-        places
+    pub fn places(&self, layout: &Layout) -> HashMap<u64, Place> {
+        let Copies { proven, unproven } = self.copies(layout);
+        let place =
+            |certain| move |(sector, (section, entry))| (sector, Place { section, entry, certain });
+        proven.into_iter().map(place(true)).chain(unproven.into_iter().map(place(false))).collect()
     }
 }
 
@@ -408,12 +450,24 @@ pub(super) async fn initialise(
     if sections.is_empty() {
         return Ok(());
     }
+    write_initialised(lower, codec, journal, sections, sequence).await?;
+    lower.flush_for(reason).await
+}
+
+/// The same, not durable yet.
+pub(super) async fn write_initialised(
+    lower: &Device,
+    codec: &Codec,
+    journal: &JournalLayout,
+    sections: &[u32],
+    sequence: Sequence,
+) -> IoResult {
     for piece in consecutive(journal, sections, lower.limits().max_bytes) {
         let data: Segments =
             (piece.iter()).map(|&number| codec.initialised(number, sequence)).collect();
         lower.submit(&mut Bio::write(journal.section_start(piece[0]), data)).await?;
     }
-    lower.flush_for(reason).await
+    Ok(())
 }
 
 /// `sections` in pieces that lie side by side and are read or written at once.

@@ -1,6 +1,7 @@
 //! A volume's superblock changed while nobody has the volume open.
 
 use super::codec::{JournalKeys, superblock_mac, verify_area};
+use super::ordering::SUPERBLOCK;
 use ::integrity::mac::seal_superblock;
 use ::integrity::superblock::{AREA_BYTES, AREA_SECTORS};
 use ::integrity::{MacError, Superblock};
@@ -51,6 +52,6 @@ pub async fn store_superblock(
     if let Some(mac) = &mac {
         seal_superblock(&mut area, mac);
     }
-    metadata.submit(&mut Bio::write_fua(Sector::ZERO, Buf::copy_of(&area))).await?;
-    Ok(metadata.flush_for(super::ordering::SUPERBLOCK).await?)
+    let mut stored = Bio::write_fua(Sector::ZERO, Buf::copy_of(&area)).because(SUPERBLOCK);
+    Ok(metadata.submit(&mut stored).await?)
 }

@@ -4,6 +4,7 @@
 //! one or the new one. What the new one says must be durable before it is written; that is for the
 //! caller to see to.
 
+use super::ordering::SUPERBLOCK;
 use super::{Inner, Integrity, Journal};
 use ::integrity::mac::seal_superblock;
 use ::integrity::superblock::{AREA_BYTES, version_for};
@@ -76,20 +77,19 @@ impl Inner {
         }
         let written = self.metadata().write(Sector::ZERO, Buf::copy_of(bytes.as_slice())).await;
         written.map_err(|error| error.kind)?;
-        self.flush_or_fail().await?;
+        self.flush_or_fail(SUPERBLOCK).await?;
         area.superblock.replace(superblock);
         area.bytes.replace(bytes);
         Ok(())
     }
 
-    /// Flushes the device. If it cannot, nothing can be promised any more, by anybody.
+    /// Flushes the device for the sake of `reason`. If it cannot, nothing can be promised any more, by anybody.
     ///
     /// # Errors
     /// What the device says now, or said to somebody else before: what it had taken until then is of
     /// unknown fate.
-    pub(super) async fn flush_or_fail(&self) -> Result<(), IoErrorKind> {
-        let flushed =
-            self.lower.flush_for(super::ordering::SUPERBLOCK).await.map_err(|error| error.kind);
+    pub(super) async fn flush_or_fail(&self, reason: &'static str) -> Result<(), IoErrorKind> {
+        let flushed = self.lower.flush_for(reason).await.map_err(|error| error.kind);
         match &self.journal {
             Journal::Writing(writer) => {
                 if let Err(kind) = flushed {

@@ -147,9 +147,11 @@ async fn repair_md(
     events: &Events,
 ) -> Result<(), IoError> {
     let Some(inner) = member.inner() else { return Ok(()) };
-    let settled =
-        |state: &JournalState| matches!(state, JournalState::Clean | JournalState::Absent);
-    if member.open_integrity().is_some_and(|open| !settled(open.volume.journal_state())) {
+    let journal = member.open_integrity().map(|open| open.volume.journal_state());
+    if !matches!(
+        journal,
+        None | Some(JournalState::Clean | JournalState::Absent | JournalState::Bitmap)
+    ) {
         // The newest copy may be in the journal: what lies at home must not be taken for it.
         return Ok(());
     }

@@ -4,13 +4,13 @@
 //! block device (or an NBD export) was changed before, or will be after. A volume with a data device
 //! has that device's size; its metadata device only ever becomes longer.
 //!
-//! Growing, each step durable before the next:
+//! Growing:
 //!
-//! 1. [`Step::ExtendMetadata`], [`Step::Extend`]: the files are longer. Crash: the old volume, on more
-//!    room than it uses.
+//! 1. [`Step::ExtendMetadata`], [`Step::Extend`]: the files are longer, durable. Crash: the old
+//!    volume, on more room than it uses.
 //! 2. [`Step::Zeroes`], [`Step::Tags`]: the data of the new part is zeroed, its tags are those of zero
-//!    blocks. A sector with tags of both parts is written whole, the old ones as they were. Crash:
-//!    the old volume; what lies behind its end is nobody's.
+//!    blocks; then both are made durable. A sector with tags of both parts is written whole, the old
+//!    ones as they were. Crash: the old volume; what lies behind its end is nobody's.
 //! 3. [`Step::Superblock`]: one sector. Crash: the old volume or the new one.
 //!
 //! Shrinking:
@@ -22,11 +22,13 @@
 //! that it names may lie behind the new end. The same command, given again, goes on after any crash.
 
 mod error;
+mod place;
 
 pub use error::ResizeError;
+pub use place::{Opened, Part, Place};
 
 use crate::given::Given;
-use crate::leaf::{self, Leaf, LeafKind};
+use crate::leaf::{Leaf, LeafKind};
 use crate::member::Member;
 use crate::open::OpenError;
 use crate::probe::{IntegrityFound, MdFound, Probed, ReadIntegrity, probe};
@@ -37,9 +39,7 @@ use integrity::recalculate::STEP_SECTORS;
 use integrity::{Flags, Layout, Run, Superblock};
 use layers::integrity::{Integrity, JournalKeys, JournalState, Lower, Options, store_superblock};
 use std::fmt;
-use std::fs::OpenOptions;
 use std::ops::ControlFlow;
-use std::path::Path;
 use units::{SECTOR, Sector, u64_of, usize_of};
 
 /// What is wanted.
@@ -147,6 +147,13 @@ pub struct ResizeProgress {
     pub total: u64,
 }
 
+/// The new part's data and tags, before the superblock counts them.
+const FILLED: &str = "resize: new blocks and tags before the superblock";
+
+/// Every flush of its own that resizing asks for, by what it must come before; the superblock's is the
+/// dm-integrity layer's.
+pub const ORDERINGS: &[&str] = &[FILLED];
+
 /// Resizes the volume. `on_progress` is told before each step, and within long ones; it may stop
 /// there, which leaves what a crash there would.
 ///
@@ -156,12 +163,24 @@ pub async fn resize(
     options: &ResizeOptions,
     on_progress: &mut dyn FnMut(&ResizeProgress) -> ControlFlow<()>,
 ) -> Result<Resized, ResizeError> {
-    let (mut plan, mut leaf) = prepare(options, true).await?;
+    resize_at(options, options, on_progress).await
+}
+
+/// The same for devices that lie at `place`, whatever `options` calls them.
+///
+/// # Errors
+/// As [`resize`].
+pub async fn resize_at(
+    place: &impl Place,
+    options: &ResizeOptions,
+    on_progress: &mut dyn FnMut(&ResizeProgress) -> ControlFlow<()>,
+) -> Result<Resized, ResizeError> {
+    let (mut plan, mut leaf) = prepare(place, options, true).await?;
     if plan.resized.replay || options.given.journal.mac.is_some() {
         plan.replay(leaf.lower(), &options.given.journal).await?;
         drop(leaf);
         let replayed = plan.resized.replay;
-        (plan, leaf) = prepare(options, true).await?;
+        (plan, leaf) = prepare(place, options, true).await?;
         if std::mem::replace(&mut plan.resized.replay, replayed) {
             let why = "its journal is not empty after it was replayed".to_owned();
             return Err(ResizeError::Restricted { member: plan.name, why });
@@ -177,10 +196,10 @@ pub async fn resize(
         match step {
             Step::ExtendMetadata { to, .. } | Step::Extend { to, .. } | Step::Cut { to, .. } => {
                 let metadata = matches!(step, Step::ExtendMetadata { .. });
-                set_length(if metadata { &options.member } else { options.sized() }, to)?;
+                place.set_length(if metadata { Part::Metadata } else { Part::Data }, to)?;
                 // The device has the size that the file had when it was opened.
                 drop(lower);
-                lower = plan.reopen(options).await?;
+                lower = plan.reopen(place).await?;
             }
             Step::Zeroes { .. } | Step::Tags { .. } => {
                 if plan.fill(&lower, step, on_progress).await?.is_break() {
@@ -204,14 +223,7 @@ pub async fn resize(
 /// # Errors
 /// As [`resize`], as far as can be seen without writing.
 pub async fn dry_run(options: &ResizeOptions) -> Result<Resized, ResizeError> {
-    Ok(prepare(options, false).await?.0.resized)
-}
-
-impl ResizeOptions {
-    /// What gets another size: the device with the data.
-    fn sized(&self) -> &Member {
-        self.given.data_of(&self.member).unwrap_or(&self.member)
-    }
+    Ok(prepare(options, options, false).await?.0.resized)
 }
 
 /// Everything about one resize.
@@ -228,8 +240,12 @@ struct Plan {
 }
 
 /// Looks, refuses, plans.
-async fn prepare(options: &ResizeOptions, write: bool) -> Result<(Plan, Leaf), ResizeError> {
-    let leaf = options.given.open_leaf(&options.member, write).await?;
+async fn prepare(
+    place: &impl Place,
+    options: &ResizeOptions,
+    write: bool,
+) -> Result<(Plan, Leaf), ResizeError> {
+    let Opened(leaf) = place.open(write).await?;
     let name = options.member.to_string();
     if !options.bytes.is_multiple_of(SECTOR) {
         return Err(ResizeError::Bytes { found: options.bytes });
@@ -252,15 +268,28 @@ async fn prepare(options: &ResizeOptions, write: bool) -> Result<(Plan, Leaf), R
     if !matches!(md, MdFound::None) {
         return Err(ResizeError::Array { member: name });
     }
-    Ok((plan(options, name, &leaf, &open)?, leaf))
+    Ok((plan(place, options, &leaf, &open)?, leaf))
 }
 
 fn plan(
+    place: &impl Place,
     options: &ResizeOptions,
-    member: String,
     leaf: &Leaf,
     open: &ReadIntegrity,
 ) -> Result<Plan, ResizeError> {
+    let member = options.member.to_string();
+    let size = |part, device: &Device, kind, wanted| {
+        let found = Sector(device.limits().sectors).bytes();
+        match kind {
+            LeafKind::File => Ok(place.length(part)?),
+            // Of a device only what is asked for matters.
+            _ if wanted <= found => Ok(wanted),
+            _ => {
+                let member = options.part(part).to_string();
+                Err(ResizeError::Device { member, found, wanted })
+            }
+        }
+    };
     let from = open.volume.superblock().clone();
     refuse(options, &member, open)?;
     let wanted = options.bytes;
@@ -272,7 +301,7 @@ fn plan(
             (data.kind, sectors)
         }
     };
-    let found = size(options.sized(), leaf.lower().data(), sized, wanted)?;
+    let found = size(Part::Data, leaf.lower().data(), sized, wanted)?;
     let (mut to, layout) = resized_layout(&from, sectors)
         .map_err(|error| ResizeError::Layout { member: member.clone(), error })?;
     // A recalculation that had finished has nothing to do in the new part either: its tags are made.
@@ -286,7 +315,7 @@ fn plan(
     let mut steps = Vec::new();
     if leaf.data.is_some() {
         let needed = Sector(layout.metadata_device_sectors()).bytes();
-        let found = size(&options.member, &leaf.device, leaf.kind, needed)?;
+        let found = size(Part::Metadata, &leaf.device, leaf.kind, needed)?;
         if found < needed {
             steps.push(Step::ExtendMetadata { from: found, to: needed });
         }
@@ -307,17 +336,6 @@ fn plan(
     let resized = Resized { from_sectors, to_sectors, replay, steps, made: 0 };
     let (tagger, key) = (open.tagger.clone(), open.given.integrity_key().cloned());
     Ok(Plan { name: member, now: from.clone(), from, to, layout, tagger, key, resized })
-}
-
-/// The bytes that `member` has and that matter: of a file all; a device must have as many as `wanted`.
-fn size(member: &Member, device: &Device, kind: LeafKind, wanted: u64) -> Result<u64, ResizeError> {
-    let name = member.to_string();
-    let found = Sector(device.limits().sectors).bytes();
-    match member.path().filter(|_| kind == LeafKind::File) {
-        None if wanted > found => Err(ResizeError::Device { member: name, found, wanted }),
-        None => Ok(wanted),
-        Some(path) => length(path).map_err(|error| file_error(&name, error)),
-    }
 }
 
 /// What is refused by name.
@@ -382,8 +400,9 @@ impl Plan {
 
     /// The member again, after its length was changed: whoever got hold of it in between must not
     /// have changed what it is.
-    async fn reopen(&self, options: &ResizeOptions) -> Result<Lower, ResizeError> {
-        let lower = options.given.open_leaf(&options.member, true).await?.lower();
+    async fn reopen(&self, place: &impl Place) -> Result<Lower, ResizeError> {
+        let Opened(leaf) = place.open(true).await?;
+        let lower = leaf.lower();
         let area = lower.metadata.read(Sector::ZERO, integrity::superblock::AREA_SECTORS).await;
         let area = area.map_err(|error| self.io(error))?;
         if Superblock::decode(area.as_slice()).as_ref() != Ok(&self.now) {
@@ -392,7 +411,7 @@ impl Plan {
         Ok(lower)
     }
 
-    /// Makes `step`, which is about the new part, and makes that durable.
+    /// Makes `step`, which is about the new part; the last of them makes all durable.
     async fn fill(
         &self,
         lower: &Lower,
@@ -418,8 +437,9 @@ impl Plan {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        let device = if matches!(step, Step::Tags { .. }) { &lower.metadata } else { lower.data() };
-        device.flush().await.map_err(|error| self.io(error))?;
+        if matches!(step, Step::Tags { .. }) {
+            lower.flush_for(FILLED).await.map_err(|error| self.io(error))?;
+        }
         Ok(ControlFlow::Continue(()))
     }
 
@@ -433,22 +453,4 @@ impl Plan {
     fn io(&self, error: bio::IoError) -> ResizeError {
         ResizeError::Io { member: self.name.clone(), error }
     }
-}
-
-fn length(path: &Path) -> std::io::Result<u64> {
-    Ok(std::fs::metadata(path)?.len())
-}
-
-/// Gives the file another length, durable.
-fn set_length(member: &Member, bytes: u64) -> Result<(), ResizeError> {
-    let path = member.path().expect("only files are lengthened and cut");
-    let set = OpenOptions::new().write(true).open(path).and_then(|file| {
-        file.set_len(bytes)?;
-        file.sync_all()
-    });
-    set.map_err(|error| file_error(&member.to_string(), error))
-}
-
-fn file_error(member: &str, error: std::io::Error) -> ResizeError {
-    ResizeError::Member(leaf::system_error(member.to_owned(), true, error))
 }

@@ -3,6 +3,8 @@
 use super::bare::disk;
 use super::tagged::{INLINE_512, TAGGED_512, TAGGED_4096, Tagged};
 use super::{Scenario, Volume};
+use crate::opening::Opening;
+use ::integrity::open::Mode;
 use ::md::assemble::{Candidate, assemble};
 use ::md::create::{LEFT_SYMMETRIC, NewArray, NewMember, create};
 use ::md::superblock::{Level, Minor, ResyncOffset, Superblock, Time, Uuid};
@@ -28,6 +30,8 @@ pub(super) fn all() -> Vec<Scenario> {
     let tight = |shape| Shape { cache_bytes: 8192, ..shape };
     let tagged = |shape| Shape { tagged: Some(TAGGED_512), ..shape };
     let inline = |shape| Shape { tagged: Some(INLINE_512), ..shape };
+    let bitmap = |shape| Shape { tagged: Some(TAGGED_512.in_mode(Mode::Bitmap)), ..shape };
+    let direct = |shape| Shape { tagged: Some(TAGGED_512.in_mode(Mode::Direct)), ..shape };
     vec![
         mirror(2).scenario("raid1-2"),
         mirror(3).scenario("raid1-3"),
@@ -48,6 +52,12 @@ pub(super) fn all() -> Vec<Scenario> {
         inline(mirror(2)).scenario("raid1-2-inline"),
         inline(parity(Level::Raid5, 3)).scenario("raid5-3-inline"),
         inline(tight(parity(Level::Raid6, 4))).scenario("raid6-4-inline-tight"),
+        bitmap(mirror(2)).scenario("raid1-2-bitmap"),
+        direct(mirror(3)).scenario("raid1-3-direct"),
+        direct(parity(Level::Raid5, 3)).scenario("raid5-3-direct"),
+        bitmap(tight(parity(Level::Raid5, 4))).scenario("raid5-4-bitmap-tight"),
+        bitmap(parity(Level::Raid6, 4)).scenario("raid6-4-bitmap"),
+        direct(tight(parity(Level::Raid6, 5))).scenario("raid6-5-direct-tight"),
     ]
 }
 
@@ -87,7 +97,8 @@ impl Shape {
             member_tags: self.tagged.map_or(0, |kind| kind.member_tags),
             damageable,
             format: Box::new(move |members| Box::pin(self.format(members))),
-            open: Box::new(move |members, events| Box::pin(self.open(members, events))),
+            cut_writes_unreadable: self.tagged.is_some_and(|kind| kind.tears()),
+            open: Box::new(move |members, _, events| Box::pin(self.open(members, events))),
             ..disk(name, BlockSize::B512)
         }
     }
@@ -99,7 +110,7 @@ impl Shape {
                 None => tops.push((member.clone(), None)),
                 Some(kind) => {
                     kind.make(member.clone()).await?;
-                    let layer = kind.open(member.clone(), Events::none()).await?;
+                    let layer = kind.open(member.clone(), Opening::Usual, Events::none()).await?;
                     tops.push((layer.device(), Some(layer)));
                 }
             }
@@ -192,15 +203,32 @@ impl Shape {
         let (top, layer) = match self.tagged {
             None => (device, None),
             Some(kind) => {
-                let layer = kind.open(device, events).await?;
+                let layer = kind.open(device, Opening::Usual, events).await?;
                 (layer.device(), Some(layer))
             }
         };
         let sectors = top.limits().sectors;
         let at = Minor::V2.super_offset(sectors).ok_or("too small")?;
-        let bytes = top.read(at, 4096 / SECTOR).await.map_err(|error| error.to_string())?;
-        let superblock = Superblock::decode(bytes.as_slice(), Minor::V2, sectors)
-            .map_err(|error| error.to_string())?;
+        let decode = |bytes: &bio::Buf| {
+            let decoded = Superblock::decode(bytes.as_slice(), Minor::V2, sectors);
+            decoded.map_err(|error| error.to_string())
+        };
+        let superblock = match (top.read(at, 4096 / SECTOR).await, &layer, self.tagged) {
+            (Ok(bytes), ..) => decode(&bytes)?,
+            // As the stack does it: a power cut came between its data and its tag, and its own checksum
+            // vouches for it.
+            (Err(error), Some(layer), Some(kind))
+                if error.kind.is_damage() && kind.mode != Mode::Journal =>
+            {
+                let place = layer.layout().run(at, 4096 / SECTOR);
+                let bytes = layer.lower().data().read(place.data, place.sectors).await;
+                let superblock = decode(&bytes.map_err(|error| error.to_string())?)?;
+                let back = bio::Buf::copy_of(&superblock.encode());
+                top.write(at, back).await.map_err(|error| error.to_string())?;
+                superblock
+            }
+            (Err(error), ..) => return Err(error.to_string()),
+        };
         Ok(Present { index, top, layer, superblock })
     }
 
@@ -241,7 +269,7 @@ fn volume(
             array
         })
     });
-    Volume { device, scrub: Some(scrub), close }
+    Volume { device, scrub: Some(scrub), suspects: None, close }
 }
 
 /// A member that could be opened.

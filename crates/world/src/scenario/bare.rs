@@ -33,9 +33,11 @@ pub fn disk(name: &'static str, block: BlockSize) -> Scenario {
         verified: false,
         survives_cuts: true,
         cut_writes_unreadable: false,
+        openings: &[],
+        journal: 0..0,
         damageable: 0..256,
         format: Box::new(nothing),
-        open: Box::new(|members, _| Box::pin(async { Ok(Volume::flushed(only(members)?)) })),
+        open: Box::new(|members, _, _| Box::pin(async { Ok(Volume::flushed(only(members)?)) })),
         orderings: Rc::default(),
         made: OnceCell::new(),
     }
@@ -43,7 +45,7 @@ pub fn disk(name: &'static str, block: BlockSize) -> Scenario {
 
 /// A bare disk below the limiting layer.
 fn limited() -> Scenario {
-    let open: Box<Open> = Box::new(|members, _| {
+    let open: Box<Open> = Box::new(|members, _, _| {
         Box::pin(async {
             let options = layers::limit::Options { max_bytes: 1024, in_flight_bytes: 2048 };
             let layer = layers::limit::Limit::new(only(members)?, options);

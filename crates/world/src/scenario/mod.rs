@@ -8,6 +8,7 @@ pub use bare::disk;
 
 use crate::disk::SimDisk;
 use crate::image::Image;
+use crate::opening::Opening;
 use crate::ordering::Orderings;
 use crate::power::Power;
 use crate::schedule::SimDriver;
@@ -16,7 +17,7 @@ use runtime::Executor;
 use std::cell::OnceCell;
 use std::ops::Range;
 use std::rc::Rc;
-use units::BlockSize;
+use units::{BlockSize, Sector};
 
 /// A volume that is open.
 pub struct Volume {
@@ -24,9 +25,14 @@ pub struct Volume {
     pub device: Device,
     /// How it is read whole, if it can be.
     pub scrub: Option<Rc<dyn Scrub>>,
+    /// Where it says that a power cut may have made blocks unreadable, if it keeps account of that.
+    pub suspects: Option<Suspects>,
     /// Closes it cleanly: afterwards everything that was written is durable.
     pub close: Box<dyn FnOnce() -> LocalFuture<'static, IoResult>>,
 }
+
+/// Tells first sectors and sectors.
+pub type Suspects = Rc<dyn Fn() -> Vec<(Sector, u64)>>;
 
 impl Volume {
     /// A volume that has nothing to do at its end but to flush.
@@ -36,12 +42,15 @@ impl Volume {
         let close = Box::new(move || -> LocalFuture<'static, IoResult> {
             Box::pin(async move { last.flush().await })
         });
-        Self { device, scrub: None, close }
+        Self { device, scrub: None, suspects: None, close }
     }
 }
 
 /// A missing member is `None`. The error is for people.
-pub type Open = dyn Fn(Vec<Option<Device>>, Events) -> LocalFuture<'static, Result<Volume, String>>;
+pub type Open = dyn Fn(Vec<Option<Device>>, Opening, Events) -> Opened;
+
+/// What opening a volume comes to.
+pub type Opened = LocalFuture<'static, Result<Volume, String>>;
 
 /// Writes whatever makes blank disks members.
 pub type Format = dyn Fn(Vec<Device>) -> LocalFuture<'static, Result<(), String>>;
@@ -67,8 +76,13 @@ pub struct Scenario {
     pub verified: bool,
     /// A power cut is survived with nothing but the members' honesty (no write hole, or a resync).
     pub survives_cuts: bool,
-    /// A power cut may make blocks unreadable that have a write which no flush covered.
+    /// Opened as usual, a power cut may make blocks unreadable that have a write which no flush
+    /// covered.
     pub cut_writes_unreadable: bool,
+    /// The ways in which a life may open it; empty: only the usual one.
+    pub openings: &'static [Opening],
+    /// Where each member's journal is, if that may be damaged and a person decides what becomes of it.
+    pub journal: Range<u64>,
     /// The sectors of each member in which damage is healed; elsewhere it costs at least the member.
     pub damageable: Range<u64>,
     /// Makes the members.
@@ -115,11 +129,19 @@ impl Scenario {
         let made = executor.run(formatted).expect("formatting ends");
         made.unwrap_or_else(|error| panic!("{name} cannot be made: {error}"));
         let images = disks.iter().map(|disk| disk.image()).collect();
-        let opened = executor.run((self.open)(members, Events::none())).expect("opening ends");
+        let opened = executor
+            .run((self.open)(members, Opening::Usual, Events::none()))
+            .expect("opening ends");
         let volume = opened.unwrap_or_else(|error| panic!("{name} does not open: {error}"));
         let limits = volume.device.limits();
         let block = limits.logical_block;
         Made { images, blocks: limits.sectors / block.sectors(), block }
+    }
+
+    /// Whether a power cut may make blocks unreadable in a life opened as `opening`.
+    #[must_use]
+    pub fn tears(&self, opening: Opening) -> bool {
+        opening.tears_writes() || (opening == Opening::Usual && self.cut_writes_unreadable)
     }
 
     /// Disks that hold `images`.
@@ -138,6 +160,24 @@ impl Scenario {
 #[must_use]
 pub fn late() -> Vec<Scenario> {
     tagged::late()
+}
+
+/// Volumes in which the order of writes without a journal is worn most.
+#[must_use]
+pub fn unjournalled() -> Vec<Scenario> {
+    tagged::unjournalled()
+}
+
+/// The volume whose journal is damaged and mended.
+#[must_use]
+pub fn mending() -> Scenario {
+    tagged::mending()
+}
+
+/// Volumes to be made larger and smaller.
+#[must_use]
+pub fn resizable() -> Vec<Scenario> {
+    tagged::resizable()
 }
 
 /// A volume that was made without wiping; not among [`all`].

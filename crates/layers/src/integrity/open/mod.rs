@@ -236,7 +236,7 @@ impl Inner {
         let layout = self.layout.journal;
         let (entries, _) = found.entries_to_replay();
         if options.writes_nothing() {
-            let places = found.places(&layout, self.layout.provided_sectors);
+            let places = found.places(&self.layout);
             let (lower, codec) = (self.metadata().clone(), Rc::clone(&self.codec));
             self.journal = Journal::Reading(Overlay::new(lower, layout, codec, places));
             let state = match found.plan {

@@ -3,7 +3,7 @@
 //! A dirty page is only ever changed in place, without waiting, so that it needs no lock. To write
 //! it, its lock is taken, which keeps out everybody who reads it from the device; then, in one
 //! step, it is copied and counts as clean. Whoever changes it from then on makes it dirty again; if
-//! the write fails, it is dirty again too. So the device gets versions of a page in their order,
+//! the write fails, or is found astray when it is confirmed, it is dirty again too. So the device gets versions of a page in their order,
 //! and the newest is either there, or on its way, or dirty.
 
 use super::{Changing, PAGE, PAGE_BYTES, PAGE_SECTORS, Page, TagCache, pages_of};
@@ -90,15 +90,19 @@ impl TagCache {
         }
         let result = self.put_down(run.start, bytes.clone()).await;
         if result.is_err() {
-            let mut pages = self.pages.borrow_mut();
-            let super::Pages { map, clock } = &mut *pages;
-            for (number, bytes) in run.clone().zip(bytes.as_slice().chunks_exact(PAGE_BYTES)) {
+            self.dirty.borrow_mut().extend(run.clone());
+        }
+        // While it was being written, memory may have made room for others with a page that is to be
+        // written again, or perhaps will be.
+        let mut pages = self.pages.borrow_mut();
+        let super::Pages { map, clock } = &mut *pages;
+        for (number, bytes) in run.zip(bytes.as_slice().chunks_exact(PAGE_BYTES)) {
+            if self.is_pinned(number) {
                 map.entry(number).or_insert_with(|| {
                     clock.push_back(number);
                     Page { bytes: bytes.into(), used: Cell::new(false) }
                 });
             }
-            self.dirty.borrow_mut().extend(run);
         }
         result
     }
