@@ -83,7 +83,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Flushes the device for the sake of `reason`. If it cannot, nothing can be promised any more, by anybody.
+    /// Flushes the device for the sake of `reason`. If it cannot, nothing can be promised any more, by
+    /// anybody.
     ///
     /// # Errors
     /// What the device says now, or said to somebody else before: what it had taken until then is of
