@@ -8,6 +8,19 @@ use crate::words::Words;
 /// # Errors
 /// If a case fails, or the machine cannot be started; the message says what is missing.
 pub(crate) fn run(words: Words) -> anyhow::Result<()> {
+    with(words.rest())
+}
+
+/// `bench kernel [--rounds N] [--seconds S] [--json]`: the kernel's own target and our server, timed
+/// in the same machine.
+///
+/// # Errors
+/// If the machine cannot be started; the message says what is missing.
+pub(crate) fn speed(words: Words) -> anyhow::Result<()> {
+    with([vec!["--speed".to_owned()], words.rest()].concat())
+}
+
+fn with(words: Vec<String>) -> anyhow::Result<()> {
     Cargo::new("build").args(["--release", "--package", "steadfast"]).run()?;
     let target = process::target_folder();
     let program = target.join("release/steadfast");
@@ -15,6 +28,6 @@ pub(crate) fn run(words: Words) -> anyhow::Result<()> {
     Cargo::new("run")
         .args(["--package", "kernel", "--"])
         .args(["--program", &program.to_string_lossy(), "--folder", &folder.to_string_lossy()])
-        .args(words.rest())
+        .args(words)
         .run()
 }

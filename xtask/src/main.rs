@@ -70,8 +70,13 @@ fn sim(words: Words) -> anyhow::Result<()> {
         .run()
 }
 
-/// `bench [AREA] [--json]`: beside libisal where its headers are installed.
+/// `bench [AREA] [--json]`: beside libisal where its headers are installed. `bench kernel` is measured
+/// where the kernel is, in the machine of the cases.
 fn bench(words: Words) -> anyhow::Result<()> {
+    let mut words = words;
+    if words.flag("kernel") {
+        return kernel::speed(words);
+    }
     let mut cargo = Cargo::new("run").args(["--release", "--package", "bench"]);
     if packages::ISA_L.is_present() {
         cargo = cargo.args(["--features", "isal"]);

@@ -110,8 +110,8 @@ pub(crate) fn is_as_made(superblock: &integrity::Superblock, sectors: u64) -> bo
 }
 
 /// The same but for what changes while a volume is in use: that it is in bitmap mode, with regions of
-/// what size, and how far a recalculation has come. None of these is a flipped bit: who drops the flag
-/// of a bitmap takes its bits for a journal.
+/// what size, and how far a recalculation has come. None of these is a flipped bit, but that of a
+/// bitmap may be one where there is a journal with newer data: whoever asks has to look for that.
 pub(crate) fn is_as_used(superblock: &integrity::Superblock, sectors: u64) -> bool {
     let Flags(flags) = superblock.flags;
     let mut fresh = superblock.clone();

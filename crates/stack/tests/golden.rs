@@ -11,7 +11,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use steadfast_stack as stack;
-use steadfast_stack::{Algorithm, CipherKind, Given, IntegrityChoice, Key, Member, OpenOptions};
+use steadfast_stack::{
+    Algorithm, CipherKind, Given, IntegrityChoice, Key, Member, Mode, OpenOptions, Recalculate,
+    Running,
+};
 
 struct Golden {
     entry: Value,
@@ -64,38 +67,52 @@ impl Golden {
     }
 }
 
-/// Whether all of it can be read: the tags of the others are not valid everywhere.
-fn is_readable(entry: &Value) -> bool {
-    let others = ["+unclean", "-nowipe", "recalc-"];
-    let name = entry["name"].as_str().unwrap();
-    others.iter().all(|other| !name.contains(other))
+/// Images of which not every tag is valid, each with tests of its own. Whatever else the manifest
+/// lists gives its whole content.
+const NOT_WHOLE: [&str; 4] =
+    ["crc32c-512-nowipe", "crc32c-512-bitmap+unclean", "crc32c-512-nojournal+unclean", RECALC];
+const RECALC: &str = "recalc-half-crc32c";
+
+/// What the manifest says about the images, in its order.
+fn entries() -> Vec<Value> {
+    let text = std::fs::read_to_string(folder().join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&text).unwrap();
+    manifest["entries"].as_array().unwrap().clone()
 }
 
-/// The images of a family, each decompressed into a folder of its own.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden")
+}
+
+/// Decompressed into a folder of its own.
+fn unpack(entry: Value) -> Golden {
+    let target = tempfile::tempdir().unwrap();
+    let files = entry["files"].as_array().unwrap().iter();
+    let paths = files.map(|file| {
+        let name = file["file"].as_str().unwrap();
+        let path = target.path().join(name.trim_end_matches(".zst"));
+        let source = folder().join(name);
+        let done = Command::new("zstd").arg("-dqo").arg(&path).arg(&source).status();
+        let done = done.expect("zstd runs; install the Debian package zstd");
+        assert!(done.success(), "zstd decompresses {name}");
+        path
+    });
+    let paths = paths.collect();
+    Golden { entry, paths, _folder: target }
+}
+
+/// The images of a family that give their whole content.
 fn images(family: &str) -> Vec<Golden> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden");
-    let text = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
-    let manifest: Value = serde_json::from_str(&text).unwrap();
-    let entries = manifest["entries"].as_array().unwrap().iter();
-    let found: Vec<Golden> = entries
-        .filter(|entry| entry["family"] == family && is_readable(entry))
-        .map(|entry| {
-            let target = tempfile::tempdir().unwrap();
-            let files = entry["files"].as_array().unwrap().iter();
-            let paths = files.map(|file| {
-                let name = file["file"].as_str().unwrap();
-                let path = target.path().join(name.trim_end_matches(".zst"));
-                let source = folder.join(name);
-                let done = Command::new("zstd").arg("-dqo").arg(&path).arg(&source).status();
-                let done = done.expect("zstd runs; install the Debian package zstd");
-                assert!(done.success(), "zstd decompresses {name}");
-                path
-            });
-            Golden { entry: entry.clone(), paths: paths.collect(), _folder: target }
-        })
-        .collect();
+    let is_whole = |entry: &Value| !NOT_WHOLE.contains(&entry["name"].as_str().unwrap());
+    let found = entries().into_iter().filter(|entry| entry["family"] == family && is_whole(entry));
+    let found: Vec<Golden> = found.map(unpack).collect();
     assert!(!found.is_empty(), "the images of {family} are there");
     found
+}
+
+/// One image by its name.
+fn image(name: &str) -> Golden {
+    unpack(entries().into_iter().find(|entry| entry["name"] == name).unwrap())
 }
 
 /// Inspects, opens, reads, explains and checks; gives the content.
@@ -199,4 +216,210 @@ fn a_volume_with_a_key_is_refused_without_it_and_names_what_was_tried() {
     let other = IntegrityChoice::Algorithm(Algorithm::HmacSha256, Some(other));
     let text = refused(other);
     assert!(text.contains("verifies with hmac-sha256: another key or algorithm"), "{text}");
+}
+
+/// Bytes of a volume.
+type Bytes = std::ops::Range<u64>;
+
+/// The ranges of a ddrescue map in the manifest that are marked with `sign`.
+fn marked(map: &Value, sign: &str) -> Vec<Bytes> {
+    let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
+    let lines = map.as_array().unwrap().iter().filter_map(|line| {
+        let [begin, length, found] =
+            line.as_str()?.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
+        let begin = number(begin);
+        (found == sign).then(|| begin..begin + number(length))
+    });
+    lines.collect()
+}
+
+/// What the manifest's generator wrote, over zeroes.
+fn generated(ranges: &str, bytes: u64) -> Vec<u8> {
+    let mix = |index: u64, seed: u64| {
+        let mut word = seed.wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        word ^ (word >> 31)
+    };
+    let mut content = vec![0; units::usize_of(bytes)];
+    for range in ranges.split_whitespace() {
+        let [kind, first, count] = range.split(':').collect::<Vec<_>>().try_into().unwrap();
+        let [first, count] = [first, count].map(|text| text.parse::<u64>().unwrap() * 4096);
+        let (kind, seed) = kind.split_at(2);
+        for at in (first..first + count).step_by(8) {
+            let index = if kind == "sm" { at / 8 } else { at / 512 };
+            let word = mix(index, seed.parse().unwrap()).to_le_bytes();
+            let at = units::usize_of(at);
+            content[at..at + 8].copy_from_slice(&word);
+        }
+    }
+    content
+}
+
+/// Content, and what of it could not be read.
+async fn read_with_holes(volume: &stack::Volume) -> (Vec<u8>, Vec<Bytes>) {
+    let mut out = Vec::new();
+    let mut sink = stack::copy::StreamSink::new(&mut out, "memory");
+    let go_on = |_: &stack::copy::CopyProgress| ControlFlow::Continue(());
+    let options = stack::copy::ExportOptions::default();
+    let exported = stack::copy::export(&volume.device(), &mut sink, &options, go_on).await;
+    let bad = exported.unwrap().map.bad().map(|b| b.position..b.position + b.bytes).collect();
+    (out, bad)
+}
+
+/// The same of an image that is not to be changed by it.
+fn looked_at(golden: &Golden, running: Running) -> (Vec<u8>, Vec<Bytes>) {
+    let before = golden.hashes();
+    let given = Given { running, ..golden.given() };
+    let options = OpenOptions { given, ..golden.read_only() };
+    let found = with_volume(options, |volume| async move { read_with_holes(&volume).await });
+    assert_eq!(golden.hashes(), before, "{}: no byte was changed", golden.name());
+    found
+}
+
+/// What lies there, whatever its tags say: recovery mode.
+fn raw(golden: &Golden) -> Vec<u8> {
+    let running = Running { mode: Some(Mode::Recovery), unverified: true, ..Running::default() };
+    let (content, bad) = looked_at(golden, running);
+    assert_eq!(bad, [], "{}: recovery mode compares nothing", golden.name());
+    content
+}
+
+fn opened_and_closed(golden: &Golden, running: Running) {
+    let given = Given { running, ..golden.given() };
+    let options = OpenOptions { given, read_only: false, ..golden.read_only() };
+    with_volume(options, |volume| async move {
+        volume.recalculated(|_, _| ControlFlow::Continue(())).await.unwrap();
+    });
+}
+
+#[test]
+fn a_volume_that_was_never_wiped_gives_what_was_written_and_nothing_else() {
+    let golden = image("crc32c-512-nowipe");
+    let (content, bad) = looked_at(&golden, Running::default());
+    assert_eq!(bad, marked(&golden.entry["readable"], "-"));
+    let expected =
+        generated(golden.entry["ranges"].as_str().unwrap(), units::u64_of(content.len()));
+    assert!(content == expected, "holes are given out as zeroes");
+    opened_and_closed(&golden, Running::default());
+    assert!(looked_at(&golden, Running::default()) == (content, bad), "and after writing");
+}
+
+#[test]
+fn after_a_crash_without_a_journal_what_the_kernel_cannot_read_is_unreadable_until_it_is_written() {
+    let golden = image("crc32c-512-nojournal+unclean");
+    let (content, bad) = looked_at(&golden, Running::default());
+    assert_eq!(bad, marked(&golden.entry["unreadable_map"], "-"));
+    let newest = generated(golden.entry["ranges"].as_str().unwrap(), units::u64_of(content.len()));
+    let is_bad = |at: u64| bad.iter().any(|range| range.contains(&at));
+    let differs = (0..).step_by(512).zip(content.chunks(512).zip(newest.chunks(512)));
+    assert!(differs.filter(|(_, (a, b))| a != b).all(|(at, _)| is_bad(at)));
+    for mode in [Mode::Direct, Mode::Journal] {
+        opened_and_closed(&golden, Running { mode: Some(mode), ..Running::default() });
+        assert!(
+            looked_at(&golden, Running::default()) == (content.clone(), bad.clone()),
+            "{mode:?}"
+        );
+    }
+    written_whole(&golden, bad, &newest);
+}
+
+#[test]
+fn after_a_crash_in_bitmap_mode_nothing_that_was_dirty_is_blessed_in_any_mode() {
+    for mode in [Mode::Journal, Mode::Direct, Mode::Bitmap] {
+        let golden = image("crc32c-512-bitmap+unclean");
+        let (content, bad) = looked_at(&golden, Running::default());
+        assert_ne!(bad, [], "blocks were being written");
+        let newest = raw(&golden);
+        assert_eq!(sha256(&newest), golden.expected(), "as the kernel read it, blessed");
+        opened_and_closed(&golden, Running { mode: Some(mode), ..Running::default() });
+        let found = looked_at(&golden, Running::default());
+        assert!(found == (content, bad.clone()), "{mode:?}: {:?}", found.1);
+        // What is suspect is kept in mind by the mode that can.
+        let flags = std::fs::read(&golden.paths[0]).unwrap()[24];
+        assert_eq!(flags & 0x04 != 0, mode == Mode::Bitmap, "{mode:?}");
+        written_whole(&golden, bad, &newest);
+    }
+}
+
+#[test]
+fn a_flipped_bit_that_says_bitmap_does_not_lose_what_the_journal_holds() {
+    let golden = image("crc32c-512-j1m+unreplayed");
+    flip(&golden.paths[0], 24, 0x04);
+    let options = golden.read_only();
+    let content = with_volume(options, |volume| async move { read_with_holes(&volume).await.0 });
+    assert_eq!(sha256(&content), golden.expected());
+    opened_and_closed(&golden, Running::default());
+    assert_eq!(sha256(&look_in_every_way(&golden)), golden.expected());
+}
+
+#[test]
+fn where_no_tag_fits_recovery_opens_and_so_does_computing_all_anew_with_an_algorithm_that_is_named()
+{
+    let golden = image("crc32c-512");
+    // Two bits of the salt: what it was cannot be found out by trying.
+    flip(&golden.paths[0], 48, 0x10);
+    flip(&golden.paths[0], 60, 0x10);
+    let recovery = Running { mode: Some(Mode::Recovery), unverified: true, ..Running::default() };
+    let reset = Running { recalculate: Recalculate::Reset, ..Running::default() };
+    let options = |integrity, running, read_only| OpenOptions {
+        given: Given { integrity, running, ..golden.given() },
+        read_only,
+        ..golden.read_only()
+    };
+    let named = || IntegrityChoice::Algorithm(Algorithm::Crc32c, None);
+    for (integrity, running) in [
+        (named(), Running::default()),
+        (IntegrityChoice::Find, Running::default()),
+        (IntegrityChoice::Find, reset.clone()),
+    ] {
+        let options = options(integrity, running, false);
+        let refused = run(async move { stack::open(&options).await.err().unwrap().to_string() });
+        assert!(refused.contains("sampled verifies"), "{refused}");
+    }
+    let read =
+        |options| with_volume(options, |volume| async move { read_with_holes(&volume).await });
+    let (content, bad) = read(options(named(), recovery, true));
+    assert_eq!((sha256(&content).as_str(), bad), (golden.expected(), vec![]));
+    with_volume(options(named(), reset, false), |volume| async move {
+        volume.recalculated(|_, _| ControlFlow::Continue(())).await.unwrap();
+    });
+    assert_eq!(sha256(&look_in_every_way(&golden)), golden.expected());
+}
+
+/// Writing the blocks that could not be read makes the volume whole.
+fn written_whole(golden: &Golden, bad: Vec<Bytes>, newest: &[u8]) {
+    let options = OpenOptions { read_only: false, ..golden.read_only() };
+    let pieces: Vec<(u64, Vec<u8>)> = bad
+        .into_iter()
+        .map(|range| {
+            let bytes = units::usize_of(range.start)..units::usize_of(range.end);
+            (range.start, newest[bytes].to_vec())
+        })
+        .collect();
+    with_volume(options, |volume| async move {
+        for (offset, bytes) in pieces {
+            write_at(&volume, offset, &bytes).await;
+        }
+    });
+    let content = look_in_every_way(golden);
+    assert!(content == newest, "{}", golden.name());
+}
+
+#[test]
+fn what_the_kernel_had_not_recalculated_is_given_out_only_when_asked_and_finished_here() {
+    let golden = image(RECALC);
+    let position = 98_304 * 512;
+    let (content, bad) = looked_at(&golden, Running::default());
+    let beyond = position..units::u64_of(content.len());
+    assert_eq!(bad, std::slice::from_ref(&beyond));
+    let running = Running { unverified: true, ..Running::default() };
+    let (content, bad) = looked_at(&golden, running);
+    assert_eq!((sha256(&content).as_str(), bad), (golden.expected(), vec![]));
+    // Not asked to go on, it does not.
+    opened_and_closed(&golden, Running::default());
+    assert_eq!(looked_at(&golden, Running::default()).1, std::slice::from_ref(&beyond));
+    let running = Running { recalculate: Recalculate::Continue, ..Running::default() };
+    opened_and_closed(&golden, running);
+    assert!(look_in_every_way(&golden) == content);
 }

@@ -46,7 +46,15 @@ give() {
 
 # errors DEVICE: every block that cannot be read past the page cache, a line each:
 # "bad SECTOR SECTORS ERROR".
-errors() {
+errors() { walk "$1" ""; }
+
+# salvage DEVICE: the same, and what can be read to the host.
+salvage() {
+  walk "$1" "$OUT"
+  echo "sectors $(sectors_of "$1")"
+}
+walk() {
+  to=$2
   block=$(($(blockdev --getss "$1") / 512))
   total=$(sectors_of "$1")
   at=0
@@ -58,8 +66,9 @@ errors() {
 }
 errors_within() {
   # A buffer of a mebibyte is aligned, as dm-integrity wants it; a small one is not, and is EIO.
-  if dd if="$1" of=/dev/null bs=1M iflag=direct,skip_bytes,count_bytes,fullblock \
-    skip=$(($2 * 512)) count=$(($3 * 512)) 2>/tmp/dd; then return 0; fi
+  if dd if="$1" of="${to:-/dev/null}" bs=1M iflag=direct,skip_bytes,count_bytes,fullblock \
+    skip=$(($2 * 512)) count=$(($3 * 512)) \
+    ${to:+oflag=direct,seek_bytes conv=notrunc seek=$(($2 * 512))} 2>/tmp/dd; then return 0; fi
   if [ "$3" -le "$block" ]; then
     case "$(cat /tmp/dd)" in
       *multibyte*) error=EILSEQ ;;

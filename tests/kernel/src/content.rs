@@ -5,6 +5,7 @@
 
 use anyhow::{bail, ensure};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 
 /// Sectors from a place in the volume on.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +102,11 @@ impl Content {
         self.bytes[index(sector * SECTOR)..index((sector + sectors) * SECTOR)].fill(0);
     }
 
+    /// Some of its bytes.
+    pub(crate) fn piece(&self, sector: u64, sectors: u64) -> &[u8] {
+        &self.bytes[index(sector * SECTOR)..index((sector + sectors) * SECTOR)]
+    }
+
     pub(crate) fn sha256(&self) -> String {
         Sha256::digest(&self.bytes).iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -128,6 +134,43 @@ impl Content {
             }
         }
         Ok(())
+    }
+}
+
+/// What was read, and what could not be.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) bytes: Vec<u8>,
+    /// Sectors; of `bytes`, what lies there means nothing.
+    pub(crate) unreadable: BTreeSet<u64>,
+}
+
+impl Found {
+    /// # Errors
+    /// If a sector that could be read is neither as in `old` nor as in `new`.
+    pub(crate) fn must_be(&self, old: &Content, new: &Content, what: &str) -> anyhow::Result<()> {
+        let mut bytes = self.bytes.clone();
+        for sector in &self.unreadable {
+            let begin = index(sector * SECTOR);
+            let sector = begin..begin + index(SECTOR);
+            bytes[sector.clone()].copy_from_slice(&old.bytes[sector]);
+        }
+        old.or_must_be(new, &bytes, what)
+    }
+
+    /// # Errors
+    /// If other sectors cannot be read.
+    pub(crate) fn must_lack(&self, sectors: &BTreeSet<u64>, who: &str) -> anyhow::Result<()> {
+        let (missing, found) = (sectors, &self.unreadable);
+        if missing == found {
+            return Ok(());
+        }
+        let few = |set: Vec<&u64>| format!("{} ({:?})", set.len(), &set[..set.len().min(9)]);
+        let more = few(found.difference(missing).collect());
+        let less = few(missing.difference(found).collect());
+        bail!(
+            "{who}: sectors that it should but cannot read: {more}; that it can and should not: {less}"
+        )
     }
 }
 

@@ -1,5 +1,6 @@
 //! The disks of a volume, and what `steadfast` must be told about them to open it.
 
+use crate::format::Format;
 use crate::machine::boot::{KEYS, key};
 use crate::subject::Subject;
 use anyhow::Context;
@@ -14,6 +15,8 @@ pub(crate) struct Disks {
     data_apart: bool,
     /// Algorithms and keys that no disk says, as options.
     options: Vec<String>,
+    /// The mode, as an option of what opens them.
+    running: Vec<String>,
 }
 
 impl Disks {
@@ -30,6 +33,7 @@ impl Disks {
             all: (0..subject.disks()).map(|disk| folder.join(format!("disk{disk}.img"))).collect(),
             data_apart: format.is_some_and(|format| format.data_device),
             options: format.map(|format| format.open_options(folder)).unwrap_or_default(),
+            running: format.map(Format::running_options).unwrap_or_default(),
         })
     }
 
@@ -73,13 +77,31 @@ impl Disks {
         arguments
     }
 
+    /// The same for what opens the volume.
+    pub(crate) fn opening(&self) -> Vec<String> {
+        [self.arguments(), self.running.clone()].concat()
+    }
+
+    /// The same disks, run as `format` says.
+    pub(crate) fn run_as(&self, format: &Format) -> Self {
+        Self { running: format.running_options(), ..self.clone() }
+    }
+
     /// Copies of all of them, beside them.
     ///
     /// # Errors
     /// If there is no room.
     pub(crate) fn copies(&self) -> anyhow::Result<Self> {
+        self.copies_as("copy")
+    }
+
+    /// The same with another ending.
+    ///
+    /// # Errors
+    /// If there is no room.
+    pub(crate) fn copies_as(&self, ending: &str) -> anyhow::Result<Self> {
         let copy = |file: &PathBuf| -> anyhow::Result<PathBuf> {
-            let copy = file.with_extension("copy");
+            let copy = file.with_extension(ending);
             std::fs::copy(file, &copy).with_context(|| file.display().to_string())?;
             Ok(copy)
         };
@@ -94,7 +116,6 @@ impl Disks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::Format;
 
     #[test]
     fn each_member_is_named_with_its_data_and_its_keys() {

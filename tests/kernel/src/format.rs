@@ -13,6 +13,8 @@ pub(crate) enum Mode {
     Journal,
     Bitmap,
     Direct,
+    /// Nothing is written, compared or replayed.
+    Recovery,
 }
 
 /// What a volume is made with. Disk `D0` holds it; its data, if apart, are on the next disk.
@@ -27,6 +29,8 @@ pub(crate) struct Format {
     pub(crate) journal_bytes: Option<u64>,
     pub(crate) buffer_sectors: Option<u32>,
     pub(crate) mode: Mode,
+    /// Under one bit of the bitmap.
+    pub(crate) bitmap_sectors: Option<u32>,
     /// `hmac-...`: protects the sections' order of a journal, and the superblock.
     pub(crate) journal_integrity: Option<&'static str>,
     /// `cbc-aes` or `ctr-aes`.
@@ -52,6 +56,7 @@ impl Format {
         journal_bytes: None,
         buffer_sectors: None,
         mode: Mode::Journal,
+        bitmap_sectors: None,
         journal_integrity: None,
         journal_crypt: None,
         data_device: false,
@@ -103,11 +108,15 @@ impl Format {
             Mode::Journal => "",
             Mode::Bitmap => " --integrity-bitmap-mode",
             Mode::Direct => " --integrity-no-journal",
+            Mode::Recovery => " --integrity-recovery-mode",
         };
+        let bits =
+            self.bitmap_sectors.map(|sectors| format!(" --bitmap-sectors-per-bit {sectors}"));
+        let bits = bits.unwrap_or_default();
         let recalculate = if self.recalculate { " --integrity-recalculate" } else { "" };
         let discards = if self.allow_discards { " --allow-discards" } else { "" };
         let common = self.common(disk);
-        format!("integritysetup open $D{disk} {name}{common}{mode}{recalculate}{discards}\n")
+        format!("integritysetup open $D{disk} {name}{common}{mode}{bits}{recalculate}{discards}\n")
     }
 
     /// The options of both.
@@ -157,10 +166,11 @@ impl Format {
         self.integrity.starts_with("hmac")
     }
 
-    /// The options with which `steadfast` opens it. Tags without a key it must find by trial.
+    /// What no disk says, as options of `steadfast`. Tags without a key it must find by trial, if
+    /// there are valid ones.
     pub(crate) fn open_options(&self, keys: &Path) -> Vec<String> {
         let mut options = Vec::new();
-        if self.is_keyed() {
+        if self.is_keyed() || !self.wipe {
             options.extend(["--integrity".into(), self.integrity.into()]);
         }
         for (option, value) in self.journal() {
@@ -173,10 +183,22 @@ impl Format {
         options
     }
 
+    /// How `steadfast` runs it while it is open.
+    pub(crate) fn running_options(&self) -> Vec<String> {
+        let mode: &[&str] = match self.mode {
+            Mode::Journal => &[],
+            Mode::Bitmap => &["--mode", "bitmap"],
+            Mode::Direct => &["--mode", "direct"],
+            Mode::Recovery => &["--mode", "recovery", "--unverified"],
+        };
+        let discards = self.allow_discards.then_some("--allow-discards");
+        mode.iter().copied().chain(discards).map(str::to_owned).collect()
+    }
+
     /// What else must be said to `steadfast create`.
     pub(crate) fn create_options(&self) -> Vec<String> {
         let mut options = Vec::new();
-        if !self.is_keyed() {
+        if !self.is_keyed() && self.wipe {
             options.extend(["--integrity".into(), self.integrity.into()]);
         }
         for (option, value) in [

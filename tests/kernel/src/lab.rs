@@ -1,14 +1,14 @@
 //! What a case works with: a folder, a guest, the program, and steps that many cases share.
 
-use crate::content::{PATTERN_SECTORS, SECTOR, VOLUME_SECTORS_MAX, Write, index, pattern};
+use crate::content::{Found, PATTERN_SECTORS, SECTOR, VOLUME_SECTORS_MAX, Write, index, pattern};
 use crate::disks::Disks;
 use crate::machine::boot::Boot;
 use crate::machine::guest::Guest;
 use crate::program::{Program, Said};
 use crate::subject::Subject;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -124,7 +124,10 @@ impl<'a> Lab<'a> {
         members: &Disks,
         options: &[&str],
     ) -> anyhow::Result<Said> {
-        let arguments = members.arguments();
+        let arguments = match verb {
+            "adopt" | "create" | "inspect" | "resize" => members.arguments(),
+            _ => members.opening(),
+        };
         let arguments = arguments.iter().map(String::as_str);
         self.program.run(verb, arguments.chain(options.iter().copied()))
     }
@@ -166,6 +169,52 @@ impl<'a> Lab<'a> {
         let file = self.path("export");
         self.steadfast("export", members, &["-q", "--yes", "--to", text(&file)?])?.ended(0)?;
         std::fs::read(&file).context("what was exported")
+    }
+
+    /// `steadfast export` of what can be read, which ends with one of `codes`.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub(crate) fn salvage(
+        &self,
+        members: &Disks,
+        options: &[&str],
+        codes: &[i32],
+    ) -> anyhow::Result<Found> {
+        let (file, map) = (self.path("export"), self.path("map"));
+        let to = ["-q", "--yes", "--to", text(&file)?, "--map", text(&map)?];
+        self.steadfast("export", members, &[&to, options].concat())?.ended_within(codes)?;
+        let map = std::fs::read_to_string(&map)?;
+        let mut unreadable = BTreeSet::new();
+        // "0xPOSITION 0xBYTES -": a ddrescue mapfile's bad blocks.
+        for line in map.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [position, bytes, "-"] = words[..] else { continue };
+            let number = |text: &str| -> anyhow::Result<u64> {
+                let digits = text.strip_prefix("0x").with_context(|| line.to_owned())?;
+                Ok(u64::from_str_radix(digits, 16)?)
+            };
+            let (first, count) = (number(position)? / SECTOR, number(bytes)? / SECTOR);
+            unreadable.extend(first..first + count);
+        }
+        Ok(Found { bytes: std::fs::read(&file)?, unreadable })
+    }
+
+    /// What `salvage` in the guest's last script gave out, and the sectors with EILSEQ.
+    ///
+    /// # Errors
+    /// If there was another error.
+    pub(crate) fn salvaged(&self, answer: &Answer) -> anyhow::Result<Found> {
+        let mut unreadable = BTreeSet::new();
+        for line in answer.all("bad") {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [sector, sectors, "EILSEQ"] = words[..] else {
+                bail!("another error than EILSEQ: {line}");
+            };
+            let (sector, sectors): (u64, u64) = (sector.parse()?, sectors.parse()?);
+            unreadable.extend(sector..sector + sectors);
+        }
+        Ok(Found { bytes: self.given(answer)?, unreadable })
     }
 
     /// `steadfast scrub --check` finds nothing.

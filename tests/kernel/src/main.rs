@@ -21,6 +21,7 @@ mod format;
 mod lab;
 mod machine;
 mod program;
+mod speed;
 mod subject;
 
 use anyhow::{Context, anyhow, bail};
@@ -44,6 +45,13 @@ struct Arguments {
     /// Every case
     #[arg(long, conflicts_with = "cases")]
     all: bool,
+
+    /// No cases: how fast the kernel's target and our server are, in the same machine
+    #[arg(long, conflicts_with_all = ["cases", "all", "list"])]
+    speed: bool,
+
+    #[command(flatten)]
+    measured: speed::Settings,
 
     /// Only name the cases
     #[arg(long)]
@@ -76,6 +84,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             println!("{name:<width$}  {part:<4}  {what}");
         }
         return Ok(());
+    }
+    if arguments.speed {
+        let _alone = lock(&arguments.folder)?;
+        return speed::run(&arguments.folder, &arguments.program, &arguments.measured);
     }
     let chosen = choose(table, arguments)?;
     let _alone = lock(&arguments.folder)?;

@@ -64,7 +64,21 @@ impl Program {
     /// # Errors
     /// If it is not.
     pub(crate) fn serve(&self, members: &Disks, folder: &Path) -> anyhow::Result<Server> {
-        Server::start(&self.0, members, &format!("unix:{}", folder.join("nbd.sock").display()))
+        self.serve_with(members, folder, &[])
+    }
+
+    /// The same with more options.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub(crate) fn serve_with(
+        &self,
+        members: &Disks,
+        folder: &Path,
+        options: &[&str],
+    ) -> anyhow::Result<Server> {
+        let address = format!("unix:{}", folder.join("nbd.sock").display());
+        Server::start(&self.0, members, &address, options)
     }
 
     /// Serves `members` where the guest's network finds it.
@@ -72,7 +86,7 @@ impl Program {
     /// # Errors
     /// If it cannot.
     pub(crate) fn serve_to_guest(&self, members: &Disks) -> anyhow::Result<Server> {
-        Server::start(&self.0, members, "tcp:127.0.0.1:0")
+        Server::start(&self.0, members, "tcp:127.0.0.1:0", &[])
     }
 }
 
@@ -91,11 +105,16 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn start(program: &Path, members: &Disks, address: &str) -> anyhow::Result<Self> {
+    fn start(
+        program: &Path,
+        members: &Disks,
+        address: &str,
+        options: &[&str],
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new("setpriv");
         // However we end, it ends with us.
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-        command.arg("serve").args(members.arguments()).args(["--nbd", address]);
+        command.arg("serve").args(members.opening()).args(["--nbd", address]).args(options);
         let shown = format!("{command:?}");
         let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| shown.clone())?;
         let stdout = child.stdout.take().context("its standard output")?;
@@ -140,11 +159,20 @@ impl Server {
     ///
     /// # Errors
     /// If it does not end well.
-    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+    pub(crate) fn stop(self) -> anyhow::Result<()> {
+        self.stop_within(&[0])
+    }
+
+    /// The same, with one of these codes.
+    ///
+    /// # Errors
+    /// If it ends with another.
+    pub(crate) fn stop_within(mut self, codes: &[i32]) -> anyhow::Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
         rustix::process::kill_process(pid.context("a process")?, rustix::process::Signal::TERM)?;
         let status = self.child.wait()?;
-        ensure!(status.success(), "the server ended with {status}");
+        let fine = status.code().is_some_and(|code| codes.contains(&code));
+        ensure!(fine, "the server ended with {status}");
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use crate::trial::{Belief, Trial, trials};
 use bio::IoError;
 use checksum::{Algorithm, BlockTagger, KeyError};
 use integrity::{Layout, Superblock};
-use layers::integrity::{Lower, inline_fits};
+use layers::integrity::{Lower, Recalculate, inline_fits};
 
 /// Taggers to try on a volume, the likeliest first.
 ///
@@ -57,9 +57,16 @@ pub(super) async fn choose(
     let chosen = match decide(&taggers, &trials) {
         // What lies there was asked for, whatever its tags are made with: its key may be lost.
         Err(_) if given.running.compares_nothing() => Ok(0),
+        Err(IntegrityProblem::Refuted { .. }) if starts_anew(given) => Ok(0),
         chosen => chosen,
     };
     Ok(chosen.map(|index| (taggers.swap_remove(index), trials[index])))
+}
+
+/// Whether somebody named what all tags are to be computed with, whatever they were before.
+fn starts_anew(given: &Given) -> bool {
+    let is_named = matches!(given.integrity, IntegrityChoice::Algorithm(..));
+    is_named && given.running.recalculate == Recalculate::Reset
 }
 
 /// The index of the one that is right.

@@ -15,8 +15,9 @@ use crate::trial::{Belief, read_bytes, trials, trials_quick};
 use bio::{Device, EventKind, Events, IoError};
 use integrity::superblock::{AREA_BYTES, SUPERBLOCK_BYTES};
 use integrity::{Flags, Layout};
-use layers::integrity::{JournalState, Lower};
+use layers::integrity::{Integrity, JournalState, Lower};
 use md::superblock::{Minor, SUPERBLOCK_BYTES as MD_BYTES, SUPERBLOCK_SECTORS, Superblock};
+use std::rc::Rc;
 use units::{SECTOR_BYTES, Sector};
 
 /// Repairs in memory what can be.
@@ -64,7 +65,10 @@ async fn repair_integrity(
         let bare = matches!(member.integrity, IntegrityFound::None);
         let sound = member.open_integrity().is_some_and(|open| {
             let sectors = member.leaf.device.limits().sectors;
-            !open.trial.is_suspicious() && is_as_used(open.volume.superblock(), sectors)
+            let superblock = open.volume.superblock();
+            let is_used =
+                is_as_used(superblock, sectors) && !superblock.flags.has(Flags::DIRTY_BITMAP);
+            !open.trial.is_suspicious() && is_used
         });
         // What lies on two devices is not guessed.
         if sound || (bare && member.md().is_some()) || member.leaf.data.is_some() {
@@ -84,7 +88,7 @@ async fn repair_integrity(
         else {
             continue;
         };
-        let mut head = area;
+        let mut head = area.clone();
         let fields = superblock.encode();
         head[..fields.len()].copy_from_slice(&fields);
         let patched = Device::new(Patched::new(device, head));
@@ -92,6 +96,9 @@ async fn repair_integrity(
         let found =
             open_read_only(&patched.into(), &superblock, layout, given, &own_events).await?;
         if let IntegrityFound::Open(open) = found {
+            if drops_bitmap(&area, &superblock) && !journal_is_newer(&open.volume).await? {
+                continue;
+            }
             let detail = "dm-integrity superblock rebuilt: written blocks vouch for it".to_owned();
             own_events.emit_detail(EventKind::Note, Sector::ZERO, 0, detail);
             let open = ReadIntegrity { repaired: Some(superblock), ..*open };
@@ -108,6 +115,35 @@ fn carries_mac(area: &[u8]) -> bool {
     let superblock = integrity::Superblock::decode(area);
     let flagged = superblock.is_ok_and(|found| found.flags.has(Flags::JOURNAL_MAC));
     flagged && area[SUPERBLOCK_BYTES..SECTOR_BYTES].iter().any(|&byte| byte != 0)
+}
+
+/// Whether all that `rebuilt` changes in the superblock in `area` is the flag by which the journal's
+/// area holds a bitmap. Tags do not tell that from a flipped bit: only a journal that holds newer data
+/// does. (Bitmap mode leaves none: what was in the journal is home, and its sections are made anew
+/// before.)
+fn drops_bitmap(area: &[u8], rebuilt: &integrity::Superblock) -> bool {
+    let Ok(stored) = integrity::Superblock::decode(area) else { return false };
+    let flags = rebuilt.flags.with(Flags::DIRTY_BITMAP);
+    stored == integrity::Superblock { flags, ..rebuilt.clone() }
+}
+
+/// Whether the journal of `volume`, which is open for reading, holds a block whose tag vouches for it
+/// and that is not what lies at home.
+async fn journal_is_newer(volume: &Rc<Integrity>) -> Result<bool, IoError> {
+    let report = match volume.journal_report().await {
+        Ok(Some(report)) => report,
+        Ok(None) => return Ok(false),
+        Err(error) if error.kind.is_damage() => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let device = volume.device();
+    let block = device.limits().logical_block.sectors();
+    for sector in report.discard_loses {
+        if device.read(sector, block).await.is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The one candidate for which written blocks vouch; none if there is none, or more than one.

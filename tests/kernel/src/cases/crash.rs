@@ -67,17 +67,17 @@ pub(super) fn killed(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()>
 }
 
 /// What was done before the end.
-struct History {
-    base: Vec<Write>,
-    synced: Vec<Write>,
+pub(super) struct History {
+    pub(super) base: Vec<Write>,
+    pub(super) synced: Vec<Write>,
     /// Written, and never flushed.
-    loose: Vec<Write>,
-    old: Content,
-    new: Content,
+    pub(super) loose: Vec<Write>,
+    pub(super) old: Content,
+    pub(super) new: Content,
 }
 
 impl History {
-    fn new(sectors: u64, subject: &Subject) -> Self {
+    pub(super) fn new(sectors: u64, subject: &Subject) -> Self {
         let base = scattered(sectors, subject.block(), 0);
         let odd = if subject.block() == 1 { 5 } else { 0 };
         let at = |generation, sector, sectors| Write { generation, sector, sectors };
@@ -101,7 +101,7 @@ impl History {
         Self { base, synced, loose, old, new }
     }
 
-    fn must_hold(&self, found: &[u8], what: &str) -> anyhow::Result<()> {
+    pub(super) fn must_hold(&self, found: &[u8], what: &str) -> anyhow::Result<()> {
         self.old.or_must_be(&self.new, found, what)
     }
 }
@@ -121,7 +121,11 @@ fn recovered(lab: &Lab<'_>, members: &Disks, history: &History) -> anyhow::Resul
 }
 
 /// The only copy of the newest data is in the journal: otherwise nothing would be judged.
-fn journal_is_full(lab: &Lab<'_>, subject: &Subject, members: &Disks) -> anyhow::Result<()> {
+pub(super) fn journal_is_full(
+    lab: &Lab<'_>,
+    subject: &Subject,
+    members: &Disks,
+) -> anyhow::Result<()> {
     if subject.integrity.is_none() {
         return Ok(());
     }
@@ -135,13 +139,17 @@ fn journal_is_full(lab: &Lab<'_>, subject: &Subject, members: &Disks) -> anyhow:
 
 /// The kernel's options with which blocks stay in the journal for a minute, or until it is full
 /// but for a twentieth.
-fn patient(open: &str) -> String {
+pub(super) fn patient(open: &str) -> String {
     let options = "--journal-commit-time 60000 --journal-watermark 95";
     open.replace("integritysetup open", &format!("integritysetup open {options}"))
 }
 
 /// Writes for a client that takes its bytes from files.
-fn client_commands(lab: &Lab<'_>, name: &str, writes: &[Write]) -> anyhow::Result<Vec<String>> {
+pub(super) fn client_commands(
+    lab: &Lab<'_>,
+    name: &str,
+    writes: &[Write],
+) -> anyhow::Result<Vec<String>> {
     let command = |(index, write): (usize, &Write)| -> anyhow::Result<String> {
         let file = lab.path(&format!("{name}{index}"));
         std::fs::write(&file, write.bytes())?;
@@ -152,4 +160,4 @@ fn client_commands(lab: &Lab<'_>, name: &str, writes: &[Write]) -> anyhow::Resul
 }
 
 /// A sector that is written at the beginning, and once more before the end.
-const NEWEST: u64 = 8;
+pub(super) const NEWEST: u64 = 8;

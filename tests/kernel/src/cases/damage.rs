@@ -2,7 +2,7 @@
 //! sound for the other.
 
 use super::exchange::{agrees_inside, read, size, write};
-use crate::content::{Content, SECTOR, scattered};
+use crate::content::{Content, scattered};
 use crate::disks::Disks;
 use crate::format::Format;
 use crate::lab::{Lab, flip, text};
@@ -18,7 +18,10 @@ pub(super) fn flipped(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()> 
     let answer =
         lab.guest(&members, &[subject.make(), size(&subject), subject.close()].concat())?;
     let sectors = answer.number("sectors")?;
-    let base = write(&subject, &scattered(sectors, subject.block(), 0));
+    let base = scattered(sectors, subject.block(), 0);
+    let mut content = Content::new(sectors);
+    content.apply(&base);
+    let base = write(&subject, &base);
     lab.guest(&members, &[subject.open(), base, subject.close()].concat())?;
 
     let mut expected = BTreeSet::new();
@@ -39,25 +42,18 @@ pub(super) fn flipped(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()> 
         let first = sector / format.block() * format.block();
         expected.extend(first..first + format.block());
     }
-    let ours = unreadable(lab, &members)?;
-    ensure!(ours == expected, "we cannot read {ours:?}, damaged were {expected:?}");
+    let ours = lab.salvage(&members, &[], &[2])?;
+    ours.must_lack(&expected, "we")?;
+    ours.must_be(&content, &content, "what we read")?;
     lab.steadfast("scrub", &members, &["--check"])?.ended(2)?;
 
-    let script = [subject.open(), format!("errors {}\n", subject.device()), subject.close()];
-    let answer = lab.guest(&members, &script.concat())?;
-    let mut theirs = BTreeSet::new();
-    for line in answer.all("bad") {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [sector, sectors, "EILSEQ"] = words[..] else {
-            anyhow::bail!("another error than EILSEQ: {line}");
-        };
-        let (sector, sectors): (u64, u64) = (sector.parse()?, sectors.parse()?);
-        theirs.extend(sector..sector + sectors);
-    }
-    ensure!(theirs == expected, "the kernel cannot read {theirs:?}, damaged were {expected:?}");
+    let look = format!("salvage {}\n", subject.device());
+    let answer = lab.guest(&members, &[subject.open(), look, subject.close()].concat())?;
+    let theirs = lab.salvaged(&answer)?;
+    theirs.must_lack(&expected, "the kernel")?;
+    theirs.must_be(&content, &content, "what the kernel reads")?;
     // Neither side changed anything.
-    ensure!(unreadable(lab, &members)? == expected, "other sectors are lost after reading");
-    Ok(())
+    lab.salvage(&members, &[], &[2])?.must_lack(&expected, "we, after reading")
 }
 
 /// # Errors
@@ -118,25 +114,4 @@ fn exported(lab: &Lab<'_>, members: &Disks) -> anyhow::Result<Vec<u8>> {
     let options = ["-q", "--yes", "--to", text(&file)?];
     lab.steadfast("export", members, &options)?.ended_within(&[0, 1])?;
     std::fs::read(&file).context("what was exported")
-}
-
-/// The sectors that we cannot read: those of the map that `steadfast export` leaves.
-fn unreadable(lab: &Lab<'_>, members: &Disks) -> anyhow::Result<BTreeSet<u64>> {
-    let (file, map) = (lab.path("export"), lab.path("map"));
-    let options = ["-q", "--yes", "--to", text(&file)?, "--map", text(&map)?];
-    lab.steadfast("export", members, &options)?.ended(2)?;
-    let map = std::fs::read_to_string(&map)?;
-    let mut sectors = BTreeSet::new();
-    // "0xPOSITION 0xBYTES -": a ddrescue mapfile's bad blocks.
-    for line in map.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [position, bytes, "-"] = words[..] else { continue };
-        let number = |text: &str| -> anyhow::Result<u64> {
-            let digits = text.strip_prefix("0x").with_context(|| line.to_owned())?;
-            Ok(u64::from_str_radix(digits, 16)?)
-        };
-        let (first, count) = (number(position)? / SECTOR, number(bytes)? / SECTOR);
-        sectors.extend(first..first + count);
-    }
-    Ok(sectors)
 }

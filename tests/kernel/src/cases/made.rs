@@ -182,9 +182,9 @@ const DUMP: &str = "integritysetup dump $D0\n";
 pub(super) const GROWN_BYTES: u64 = 8 << 20;
 
 /// Sectors that are given back, in the middle of what was written.
-const DISCARDED: (u64, u64) = (6144, 1024);
+pub(super) const DISCARDED: (u64, u64) = (6144, 1024);
 
 /// The guest waits until all tags are computed: the status ends with how far it is.
-const RECALCULATED: &str =
+pub(super) const RECALCULATED: &str =
     "recalculated() { [ \"$(dmsetup status t0 | cut -d' ' -f6)\" = \"$(sectors_of /dev/mapper/t0)\" ]; }
 wait_for recalculated\n";

@@ -6,9 +6,12 @@
 mod changed;
 mod crash;
 mod damage;
+mod discards;
 mod exchange;
 mod made;
+mod partial;
 mod server;
+mod unlogged;
 
 use crate::format::{Format, Mode};
 use crate::lab::Lab;
@@ -58,6 +61,8 @@ fn row(
 pub(crate) fn table() -> Vec<Case> {
     let mut table = exchanges();
     table.extend(crashes());
+    table.extend(partly_valid());
+    table.extend(discarded());
     table.extend(changes());
     table.extend(damages());
     table.push(row(
@@ -130,6 +135,13 @@ fn volumes() -> Vec<(&'static str, Subject, Part)> {
             }),
             Part::All,
         ),
+        (
+            "legacy-both",
+            Subject::integrity(Format { legacy_padding: true, legacy_hmac: true, ..small }),
+            Part::All,
+        ),
+        ("bitmap", Subject::integrity(Format { mode: Mode::Bitmap, ..small }), Part::All),
+        ("direct", Subject::integrity(Format { mode: Mode::Direct, ..small }), Part::All),
         ("raid1", Subject::md(1, 2), Part::Ci),
         ("raid5", Subject::md(5, 3), Part::Ci),
         ("raid6", Subject::md(6, 4), Part::Ci),
@@ -175,6 +187,16 @@ fn exchanges() -> Vec<Case> {
         "both write their journals round five times, in turns",
         |lab| exchange::laps(lab, &Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 }),
     ));
+    cases.push(row(
+        Part::All,
+        "declined",
+        "both legacy options: our superblock is that of the kernel's target, field by field",
+        |lab| {
+            let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
+            let old = Format { legacy_padding: true, legacy_hmac: true, ..small };
+            exchange::both_declined(lab, &old)
+        },
+    ));
     cases
 }
 
@@ -208,6 +230,115 @@ fn crashes() -> Vec<Case> {
             move |lab| crash::killed(lab, &subject),
         ));
     }
+    let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
+    let bitmap = Format { mode: Mode::Bitmap, ..small };
+    let direct = Format { mode: Mode::Direct, ..small };
+    for (name, format, part) in [
+        ("bitmap", bitmap, Part::Ci),
+        ("bitmap-512", Format { mode: Mode::Bitmap, ..Format::CRC32C }, Part::All),
+        ("bitmap-fine", Format { bitmap_sectors: Some(256), ..bitmap }, Part::All),
+        ("bitmap-data-device", Format { data_device: true, ..bitmap }, Part::All),
+        ("direct", direct, Part::All),
+        (
+            "direct-sha256-512",
+            Format { integrity: "sha256", sector_size: 512, ..direct },
+            Part::All,
+        ),
+    ] {
+        cases.push(row(
+            part,
+            format!("power-cut-{name}"),
+            "the kernel's machine dies without a journal; we recover what was synced, and bless nothing",
+            move |lab| unlogged::power_cut(lab, &format),
+        ));
+        cases.push(row(
+            part,
+            format!("killed-{name}"),
+            "our server is killed without a journal; the kernel recovers what was flushed",
+            move |lab| unlogged::killed(lab, &format),
+        ));
+    }
+    cases
+}
+
+/// Volumes whose tags are not all valid, or not to be looked at.
+fn partly_valid() -> Vec<Case> {
+    let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
+    let mut cases = Vec::new();
+    for (whose, ours) in [("ours", true), ("theirs", false)] {
+        let part = if ours { Part::All } else { Part::Ci };
+        for (name, format, part) in
+            [("unwiped", small, part), ("unwiped-512", Format::CRC32C, Part::All)]
+        {
+            cases.push(row(
+                part,
+                format!("{name}-{whose}"),
+                "never wiped: both read what either wrote, and the same holes fail on both sides",
+                move |lab| partial::unwiped(lab, &format, ours),
+            ));
+        }
+        let journal = Format { journal_bytes: Some(4 << 20), ..Format::CRC32C_4096 };
+        cases.push(row(
+            part,
+            format!("recovery-{whose}"),
+            "full journal, damage: recovery mode gives the same raw content and writes nothing",
+            move |lab| partial::recovery(lab, &journal, ours),
+        ));
+    }
+    // Slow tags and short steps, so that there is a middle to be caught in.
+    let slow = Format {
+        integrity: "sha512",
+        sector_size: 512,
+        interleave_sectors: Some(1024),
+        journal_bytes: Some(1 << 20),
+        ..Format::CRC32C
+    };
+    let apart = Format { data_device: true, interleave_sectors: None, ..slow };
+    for (name, format, stop, part) in [
+        ("closed", slow, false, Part::Ci),
+        ("killed", slow, true, Part::All),
+        ("closed-data-device", apart, false, Part::All),
+    ] {
+        cases.push(row(
+            part,
+            format!("half-theirs-{name}"),
+            "the kernel stops while it computes tags; we give out what is verified, and finish it",
+            move |lab| partial::recalculated_by_us(lab, &format, stop),
+        ));
+        cases.push(row(
+            Part::All,
+            format!("half-ours-{name}"),
+            "we stop while we compute tags; the kernel finishes it, and both read the data",
+            move |lab| partial::recalculated_by_kernel(lab, &format, stop),
+        ));
+    }
+    cases.push(row(
+        Part::All,
+        "recalculation-refused",
+        "who may have tags computed anew with a key: the same answers on both sides",
+        partial::recalculation_refused,
+    ));
+    cases
+}
+
+/// Blocks that were given back.
+fn discarded() -> Vec<Case> {
+    let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
+    let case = |(name, ours)| {
+        row(
+            Part::All,
+            format!("discards-{name}"),
+            "what one side discarded reads as zeroes on the other, where the opening allows it",
+            move |lab| discards::exchanged(lab, &small, ours),
+        )
+    };
+    let mut cases: Vec<Case> = [("ours", true), ("theirs", false)].map(case).into();
+    cases.push(row(
+        Part::All,
+        "discards-keyed",
+        "keyed tags of discarded blocks (flag 0x40): both read and write them, nobody without the key",
+        discards::keyed,
+    ));
     cases
 }
 
@@ -215,7 +346,13 @@ fn changes() -> Vec<Case> {
     let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
     let keyed = Format { integrity: "hmac-sha256", ..sealed("ctr-aes", small) };
     let mut cases = Vec::new();
-    for (name, format, part) in [("crc32c", small, Part::Ci), ("keyed-all", keyed, Part::All)] {
+    let bitmap = Format { mode: Mode::Bitmap, ..small };
+    for (name, format, part) in [
+        ("crc32c", small, Part::Ci),
+        ("keyed-all", keyed, Part::All),
+        ("bitmap", bitmap, Part::All),
+        ("data-device", Format { data_device: true, ..small }, Part::All),
+    ] {
         cases.push(row(
             part,
             format!("resized-ours-{name}"),
@@ -250,6 +387,13 @@ fn damages() -> Vec<Case> {
         ("512", Format::CRC32C, Part::Ci),
         ("4096", Format::CRC32C_4096, Part::Ci),
         ("keyed-data-device", apart, Part::All),
+        ("bitmap", Format { mode: Mode::Bitmap, ..Format::CRC32C_4096 }, Part::All),
+        ("direct", Format { mode: Mode::Direct, ..Format::CRC32C_4096 }, Part::All),
+        ("crc32", Format { integrity: "crc32", ..Format::CRC32C }, Part::All),
+        ("xxhash64", Format { integrity: "xxhash64", ..Format::CRC32C }, Part::All),
+        ("sha1", Format { integrity: "sha1", ..Format::CRC32C_4096 }, Part::All),
+        ("sha256", Format { integrity: "sha256", ..Format::CRC32C }, Part::All),
+        ("hmac-sha256", Format { integrity: "hmac-sha256", ..Format::CRC32C_4096 }, Part::All),
     ] {
         cases.push(row(
             part,

@@ -17,6 +17,7 @@ pub(crate) struct Boot {
     pub(crate) initramfs: PathBuf,
     /// The kernel's own name for its version.
     pub(crate) release: String,
+    pub(crate) memory_mib: u32,
 }
 
 /// Makes what is missing below `folder`.
@@ -26,7 +27,7 @@ pub(crate) struct Boot {
 pub(crate) fn prepare(folder: &Path) -> anyhow::Result<Boot> {
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let package = debian::kernel(folder)?;
-    let tools = debian::tools(folder)?;
+    let tools = debian::tools(folder, debian::TOOLS)?;
     let release = only_entry(&package.join("lib/modules"))?;
     let kernel = folder.join(format!("vmlinux-{release}"));
     if !kernel.is_file() {
@@ -45,7 +46,24 @@ pub(crate) fn prepare(folder: &Path) -> anyhow::Result<Boot> {
     bytes.extend(scripts().finish());
     let initramfs = folder.join("initramfs.cpio");
     write_whole(&initramfs, &bytes)?;
-    Ok(Boot { kernel, initramfs, release })
+    Ok(Boot { kernel, initramfs, release, memory_mib: 768 })
+}
+
+/// The same with room for RAM disks, with fio, and with `program`, which was built here, as
+/// `/sbin/steadfast`.
+///
+/// # Errors
+/// If packages cannot be had.
+pub(crate) fn prepare_for_speed(folder: &Path, program: &Path) -> anyhow::Result<Boot> {
+    let boot = prepare(folder)?;
+    let tree = debian::tools(folder, &["fio"])?;
+    let mut archive = Archive::default();
+    add_programs(&mut archive, &tree, &[tree.join("usr/bin/fio"), program.to_owned()])?;
+    let mut bytes = std::fs::read(&boot.initramfs)?;
+    bytes.extend(archive.finish());
+    let initramfs = folder.join("initramfs-speed.cpio");
+    write_whole(&initramfs, &bytes)?;
+    Ok(Boot { initramfs, memory_mib: 2048, ..boot })
 }
 
 fn scripts() -> Archive {
@@ -174,21 +192,33 @@ fn module_info<'a>(module: &'a [u8], key: &str) -> impl Iterator<Item = &'a str>
         .filter_map(move |text| std::str::from_utf8(text).ok()?.strip_prefix(prefix.as_str()))
 }
 
-/// The programs of [`PROGRAMS`] and their libraries, as the loader of their own release sees them.
+/// The programs of [`PROGRAMS`], and the shell.
 fn add_tools(archive: &mut Archive, tools: &Path) -> anyhow::Result<()> {
     archive.file("bin/busybox", &std::fs::read(tools.join("bin/busybox"))?);
+    let mut programs = Vec::new();
+    for name in PROGRAMS {
+        let mut places =
+            ["sbin", "usr/sbin"].map(|folder| tools.join(folder).join(name)).into_iter();
+        let program = places.find(|path| path.is_file());
+        programs.push(program.with_context(|| format!("no package brought {name}"))?);
+    }
+    add_programs(archive, tools, &programs)
+}
+
+/// Programs and their libraries, as the loader of their own release, in `tools`, sees them.
+fn add_programs(archive: &mut Archive, tools: &Path, programs: &[PathBuf]) -> anyhow::Result<()> {
     let loader = tools.join("lib64/ld-linux-x86-64.so.2");
     let loader = std::fs::canonicalize(&loader)
         .or_else(|_| std::fs::canonicalize(tools.join("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")))
         .context("the loader of the guest's programs")?;
     archive.file("lib64/ld-linux-x86-64.so.2", &std::fs::read(&loader)?);
-    let folders = ["lib", "usr/lib"].map(|folder| tools.join(folder).join("x86_64-linux-gnu"));
+    let folders =
+        ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/ceph"];
+    let folders = folders.map(|folder| tools.join(folder));
     let path = folders.map(|folder| folder.display().to_string()).join(":");
     let mut libraries = BTreeMap::new();
-    for name in PROGRAMS {
-        let places = ["sbin", "usr/sbin"].map(|folder| tools.join(folder).join(name));
-        let program = places.iter().find(|path| path.is_file());
-        let program = program.with_context(|| format!("no package brought {name}"))?;
+    for program in programs {
+        let name = program.file_name().context("a program has a name")?.to_string_lossy();
         archive.file(&format!("sbin/{name}"), &std::fs::read(program)?);
         let output = Command::new(&loader)
             .args(["--list", "--library-path", &path])
@@ -285,6 +315,8 @@ const MODULES: &[&str] = &[
     "sha512_generic",
     "sha512_ssse3",
     "xxhash_generic",
+    // A RAM disk.
+    "brd",
     // A client of our server.
     "ext4",
     "nbd",

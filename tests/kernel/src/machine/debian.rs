@@ -30,12 +30,12 @@ pub(crate) fn kernel(folder: &Path) -> anyhow::Result<PathBuf> {
     unpack(folder, name, &[name.to_owned()])
 }
 
-/// The unpacked packages of the guest's tools, with the libraries that they need.
+/// The unpacked packages `tools`, with the libraries that they need.
 ///
 /// # Errors
 /// If apt does not bring them.
-pub(crate) fn tools(folder: &Path) -> anyhow::Result<PathBuf> {
-    let name = format!("tools-{}", fingerprint(&TOOLS));
+pub(crate) fn tools(folder: &Path, tools: &[&str]) -> anyhow::Result<PathBuf> {
+    let name = format!("tools-{}", fingerprint(tools));
     let unpacked = folder.join(&name);
     if unpacked.is_dir() {
         return Ok(unpacked);
@@ -44,14 +44,14 @@ pub(crate) fn tools(folder: &Path) -> anyhow::Result<PathBuf> {
     let hard: Vec<_> = hard.iter().map(|kind| format!("--no-{kind}")).collect();
     let mut arguments = vec!["depends", "--recurse"];
     arguments.extend(hard.iter().map(String::as_str));
-    arguments.extend(TOOLS);
+    arguments.extend(tools);
     let closure = apt("apt-cache", &arguments, folder)?;
     // Names stand at the beginning of a line; virtual ones are in angle brackets. Of what tools
     // depend on, a machine without an administrator needs the libraries, and nothing in Perl.
     let wanted = |name: &str| name.starts_with("lib") && !name.contains("perl");
     let mut names: Vec<String> = closure
         .lines()
-        .filter(|line| TOOLS.contains(line) || wanted(line))
+        .filter(|line| tools.contains(line) || wanted(line))
         .map(str::to_owned)
         .collect();
     names.sort();
@@ -124,8 +124,8 @@ const KERNEL_PATTERN: &str = r"^linux-image-6\.12\.[0-9]+\+deb[0-9]+-amd64-unsig
 const KERNEL_SERIES: [u32; 2] = [6, 12];
 
 /// The kernel's own tools for what we imitate, a shell, and a file system as a passenger.
-const TOOLS: [&str; 6] =
-    ["busybox-static", "cryptsetup-bin", "dmsetup", "e2fsprogs", "mdadm", "nbd-client"];
+pub(crate) const TOOLS: &[&str] =
+    &["busybox-static", "cryptsetup-bin", "dmsetup", "e2fsprogs", "mdadm", "nbd-client"];
 
 #[cfg(test)]
 mod tests {

@@ -50,8 +50,16 @@ impl Guest {
             // However we end, it ends with us.
             .args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-            .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off"])
-            .args(["-smp", "2", "-m", "768"])
+            // Emulated, "fast strings" are slow: a byte at a time.
+            .args([
+                "-machine",
+                "q35",
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                "max,la57=off,erms=off,fsrm=off",
+            ])
+            .args(["-smp", "2", "-m", &boot.memory_mib.to_string()])
             .arg("-kernel")
             .arg(&boot.kernel)
             .arg("-initrd")

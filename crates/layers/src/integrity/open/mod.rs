@@ -277,14 +277,11 @@ impl Inner {
             (None, Ok(plan)) => {
                 let proven = found.copies(&self.layout).proven;
                 self.replay(&proven, Content::Data).await.map_err(failed)?;
-                match options.mode {
-                    // The flag keeps the journal from being replayed again.
-                    Some(Mode::Bitmap) => return Ok((self.directly(options).await?, state)),
-                    Some(Mode::Direct) => {
-                        self.resume(&plan.unjournalled()).await?;
-                        return Ok((self.directly(options).await?, state));
-                    }
-                    _ => {}
+                // The bitmap's flag would keep the journal from being replayed, but one flipped bit
+                // must not bring back what was home long ago.
+                if matches!(options.mode, Some(Mode::Direct | Mode::Bitmap)) {
+                    self.resume(&plan.unjournalled()).await?;
+                    return Ok((self.directly(options).await?, state));
                 }
                 (self.resume(plan).await?, matches!(plan.resume, Resume::InPlace { .. }))
             }
