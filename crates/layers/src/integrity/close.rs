@@ -19,6 +19,7 @@ pub(super) async fn close(inner: &Inner) -> IoResult {
     let drained = writer.drain().await;
     writer.stop();
     drained?;
+    inner.flush_punched().await?;
     let (next, used) = {
         let log = writer.log.borrow();
         (log.next(), log.was_used())

@@ -154,6 +154,8 @@ struct Inner {
     /// What the bitmap said when the volume was opened, unless it is in use.
     suspect: Vec<(Sector, u64)>,
     mismatches: Cell<u64>,
+    /// Space was given back outside of the journal that no flush has covered.
+    punched: Cell<bool>,
 }
 
 /// What becomes of writes, and what the journal has to do with it.
@@ -319,7 +321,10 @@ impl Inner {
     /// Makes everything durable that was written before this call.
     async fn flush(&self) -> IoResult {
         match &self.journal {
-            Journal::Writing(writer) => writer.flush().await,
+            Journal::Writing(writer) => {
+                writer.flush().await?;
+                self.flush_punched().await
+            }
             Journal::Direct(direct) => self.flush_direct(direct).await,
             Journal::Inline(inline) => self.flush_inline(inline, "").await,
             Journal::Reading(_) => Ok(()),

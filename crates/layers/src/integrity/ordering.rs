@@ -18,6 +18,9 @@ pub(super) const ANEW: [&str; 3] = [
     "replay: the middle sections anew before the newest",
     "replay: the newest section anew before the journal is used",
 ];
+/// Space given back outside of the journal, before a flush is answered and before the volume counts as
+/// closed.
+pub(super) const PUNCHED: &str = "zero: space given back before promise and end";
 /// At close, the journal made anew, before the volume counts as closed.
 pub(super) const CLOSED: &str = "close: the journal anew before the end";
 /// At creation, the old superblock's end, before anything that it described is overwritten.
@@ -57,6 +60,7 @@ pub const ORDERINGS: &[&str] = &[
     ANEW[0],
     ANEW[1],
     ANEW[2],
+    PUNCHED,
     CLOSED,
     CREATE_ERASED,
     CREATE_JOURNAL,

@@ -8,10 +8,12 @@
 //!
 //! 1. Blocks in the log, and blocks with another tag, are left for the journal.
 //! 2. The data of the others is punched. Crash before or after: the tag is that of zeroes at both
-//!    times, so the block is zeroes, or (if its data was damaged) unreadable until it is zeroes.
+//!    times, so the block is zeroes, or (if its data was damaged) unreadable until it is zeroes. The
+//!    next flush is for that, too.
 //!
 //! That is why discarding a volume that was never written costs only reading its tags.
 
+use super::ordering::PUNCHED;
 use super::{Inner, Journal, at};
 use bio::{Allocation, Bio, IoResult};
 use runtime::RangeGuard;
@@ -45,7 +47,10 @@ impl Inner {
             let length = self.sectors_of(blocks.len());
             let place = self.layout.run(from, length);
             let mut punch = Bio::write_zeroes(place.data, length, unmap);
-            self.data().submit(&mut punch).await.map_err(|error| at(error.kind, from))?;
+            let punched = self.data().submit(&mut punch).await;
+            // Not before: a flush meanwhile would not be for it. And also if it failed, in part.
+            self.punched.set(true);
+            punched.map_err(|error| at(error.kind, from))?;
             self.forget_told(from.0, length);
         }
         drop(held);
@@ -57,6 +62,15 @@ impl Inner {
             next = blocks.end;
         }
         Ok(())
+    }
+
+    /// Makes durable what was given back outside of the journal.
+    pub(super) async fn flush_punched(&self) -> IoResult {
+        if !self.punched.replace(false) {
+            return Ok(());
+        }
+        let flushed = self.flush_or_fail(PUNCHED).await;
+        flushed.map_err(|kind| kind.at(Sector::ZERO))
     }
 
     /// Which blocks of a piece in one run are not in the log and have the tag of zeroes at home.

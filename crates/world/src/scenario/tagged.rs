@@ -21,6 +21,7 @@ pub(super) fn all() -> Vec<Scenario> {
         tagged("integrity-512-roomy", roomy, 1100, small),
         tagged("integrity-4096", TAGGED_4096, 1800, small),
         recalculating("integrity-512-recalculating", TAGGED_512, 1100),
+        recalculating("integrity-512-direct-recalculating", TAGGED_512.in_mode(Mode::Direct), 1100),
         Scenario { members: 2, ..tagged("integrity-512-two", roomy, 1100, small) },
         torn("integrity-4096-torn", TAGGED_4096),
         tagged("integrity-512-direct", TAGGED_512.in_mode(Mode::Direct), 1100, small),

@@ -89,6 +89,7 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
         told: RefCell::default(),
         suspect: Vec::new(),
         mismatches: Cell::default(),
+        punched: Cell::new(false),
         lower,
         layout,
     };
