@@ -104,6 +104,16 @@ pub struct File {
     device_number: u64,
 }
 
+impl Drop for File {
+    /// The kernel may keep what a ring opened for as long as it has not forgotten the requests that it
+    /// answered, which takes the ring's thread: the lock goes now. Requests in flight keep it.
+    fn drop(&mut self) {
+        if Rc::strong_count(&self.fd) == 1 {
+            lock::unlock(&self.fd);
+        }
+    }
+}
+
 impl File {
     /// Opens `path`, locks it and finds out how it can be used.
     ///

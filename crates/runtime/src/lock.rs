@@ -67,9 +67,20 @@ pub(crate) fn lock(
 const GRACE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(5);
 
+/// Gives up the lock of this opening, if it has one.
+pub(crate) fn unlock(file: impl AsFd) {
+    // It is closed next, which unlocks as well.
+    let _unlocked = set_lock(file, libc::F_UNLCK);
+}
+
 /// Locks all of the file's bytes, for writing or for reading; false if somebody's lock forbids it.
 fn try_lock(file: impl AsFd, write: bool) -> io::Result<bool> {
-    let kind = if write { libc::F_WRLCK } else { libc::F_RDLCK };
+    set_lock(file, if write { libc::F_WRLCK } else { libc::F_RDLCK })
+}
+
+/// Makes the lock of this opening, over all of the file's bytes, one of `kind`; false if somebody's
+/// lock forbids it.
+fn set_lock(file: impl AsFd, kind: i32) -> io::Result<bool> {
     let short = |number: i32| libc::c_short::try_from(number).expect("a small constant");
     let range = libc::flock {
         l_type: short(kind),
