@@ -8,13 +8,14 @@ use crate::reactor::{checked, start};
 use bio::{Buf, Segments};
 use rustix::fs::Mode;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::process::test_kill_process;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -41,20 +42,15 @@ impl Listener {
     /// than a socket is there.
     pub fn bind_unix(path: &Path) -> io::Result<Self> {
         let address = SocketAddrUnix::new(path)?;
-        let socket = || {
-            net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        };
-        let fd = socket()?;
+        let fd = unix_socket()?;
         // Linux makes the node with the socket's own mode, so there is no moment in which others
         // could connect, and no process-wide umask to change.
         rustix::fs::fchmod(&fd, Mode::RUSR | Mode::WUSR)?;
         match net::bind(&fd, &address) {
             Err(rustix::io::Errno::ADDRINUSE) => {
-                // A socket that refuses has no listener, and never will have one again. (A plain
-                // file refuses too.)
-                let dead = std::fs::symlink_metadata(path)?.file_type().is_socket()
-                    && net::connect(socket()?, &address) == Err(rustix::io::Errno::CONNREFUSED);
-                if !dead {
+                // A plain file refuses connections too.
+                let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
+                if !is_socket || !has_no_listener(&address)? {
                     return Err(io::ErrorKind::AddrInUse.into());
                 }
                 std::fs::remove_file(path)?;
@@ -134,6 +130,36 @@ fn tcp_socket(address: SocketAddr, flags: SocketFlags) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     Ok(net::socket_with(family, SocketType::STREAM, flags, None)?)
 }
+
+fn unix_socket() -> rustix::io::Result<OwnedFd> {
+    net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+}
+
+/// Whether the socket at `address` has no listener, and never will have one again.
+///
+/// Of a process that was killed the kernel closes what its ring had opened only after the process is
+/// gone: until then somebody seems to listen. That is waited for, a moment.
+fn has_no_listener(address: &SocketAddrUnix) -> io::Result<bool> {
+    let begun = Instant::now();
+    loop {
+        let probe = unix_socket()?;
+        match net::connect(&probe, address) {
+            Err(rustix::io::Errno::CONNREFUSED) => return Ok(true),
+            Err(_) => return Ok(false),
+            Ok(()) => {}
+        }
+        let server = sockopt::socket_peercred(&probe)?.pid;
+        let is_gone = test_kill_process(server) == Err(rustix::io::Errno::SRCH);
+        if !is_gone || begun.elapsed() > GRACE {
+            return Ok(false);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// How long a listener is waited for whose process is gone.
+const GRACE: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(5);
 
 /// A connection.
 #[derive(Clone)]
