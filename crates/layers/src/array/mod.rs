@@ -417,6 +417,13 @@ impl Array {
         Ok(())
     }
 
+    /// Ends without a claim about redundancy, as after a crash: when this returns nothing touches the
+    /// members any more, which may be closed.
+    pub async fn abandon(&self) {
+        self.closed.set(true);
+        drop(self.lock.acquire(1).await);
+    }
+
     /// One change of the superblocks, with the lock held. Repeated while members fail on it.
     async fn round(&self, resync: ResyncOffset) -> IoResult {
         self.try_round(resync).await.inspect_err(|error| self.end_writing(*error))
@@ -455,7 +462,7 @@ async fn settle_when_idle(array: Weak<Array>) {
     let mut seen = None;
     loop {
         runtime::sleep(IDLE).await;
-        let Some(array) = array.upgrade() else { return };
+        let Some(array) = array.upgrade().filter(|array| !array.closed.get()) else { return };
         let now = Some(array.activity.get());
         if array.in_flight.get() == 0 && now == seen {
             // An error was told as an event, and is met again by whoever writes next.

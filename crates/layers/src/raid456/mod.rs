@@ -300,7 +300,10 @@ impl Raid456 {
     pub async fn close(&self) -> IoResult {
         self.inner.closing.set(true);
         self.inner.tasks.ended().await;
-        self.inner.flush().await?;
+        if let Err(error) = self.inner.flush().await {
+            self.inner.array.abandon().await;
+            return Err(error);
+        }
         self.inner.publish();
         self.inner.array.close().await
     }

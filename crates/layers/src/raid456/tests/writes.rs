@@ -246,3 +246,24 @@ fn closing_leaves_a_clean_array_with_everything_stored() {
         assert_eq!(bench.read(0, bench.sectors()).await.unwrap(), content);
     });
 }
+
+/// Its members are closed next: what they then say is about nothing.
+#[test]
+fn an_array_that_could_not_be_closed_touches_its_members_no_more() {
+    runtime::block_on(async {
+        let bench = Bench::raid5(true);
+        bench.fill().await;
+        bench.rig.disks[0].unwritable.borrow_mut().extend(DATA_OFFSET..DATA_OFFSET + DATA_SECTORS);
+        bench.rig.disks[0].write_error.set(bio::IoErrorKind::NoSpace);
+        bench.write(0, &pattern(67, 0, 3)).await.unwrap();
+        let error = bench.raid.close().await.unwrap_err();
+        assert_eq!(error.kind, bio::IoErrorKind::NoSpace);
+        for disk in &bench.rig.disks {
+            disk.flush_error.set(Some(bio::IoErrorKind::Unavailable));
+        }
+        let before = bench.rig.log.borrow().len();
+        runtime::sleep(std::time::Duration::from_secs(2)).await;
+        assert_eq!(bench.rig.log.borrow().len(), before);
+        assert_eq!(bench.raid.array().missing_count(), 0);
+    });
+}
