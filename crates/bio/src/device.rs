@@ -188,9 +188,7 @@ impl Device {
         };
         if unsupported { refuse(IoErrorKind::Unsupported) } else { Ok(()) }
     }
-}
 
-impl Device {
     /// Whether the tags are such as [`Bio`] says: none, or all that the device keeps for the data.
     fn tags_fit(&self, bio: &Bio) -> bool {
         let tags = bio.tags.len_bytes();

@@ -52,11 +52,12 @@ pub struct Arguments {
 
 impl Arguments {
     fn options(&self) -> Result<AdoptOptions, Failure> {
-        let (integrity, integrity_key) = self.keys.integrity(&self.integrity)?;
+        let integrity = self.integrity.parse();
+        let integrity = integrity.map_err(|e| Failure::usage(format!("--integrity: {e}")))?;
         Ok(AdoptOptions {
             pairs: self.pairs()?,
             integrity,
-            integrity_key,
+            integrity_key: self.keys.integrity(integrity)?,
             journal: self.keys.journal()?,
             tag_size: self.tag_size,
             sector_size: self.sector_size,

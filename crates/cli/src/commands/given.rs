@@ -53,12 +53,10 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The algorithm that `name` (given for `--integrity`) means, with its key.
-    pub fn integrity(&self, name: &str) -> Result<(Algorithm, Option<Key>), Failure> {
-        let algorithm = name.parse();
-        let algorithm = algorithm.map_err(|e| Failure::usage(format!("--integrity: {e}, none")))?;
+    /// The key of the tags' algorithm, if it takes one.
+    pub fn integrity(&self, algorithm: Algorithm) -> Result<Option<Key>, Failure> {
         let file = self.integrity_key_file.as_deref();
-        Ok((algorithm, key_of(algorithm, "--integrity", "--integrity-key-file", file)?))
+        key_of(algorithm, "--integrity", "--integrity-key-file", file)
     }
 
     /// Refuses a key that nothing was named for.

@@ -173,8 +173,10 @@ pub fn given(
 ) -> Result<Given, Failure> {
     let integrity = match integrity {
         Some(name) if name != "none" => {
-            let (algorithm, key) = arguments.keys.integrity(name)?;
-            IntegrityChoice::Algorithm(algorithm, key)
+            let algorithm = name.parse();
+            let algorithm =
+                algorithm.map_err(|e| Failure::usage(format!("--integrity: {e}, none")))?;
+            IntegrityChoice::Algorithm(algorithm, arguments.keys.integrity(algorithm)?)
         }
         none => {
             arguments.keys.without_integrity()?;

@@ -88,6 +88,9 @@ fn what_was_found_can_be_read_without_writing_it_back() {
         given
             .on("import", &["--from", text(&file), "--superblock", &superblock])
             .one_line(64, &["writes nothing"]);
+        given
+            .on("resize", &["--size", "64M", "--superblock", &superblock])
+            .one_line(3, &["only for reading"]);
         assert_eq!(hashes(&given.members), before, "nothing was written");
         given
             .with("inspect", &["--find", "--to", text(&given.folder.path().join("found"))])

@@ -154,8 +154,7 @@ struct Inner {
     /// What the bitmap said when the volume was opened, unless it is in use.
     suspect: Vec<(Sector, u64)>,
     mismatches: Cell<u64>,
-    /// Space was given back outside of the journal that no flush has covered.
-    punched: Cell<bool>,
+    punched: zero::Punched,
 }
 
 /// What becomes of writes, and what the journal has to do with it.

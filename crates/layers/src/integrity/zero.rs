@@ -17,8 +17,17 @@ use super::ordering::PUNCHED;
 use super::{Inner, Journal, at};
 use bio::{Allocation, Bio, IoResult};
 use runtime::RangeGuard;
+use std::cell::Cell;
 use std::ops::Range;
 use units::{SECTOR, Sector, u64_of, usize_of};
+
+/// How often space was given back outside of the journal.
+#[derive(Default)]
+pub(super) struct Punched {
+    done: Cell<u64>,
+    /// So many of them, from the first, are covered by a flush.
+    durable: Cell<u64>,
+}
 
 impl Inner {
     /// Zeroes `sectors` sectors from `sector` on.
@@ -49,7 +58,7 @@ impl Inner {
             let mut punch = Bio::write_zeroes(place.data, length, unmap);
             let punched = self.data().submit(&mut punch).await;
             // Not before: a flush meanwhile would not be for it. And also if it failed, in part.
-            self.punched.set(true);
+            self.punched.done.set(self.punched.done.get() + 1);
             punched.map_err(|error| at(error.kind, from))?;
             self.forget_told(from.0, length);
         }
@@ -64,13 +73,17 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes durable what was given back outside of the journal.
+    /// Makes durable what was given back outside of the journal before this call.
     pub(super) async fn flush_punched(&self) -> IoResult {
-        if !self.punched.replace(false) {
-            return Ok(());
+        let Punched { done, durable } = &self.punched;
+        let wanted = done.get();
+        // What another flush is still about counts only when that has ended.
+        if durable.get() < wanted {
+            let flushed = self.flush_or_fail(PUNCHED).await;
+            flushed.map_err(|kind| kind.at(Sector::ZERO))?;
+            durable.set(durable.get().max(wanted));
         }
-        let flushed = self.flush_or_fail(PUNCHED).await;
-        flushed.map_err(|kind| kind.at(Sector::ZERO))
+        Ok(())
     }
 
     /// Which blocks of a piece in one run are not in the log and have the tag of zeroes at home.

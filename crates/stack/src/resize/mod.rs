@@ -341,7 +341,9 @@ fn plan(
 /// What is refused by name.
 fn refuse(options: &ResizeOptions, member: &str, open: &ReadIntegrity) -> Result<(), ResizeError> {
     let superblock = open.volume.superblock();
-    let why = if superblock.flags.has(Flags::DIRTY_BITMAP) {
+    let why = if options.given.writes_nothing() {
+        "what was given (--superblock) is only for reading it".to_owned()
+    } else if superblock.flags.has(Flags::DIRTY_BITMAP) {
         "its dirty bitmap is in use (dirty_bitmap), and says nothing of another size".to_owned()
     } else if superblock.flags.has(Flags::JOURNAL_MAC) && options.given.journal.mac.is_none() {
         "its superblock has a MAC (have_journal_mac), whose algorithm and key were not named"

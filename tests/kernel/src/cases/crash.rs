@@ -17,12 +17,7 @@ use std::path::Path;
 /// # Errors
 /// If we do not find what the kernel had synced.
 pub(super) fn power_cut(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
-    let members = lab.blank(subject)?;
-    let answer = lab.guest(&members, &[subject.make(), size(subject), subject.close()].concat())?;
-    let history = History::new(answer.number("sectors")?, subject);
-    let base = write(subject, &history.base);
-    lab.guest(&members, &[subject.open(), base, subject.close()].concat())?;
-
+    let (members, history) = begun_there(lab, subject)?;
     let loose: String = history.loose.iter().map(|w| w.command(subject.device())).collect();
     let synced = write(subject, &history.synced);
     let script = [patient(&subject.open()), synced, loose, "echo now\nsleep 1000\n".into()];
@@ -43,16 +38,7 @@ pub(super) fn power_cut(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<
 /// # Errors
 /// If the kernel does not find what had been flushed through us.
 pub(super) fn killed(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
-    let (members, sectors) = lab.create(subject)?;
-    let history = History::new(sectors, subject);
-    lab.import(&members, &history.base)?;
-    let server = lab.program.serve(&members, &lab.path(""))?;
-    let mut commands = client_commands(lab, "synced", &history.synced)?;
-    commands.push("flush".into());
-    server.qemu_io(&commands, "writeback")?;
-    // A client that ends flushes; this one says it does, and does not.
-    server.qemu_io(&client_commands(lab, "loose", &history.loose)?, "unsafe")?;
-    server.kill()?;
+    let (members, history) = killed_here(lab, subject, true)?;
     let same = members.copies()?;
 
     journal_is_full(lab, subject, &members)?;
@@ -64,6 +50,41 @@ pub(super) fn killed(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()>
     lab.must_be_sound(&members)?;
     recovered(lab, &same, &history)?;
     Ok(())
+}
+
+/// A volume of the kernel's with the beginning of a history in it, closed.
+pub(super) fn begun_there(
+    lab: &mut Lab<'_>,
+    subject: &Subject,
+) -> anyhow::Result<(Disks, History)> {
+    let members = lab.blank(subject)?;
+    let answer = lab.guest(&members, &[subject.make(), size(subject), subject.close()].concat())?;
+    let history = History::new(answer.number("sectors")?, subject);
+    let base = write(subject, &history.base);
+    lab.guest(&members, &[subject.open(), base, subject.close()].concat())?;
+    Ok((members, history))
+}
+
+/// A volume of ours whose server was killed after a client had flushed; with `loose`, and another one
+/// had written and not flushed.
+pub(super) fn killed_here(
+    lab: &mut Lab<'_>,
+    subject: &Subject,
+    loose: bool,
+) -> anyhow::Result<(Disks, History)> {
+    let (members, sectors) = lab.create(subject)?;
+    let history = History::new(sectors, subject);
+    lab.import(&members, &history.base)?;
+    let server = lab.program.serve(&members, &lab.path(""))?;
+    let mut commands = client_commands(lab, "synced", &history.synced)?;
+    commands.push("flush".into());
+    server.qemu_io(&commands, "writeback")?;
+    if loose {
+        // A client that ends flushes; this one says it does, and does not.
+        server.qemu_io(&client_commands(lab, "loose", &history.loose)?, "unsafe")?;
+    }
+    server.kill()?;
+    Ok((members, history))
 }
 
 /// What was done before the end.
@@ -145,11 +166,7 @@ pub(super) fn patient(open: &str) -> String {
 }
 
 /// Writes for a client that takes its bytes from files.
-pub(super) fn client_commands(
-    lab: &Lab<'_>,
-    name: &str,
-    writes: &[Write],
-) -> anyhow::Result<Vec<String>> {
+fn client_commands(lab: &Lab<'_>, name: &str, writes: &[Write]) -> anyhow::Result<Vec<String>> {
     let command = |(index, write): (usize, &Write)| -> anyhow::Result<String> {
         let file = lab.path(&format!("{name}{index}"));
         std::fs::write(&file, write.bytes())?;

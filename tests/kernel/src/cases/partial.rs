@@ -1,7 +1,7 @@
 //! Volumes whose tags are not all valid: never wiped, half recalculated, or read without looking at
 //! tags at all.
 
-use super::crash::{History, NEWEST, client_commands, journal_is_full, patient};
+use super::crash::{NEWEST, begun_there, journal_is_full, killed_here, patient};
 use super::exchange::{dumps_agree, read, size, write};
 use super::made::RECALCULATED;
 use crate::content::{Content, SECTOR, Write, pattern};
@@ -213,22 +213,9 @@ pub(super) fn recalculation_refused(lab: &mut Lab<'_>) -> anyhow::Result<()> {
 pub(super) fn recovery(lab: &mut Lab<'_>, format: &Format, ours: bool) -> anyhow::Result<()> {
     let subject = Subject::integrity(*format);
     let members = if ours {
-        let (members, sectors) = lab.create(&subject)?;
-        let history = History::new(sectors, &subject);
-        lab.import(&members, &history.base)?;
-        let server = lab.program.serve(&members, &lab.path(""))?;
-        let mut commands = client_commands(lab, "synced", &history.synced)?;
-        commands.push("flush".into());
-        server.qemu_io(&commands, "writeback")?;
-        server.kill()?;
-        members
+        killed_here(lab, &subject, false)?.0
     } else {
-        let members = lab.blank(&subject)?;
-        let script = [subject.make(), size(&subject), subject.close()];
-        let sectors = lab.guest(&members, &script.concat())?.number("sectors")?;
-        let history = History::new(sectors, &subject);
-        let base = write(&subject, &history.base);
-        lab.guest(&members, &[subject.open(), base, subject.close()].concat())?;
+        let (members, history) = begun_there(lab, &subject)?;
         let synced = write(&subject, &history.synced);
         let end = "echo now\nsleep 1000\n".to_owned();
         lab.cut_power(&members, "now", &[patient(&subject.open()), synced, end].concat())?;

@@ -4,8 +4,8 @@
 //! unreadable: that data lies there is no reason to believe it. Only the kernel, in bitmap mode,
 //! computes new tags for what was dirty, and then reads all of it.
 
-use super::crash::{History, client_commands};
-use super::exchange::{read, size, write};
+use super::crash::{History, begun_there, killed_here};
+use super::exchange::{read, write};
 use super::made::RECALCULATED;
 use crate::content::{Content, Found};
 use crate::disks::Disks;
@@ -20,12 +20,7 @@ use std::collections::BTreeSet;
 /// If we do not find what the kernel had synced, or believe what it had not.
 pub(super) fn power_cut(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()> {
     let subject = Subject::integrity(*format);
-    let members = lab.blank(&subject)?;
-    let answer =
-        lab.guest(&members, &[subject.make(), size(&subject), subject.close()].concat())?;
-    let history = History::new(answer.number("sectors")?, &subject);
-    let base = write(&subject, &history.base);
-    lab.guest(&members, &[subject.open(), base, subject.close()].concat())?;
+    let (members, history) = begun_there(lab, &subject)?;
     let loose: String = history.loose.iter().map(|w| w.command(subject.device())).collect();
     let end = "echo now\nsleep 1000\n".to_owned();
     let script = [subject.open(), write(&subject, &history.synced), loose, end];
@@ -43,16 +38,7 @@ pub(super) fn power_cut(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()
 /// If the kernel does not find what had been flushed through us.
 pub(super) fn killed(lab: &mut Lab<'_>, format: &Format) -> anyhow::Result<()> {
     let subject = Subject::integrity(*format);
-    let (members, sectors) = lab.create(&subject)?;
-    let history = History::new(sectors, &subject);
-    lab.import(&members, &history.base)?;
-    let server = lab.program.serve(&members, &lab.path(""))?;
-    let mut commands = client_commands(lab, "synced", &history.synced)?;
-    commands.push("flush".into());
-    server.qemu_io(&commands, "writeback")?;
-    // A client that ends flushes; this one says it does, and does not.
-    server.qemu_io(&client_commands(lab, "loose", &history.loose)?, "unsafe")?;
-    server.kill()?;
+    let (members, history) = killed_here(lab, &subject, true)?;
     let same = members.copies()?;
 
     let lost = lab.salvage(&same, &[], &[0, 1, 2])?.unreadable;

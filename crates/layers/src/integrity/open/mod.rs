@@ -18,6 +18,7 @@ use super::recover::{Scan, scan};
 use super::section::Content;
 use super::superblock::Area;
 use super::tags::TagCache;
+use super::zero::Punched;
 use super::{Inner, Integrity, Journal, bitmap, commit, home, recalculate, sync};
 use ::integrity::open::Mode;
 use ::integrity::recalculate::{Keys, Recalculation, permit};
@@ -89,7 +90,7 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
         told: RefCell::default(),
         suspect: Vec::new(),
         mismatches: Cell::default(),
-        punched: Cell::new(false),
+        punched: Punched::default(),
         lower,
         layout,
     };

@@ -3,8 +3,8 @@
 //! A dirty page is only ever changed in place, without waiting, so that it needs no lock. To write
 //! it, its lock is taken, which keeps out everybody who reads it from the device; then, in one
 //! step, it is copied and counts as clean. Whoever changes it from then on makes it dirty again; if
-//! the write fails, or is found astray when it is confirmed, it is dirty again too. So the device gets versions of a page in their order,
-//! and the newest is either there, or on its way, or dirty.
+//! the write fails, or is found astray when it is confirmed, it is dirty again too. So the device gets
+//! versions of a page in their order, and the newest is either there, or on its way, or dirty.
 
 use super::{Changing, PAGE, PAGE_BYTES, PAGE_SECTORS, Page, TagCache, pages_of};
 use bio::{Buf, IoResult};

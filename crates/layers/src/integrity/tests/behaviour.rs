@@ -1,5 +1,6 @@
 //! What the layer does on a sound disk.
 
+use super::disk::Step;
 use super::*;
 use bio::{IoErrorKind, Op};
 use std::time::Duration;
@@ -274,4 +275,28 @@ fn a_read_into_odd_pieces_is_verified_and_filled() {
             assert!(bio.data.into_single().as_slice() == &expected[..bytes(64)]);
         }
     });
+}
+
+/// Of two flushes at once the later one does not take the earlier one's for done.
+#[test]
+fn no_flush_is_answered_before_space_that_was_given_back_is_durable() {
+    for seed in 1..200 {
+        runtime::block_on(async move {
+            let disk = made(2000, &format_options(512, 600)).await;
+            let volume = opened(&disk).await;
+            let device = volume.device();
+            disk.record(seed);
+            device.submit(&mut Bio::write_zeroes(Sector(8), 8, true)).await.unwrap();
+            let flush = async |mark| {
+                device.flush().await.unwrap();
+                disk.mark(mark);
+            };
+            runtime::join_all([flush(1), flush(2)]).await;
+            let steps = disk.steps();
+            let place = |wanted: fn(&Step) -> bool| steps.iter().position(wanted);
+            let first = place(|step| matches!(step, Step::Mark(_))).unwrap();
+            let covered = place(|step| matches!(step, Step::Flush)).unwrap();
+            assert!(covered < first, "seed {seed}: {steps:?}");
+        });
+    }
 }
