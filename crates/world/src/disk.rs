@@ -257,7 +257,7 @@ impl SimDisk {
         }
         if !bio.tags.is_empty() {
             let mut tags = vec![0; bio.tags.len_bytes()];
-            state.visible.read_tags(bio.sector.0, &mut tags);
+            image.read_tags(bio.sector.0, &mut tags);
             bio.tags.copy_from(0, &tags);
         }
         Ok(())

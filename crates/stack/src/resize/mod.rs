@@ -247,6 +247,10 @@ async fn prepare(
 ) -> Result<(Plan, Leaf), ResizeError> {
     let Opened(leaf) = place.open(write).await?;
     let name = options.member.to_string();
+    if options.given.writes_nothing() {
+        let why = "what was given (--superblock) is only for reading it".to_owned();
+        return Err(ResizeError::Restricted { member: name, why });
+    }
     if !options.bytes.is_multiple_of(SECTOR) {
         return Err(ResizeError::Bytes { found: options.bytes });
     }
@@ -341,9 +345,7 @@ fn plan(
 /// What is refused by name.
 fn refuse(options: &ResizeOptions, member: &str, open: &ReadIntegrity) -> Result<(), ResizeError> {
     let superblock = open.volume.superblock();
-    let why = if options.given.writes_nothing() {
-        "what was given (--superblock) is only for reading it".to_owned()
-    } else if superblock.flags.has(Flags::DIRTY_BITMAP) {
+    let why = if superblock.flags.has(Flags::DIRTY_BITMAP) {
         "its dirty bitmap is in use (dirty_bitmap), and says nothing of another size".to_owned()
     } else if superblock.flags.has(Flags::JOURNAL_MAC) && options.given.journal.mac.is_none() {
         "its superblock has a MAC (have_journal_mac), whose algorithm and key were not named"
