@@ -97,7 +97,7 @@ async fn md(array: &Rc<Array>, mode: ScrubMode, findings: &mut Findings) {
     let mut finding = Finding::Healable;
     if mode == ScrubMode::Repair && !damaged.is_empty() {
         // Dirty, and clean again: two rounds over all members.
-        let dirty = array.begin_write().await.map(drop);
+        let dirty = array.begin_write(0..0).await.map(drop);
         let clean = array.settle().await;
         let still = self::damaged(array).await;
         damaged.retain(|(name, extent)| {

@@ -54,6 +54,7 @@
 
 mod member;
 pub(crate) mod ordering;
+mod ranges;
 mod rounds;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -62,13 +63,15 @@ mod tests;
 
 pub use member::Member;
 pub use ordering::ORDERINGS;
+pub(crate) use ranges::RangeSet;
 
 use bio::{Device, EventKind, Events, IoError, IoErrorKind, IoResult};
 use md::superblock::{ResyncOffset, Superblock, Time};
 use ordering::CLEAN;
 use rounds::Rounds;
 use runtime::{Notify, Permit, Semaphore};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use units::Sector;
@@ -111,7 +114,8 @@ pub struct Array {
     lock: Semaphore,
     /// The superblocks say dirty, so writes may go ahead.
     active: Cell<bool>,
-    synced: Cell<ResyncOffset>,
+    /// Where members may differ because a crash or a failure interrupted writes.
+    unsynced: RefCell<RangeSet>,
     in_flight: Cell<usize>,
     quiet: Notify,
     /// Counts writes that began or ended.
@@ -167,12 +171,16 @@ impl Array {
             assert!(held[slot].replace(member).is_none(), "one member in slot {slot}");
         }
         let rounds = Rounds::new(freshest, held.iter().flatten());
+        let mut unsynced = RangeSet::default();
+        if let ResyncOffset::Below(sector) = options.synced {
+            unsynced.insert(sector.0..u64::MAX);
+        }
         let array = Self {
             slots: held,
             rounds,
             lock: Semaphore::new(1),
             active: Cell::new(false),
-            synced: Cell::new(options.synced),
+            unsynced: RefCell::new(unsynced),
             in_flight: Cell::new(0),
             quiet: Notify::default(),
             activity: Cell::new(0),
@@ -219,31 +227,40 @@ impl Array {
         &self.options.events
     }
 
-    /// How far redundancy is true, in member sectors. What lies beyond may differ between members
-    /// because a crash interrupted writes.
+    /// Up to where redundancy is true: what superblocks can say of it.
     #[must_use]
     pub fn synced(&self) -> ResyncOffset {
-        self.synced.get()
+        let first = self.unsynced.borrow().first();
+        first.map_or(ResyncOffset::Clean, |sector| ResyncOffset::Below(Sector(sector)))
     }
 
-    /// Whether redundancy is true for all member sectors below `end`.
+    /// Whether redundancy is true of `sectors` (of each member). Elsewhere members may differ
+    /// because writes were interrupted.
     #[must_use]
-    pub fn synced_up_to(&self, end: Sector) -> bool {
-        match self.synced() {
-            ResyncOffset::Clean => true,
-            ResyncOffset::Below(sector) => end <= sector,
+    pub fn in_sync(&self, sectors: &Range<u64>) -> bool {
+        !self.unsynced.borrow().overlaps(sectors)
+    }
+
+    /// The first sectors from `from` on of which redundancy may not be true. What is not known to
+    /// end within the members reaches to the end of all numbers.
+    #[must_use]
+    pub fn next_unsynced(&self, from: u64) -> Option<Range<u64>> {
+        self.unsynced.borrow().next(from)
+    }
+
+    /// Says that redundancy was made true of `sectors`. On disk with the next round.
+    pub fn set_in_sync(&self, sectors: Range<u64>) {
+        let mut unsynced = self.unsynced.borrow_mut();
+        // Beyond the bound it is forgotten, which makes only more work and stricter reads.
+        if unsynced.len() < UNSYNCED_MAX || !unsynced.cuts(&sectors) {
+            unsynced.remove(sectors);
         }
     }
 
-    /// Says that redundancy was made true up to here. On disk with the next round.
-    pub fn set_synced(&self, synced: ResyncOffset) {
-        self.synced.set(synced);
-    }
-
-    /// Says that members may differ from `sector` on, because a write could not be finished. Called
+    /// Says that members may differ in `sectors`, because a write could not be finished. Called
     /// while its guard is held, so the superblocks say dirty already.
-    pub fn set_unsynced_from(&self, sector: Sector) {
-        self.synced.set(self.synced().least(ResyncOffset::Below(sector)));
+    pub fn set_unsynced(&self, sectors: Range<u64>) {
+        self.unsynced.borrow_mut().insert(sectors);
     }
 
     /// Writes that hold a guard.
@@ -258,11 +275,12 @@ impl Array {
         self.lock.acquire(1).await
     }
 
-    /// To be called, and the guard held, around everything that writes new content to members.
+    /// To be called, and the guard held, around everything that writes new content to `sectors` of
+    /// the members.
     ///
     /// # Errors
     /// `ReadOnly`; `Unavailable` after closing, and once too few members took their superblocks.
-    pub async fn begin_write(self: &Rc<Self>) -> IoResult<WriteGuard> {
+    pub async fn begin_write(self: &Rc<Self>, _sectors: Range<u64>) -> IoResult<WriteGuard> {
         if self.options.read_only {
             return Err(IoErrorKind::ReadOnly.at(Sector::ZERO));
         }
@@ -309,8 +327,9 @@ impl Array {
             return Ok(());
         }
         self.active.set(false);
+        let synced = self.synced();
         self.flush_members().await?;
-        self.round(self.synced()).await
+        self.round(synced).await
     }
 
     /// Makes every completed write durable on every member, for the sake of `reason`. A member that cannot is failed: what
@@ -475,5 +494,7 @@ async fn settle_when_idle(array: Weak<Array>) {
     }
 }
 
+/// Ranges that are not in sync, at most: beyond, no more of them are cut in two.
+const UNSYNCED_MAX: usize = 1 << 18;
 /// md's safe mode delay.
 const IDLE: Duration = Duration::from_millis(200);

@@ -10,7 +10,7 @@ const DIRTY: ResyncOffset = ResyncOffset::Below(Sector::ZERO);
 
 /// Writes one sector of the member's data under a guard, as a RAID layer does.
 async fn write(array: &Rc<Array>, slots: &[usize], byte: u8) -> IoResult {
-    let _guard = array.begin_write().await?;
+    let _guard = array.begin_write(0..8).await?;
     for slot in slots {
         let Some(member) = array.member(*slot) else { continue };
         let data = bio::Buf::copy_of(&[byte; 512]);
@@ -58,13 +58,13 @@ fn the_array_stays_dirty_while_a_guard_is_held() {
     let held = Rc::clone(&rig);
     block_on(async move {
         let array = held.open(&[0, 1], false);
-        let guard = array.begin_write().await.unwrap();
+        let guard = array.begin_write(0..8).await.unwrap();
         sleep(Duration::from_secs(3)).await;
         assert_eq!(held.superblock(0).resync(), DIRTY);
         drop(guard);
         array.close().await.unwrap();
         assert_eq!(held.superblock(1).resync(), ResyncOffset::Clean);
-        let refused = array.begin_write().await.err().unwrap();
+        let refused = array.begin_write(0..8).await.err().unwrap();
         assert_eq!(refused.kind, IoErrorKind::Unavailable);
     });
 }
@@ -76,8 +76,8 @@ fn an_array_that_is_not_in_sync_closes_with_its_checkpoint() {
     block_on(async move {
         let array = held.open(&[0, 1], false);
         write(&array, &[0, 1], 1).await.unwrap();
-        array.set_synced(ResyncOffset::Below(Sector(128)));
-        assert!(array.synced_up_to(Sector(128)) && !array.synced_up_to(Sector(129)));
+        array.set_unsynced(128..u64::MAX);
+        assert!(array.in_sync(&(0..128)) && !array.in_sync(&(127..129)));
         array.close().await.unwrap();
         let checkpoint = ResyncOffset::Below(Sector(128));
         assert_eq!(held.assembly(&[0, 1]).resync, checkpoint);
@@ -96,7 +96,7 @@ fn read_only_arrays_write_nothing() {
     let held = Rc::clone(&rig);
     block_on(async move {
         let array = held.open(&[0], true);
-        assert_eq!(array.begin_write().await.err().unwrap().kind, IoErrorKind::ReadOnly);
+        assert_eq!(array.begin_write(0..8).await.err().unwrap().kind, IoErrorKind::ReadOnly);
         array.count_corrected(0, 8);
         array.close().await.unwrap();
     });
@@ -187,7 +187,7 @@ fn a_flush_that_failed_costs_the_member_or_ends_writing() {
         assert!(array.flush(PROMISE).await.is_err());
         held.disks[0].flush_error.set(None);
         assert!(array.flush(PROMISE).await.is_err(), "a failed flush is not retried as success");
-        assert!(array.begin_write().await.is_err());
+        assert!(array.begin_write(0..8).await.is_err());
     });
 }
 
@@ -300,7 +300,7 @@ fn without_superblocks_the_same_states_are_kept_in_memory() {
             clock: Rc::new(wall_clock),
         };
         let array = Array::new(2, found.collect(), None, options);
-        drop(array.begin_write().await.unwrap());
+        drop(array.begin_write(0..8).await.unwrap());
         held.disks[0].gone.set(true);
         array.fail(0, IoErrorKind::Unavailable.at(Sector(1))).await.unwrap();
         assert_eq!((array.missing_count(), usize_of(1)), (1, 1));

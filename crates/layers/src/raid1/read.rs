@@ -65,7 +65,7 @@ impl Inner {
     /// where it stopped unless it is much busier, else the least busy.
     fn pick(&self, bio: &Bio) -> IoResult<Rc<Member>> {
         let mut members = self.array.members();
-        let chosen = if self.array.synced_up_to(bio.end()) {
+        let chosen = if self.array.in_sync(&(bio.sector.0..bio.end().0)) {
             members.min_by_key(|member| {
                 let head = &self.heads[member.slot()];
                 let seek = if head.next.get() == bio.sector.0 { 0 } else { SEEK };

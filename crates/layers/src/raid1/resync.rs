@@ -22,7 +22,6 @@ use super::read::Copy;
 use crate::array::Member;
 use crate::array::ordering::AGREED;
 use bio::{Buf, EventKind, Extent, IoErrorKind, IoResult};
-use md::superblock::ResyncOffset;
 use std::rc::Rc;
 use std::time::Duration;
 use units::Sector;
@@ -30,7 +29,7 @@ use units::Sector;
 impl Inner {
     /// Runs [`Self::resync`] as a task, unless one runs or there is nothing to do.
     pub(super) fn start_resync(inner: &Rc<Self>) {
-        let idle = inner.array.synced() == ResyncOffset::Clean
+        let idle = inner.array.next_unsynced(0).is_none()
             || inner.limits.read_only
             || inner.resyncing.get()
             || inner.stop.get();
@@ -58,25 +57,28 @@ impl Inner {
     }
 
     async fn resync_windows(&self) -> IoResult {
-        let ResyncOffset::Below(start) = self.array.synced() else { return Ok(()) };
+        let Some(first) = self.array.next_unsynced(0) else { return Ok(()) };
         // With one copy there is nothing to compare, and nothing is claimed of absent ones.
         if self.stop.get() || self.array.members().count() < 2 {
             return Ok(());
         }
-        self.tell_start(start);
-        for window in 0u64.. {
-            let ResyncOffset::Below(done) = self.array.synced() else { break };
-            if done.0 >= self.limits.sectors {
-                self.array.set_synced(ResyncOffset::Clean);
+        self.tell_start(Sector(first.start));
+        let (block, mut windows) = (self.block().sectors(), 0u64);
+        while let Some(next) = self.array.next_unsynced(0) {
+            if next.start >= self.limits.sectors {
+                // Beyond the array there is nothing to agree.
+                self.array.set_in_sync(self.limits.sectors..u64::MAX);
                 break;
             }
             if self.stop.get() {
                 return Ok(());
             }
-            let done = Sector(done.0 - done.0 % self.block().sectors());
-            let sectors = self.window_sectors.min(self.limits.sectors - done.0);
-            self.resync_window(Extent { sector: done, sectors }).await?;
-            if window % WINDOWS_PER_CHECKPOINT == WINDOWS_PER_CHECKPOINT - 1 {
+            let start = next.start - next.start % block;
+            let end = next.end.min(start + self.window_sectors).next_multiple_of(block);
+            let end = end.min(self.limits.sectors);
+            self.resync_window(Extent { sector: Sector(start), sectors: end - start }).await?;
+            windows += 1;
+            if windows.is_multiple_of(WINDOWS_PER_CHECKPOINT) {
                 self.array.settle().await?;
             }
             // Clients first.
@@ -104,25 +106,22 @@ impl Inner {
         let range = window.sector.0..window.sector.0 + window.sectors;
         let _lock = self.ranges.lock(range.clone()).await;
         self.agree(window).await?;
-        // A write may have failed meanwhile and taken the mark back: then not beyond that.
-        if self.array.synced().number() >= window.sector.0 {
-            self.array.set_synced(ResyncOffset::Below(Sector(range.end)));
-        }
+        self.array.set_in_sync(range);
         Ok(())
     }
 
     /// Before `window` is given to a reader, makes it what all members hold, if a crash may have
     /// left it different: else damage to the copy that was read would bring back another one.
     pub(super) async fn settle_for_reader(&self, window: Extent) {
-        let end = window.sector + window.sectors;
-        let settled = || self.array.synced_up_to(end) || self.array.members().count() < 2;
+        let range = window.sector.0..window.sector.0 + window.sectors;
+        let settled = || self.array.in_sync(&range) || self.array.members().count() < 2;
         if self.limits.read_only || settled() {
             return;
         }
-        let _lock = self.ranges.lock(window.sector.0..end.0).await;
-        if !settled() {
-            // What could not be rewritten is the resync's to tell; the copy to be read is there.
-            let _told_by_resync = self.agree(window).await;
+        let _lock = self.ranges.lock(range.clone()).await;
+        // What could not be rewritten is the resync's to tell; the copy to be read is there.
+        if !settled() && self.agree(window).await.is_ok() {
+            self.array.set_in_sync(range);
         }
     }
 

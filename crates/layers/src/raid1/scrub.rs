@@ -146,7 +146,7 @@ impl Inner {
             if differing.is_empty() {
                 continue;
             }
-            if self.array.synced_up_to(one.sector + block) {
+            if self.array.in_sync(&(one.sector.0..one.sector.0 + block)) {
                 match inconsistent.last_mut() {
                     Some(run) if run.sector + run.sectors == one.sector => run.sectors += block,
                     _ => inconsistent.push(one),

@@ -20,8 +20,10 @@ use units::{Sector, usize_of};
 
 impl Inner {
     pub(super) async fn write(self: &Rc<Self>, bio: &Bio) -> IoResult {
-        let _intent = self.array.begin_write().await.map_err(|error| error.kind.at(bio.sector))?;
-        let _lock = self.ranges.lock(bio.sector.0..bio.end().0).await;
+        let range = bio.sector.0..bio.end().0;
+        let intent = self.array.begin_write(range.clone()).await;
+        let _intent = intent.map_err(|error| error.kind.at(bio.sector))?;
+        let _lock = self.ranges.lock(range.clone()).await;
         let members = self.members();
         let writes = members.into_iter().map(|member| async move {
             let result = self.write_one(&member, bio).await;
@@ -38,7 +40,7 @@ impl Inner {
         }
         let outcome = self.settle_failures(bio, written, failures).await;
         if outcome.is_err() {
-            self.array.set_unsynced_from(bio.sector);
+            self.array.set_unsynced(range);
             Self::start_resync(self);
         }
         outcome

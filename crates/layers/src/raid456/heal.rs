@@ -141,7 +141,7 @@ impl Inner {
         let same = |a: &Buf, b: &Buf| a.as_slice() == b.as_slice();
         let agreed = others.iter().all(|other| other.iter().zip(first).all(|(a, b)| same(a, b)));
         let rows = self.absolute(columns.equations.stripe, &columns.rows_of(index));
-        let believed = agreed && self.rows.in_sync(&rows);
+        let believed = agreed && self.in_sync(&rows);
         for (place, &slot) in unknown.iter().enumerate() {
             let mut accepted = None;
             if matches!(columns.state(slot, index), Block::Damaged(_)) {
@@ -192,8 +192,8 @@ impl Inner {
         }
         // Making parity anew is right after an unfinished write; where all is in sync it is right
         // unless the other parity says that something is wrong with the data.
-        let free = settled.disagreeing.is_empty() && !self.rows.is_inconsistent(&rows);
-        let free = free || self.rows.is_unfinished(&rows);
+        let free = settled.disagreeing.is_empty() && !self.doubts.overlap(&rows);
+        let free = free || self.is_unfinished(&rows);
         for (slot, data) in to_rebuild {
             vouched[slot] = self.vouches(slot, Sector(rows.start), &Buf::copy_of(&data)).await;
             if vouched[slot] || free {

@@ -22,7 +22,7 @@
 //! - Bytes that leave the volume or enter a parity come from reads that the member verified, or
 //!   were reconstructed and accepted (heal.rs).
 //! - A reconstruction is accepted if the member's own tag vouches for it; without that only if the
-//!   row is known to be in sync (rows.rs) and no parity that is left over disagrees.
+//!   row is known to be in sync (doubts.rs) and no parity that is left over disagrees.
 //! - All tags valid and parity disagreeing is an unfinished write in rows that are not yet
 //!   resynced: parity is made anew. Elsewhere it is listed and left alone.
 //! - A block that is lost (more damage in its row than redundancy) reads as an error until it is
@@ -58,13 +58,13 @@
 
 mod cache;
 mod columns;
+mod doubts;
 mod flush;
 mod heal;
 mod parity;
 mod read;
 mod resync;
 mod rewrite;
-mod rows;
 mod scrub;
 mod store;
 mod verify;
@@ -80,11 +80,11 @@ use bio::{
     Op, Scrub,
 };
 use cache::Cache;
+use doubts::Doubts;
 use heal::Told;
 use md::geometry::Geometry;
 use md::superblock::ResyncOffset;
 use parity::Equations;
-use rows::Rows;
 use runtime::{RangeLock, Tasks};
 use std::cell::Cell;
 use std::ops::Range;
@@ -159,7 +159,9 @@ struct Inner {
     limits: Limits,
     /// The largest logical block of the members.
     block: BlockSize,
-    rows: Rows,
+    doubts: Doubts,
+    /// From which row the resync goes on.
+    resynced_to: Cell<u64>,
     cache: Cache,
     /// By stripe.
     locks: RangeLock,
@@ -187,7 +189,7 @@ impl Raid456 {
         if missing > parity {
             return Err(OpenError::Missing { missing, parity });
         }
-        let position = Self::position(array, options.force)?;
+        Self::check_parity(array, options.force)?;
         let limits = Self::combined_limits(array, options)?;
         let inner = Inner {
             array: Rc::clone(array),
@@ -195,7 +197,8 @@ impl Raid456 {
             block: limits.logical_block,
             stripes: limits.sectors / geometry.stripe_sectors(),
             limits,
-            rows: Rows::new(position),
+            doubts: Doubts::default(),
+            resynced_to: Cell::new(0),
             cache: Cache::new(&geometry, options.cache_bytes),
             locks: RangeLock::default(),
             told: Told::default(),
@@ -206,20 +209,19 @@ impl Raid456 {
         Ok(Self { inner: Rc::new(inner) })
     }
 
-    /// Up to which row parity may be believed; none: everywhere.
-    fn position(array: &Rc<Array>, force: bool) -> Result<Option<u64>, OpenError> {
-        let ResyncOffset::Below(position) = array.synced() else { return Ok(None) };
-        if array.missing_count() == 0 {
-            return Ok(Some(position.0));
+    /// Whether parity may be relied on as far as it has to be.
+    fn check_parity(array: &Rc<Array>, force: bool) -> Result<(), OpenError> {
+        if array.synced() == ResyncOffset::Clean || array.missing_count() == 0 {
+            return Ok(());
         }
         if force {
             let detail = "degraded and dirty: parity is believed because it was forced";
             array.events().emit_detail(EventKind::Note, Sector::ZERO, 0, detail.into());
-            array.set_synced(ResyncOffset::Clean);
-            return Ok(None);
+            array.set_in_sync(0..u64::MAX);
+            return Ok(());
         }
         // Reading alone does no harm: what cannot be proven is an error.
-        if array.read_only() { Ok(Some(position.0)) } else { Err(OpenError::DegradedAndDirty) }
+        if array.read_only() { Ok(()) } else { Err(OpenError::DegradedAndDirty) }
     }
 
     fn combined_limits(array: &Rc<Array>, options: &Options) -> Result<Limits, OpenError> {
@@ -257,7 +259,10 @@ impl Raid456 {
     /// Up to which member sector redundancy is known to be true; none: everywhere.
     #[must_use]
     pub fn resynced(&self) -> Option<Sector> {
-        self.inner.rows.position().map(Sector)
+        match self.inner.array.synced() {
+            ResyncOffset::Clean => None,
+            ResyncOffset::Below(sector) => Some(sector),
+        }
     }
 
     /// Sectors of each member that stripes take.
@@ -304,7 +309,6 @@ impl Raid456 {
             self.inner.array.abandon().await;
             return Err(error);
         }
-        self.inner.publish();
         self.inner.array.close().await
     }
 }
@@ -357,6 +361,11 @@ impl Inner {
         self.stripes * self.geometry.chunk_sectors()
     }
 
+    /// The member sectors of the strips of `stripes`.
+    fn strips_of(&self, stripes: &Range<u64>) -> Range<u64> {
+        self.geometry.strip_start(stripes.start).0..self.geometry.strip_start(stripes.end).0
+    }
+
     /// The member sectors that `rows` of `stripe` are.
     fn absolute(&self, stripe: u64, rows: &Range<u64>) -> Range<u64> {
         let start = self.geometry.strip_start(stripe).0;
@@ -372,32 +381,26 @@ impl Inner {
         }
     }
 
-    /// Tells the array up to where redundancy is true on the members.
-    fn publish(&self) {
-        if self.limits.read_only {
-            return;
-        }
-        let first = match (self.rows.position(), self.rows.first_torn()) {
-            (Some(position), Some(torn)) => Some(position.min(torn)),
-            (position, torn) => position.or(torn),
-        };
-        let synced = first.map_or(ResyncOffset::Clean, |first| ResyncOffset::Below(Sector(first)));
-        self.array.set_synced(synced);
+    /// Whether parity of `rows` may be believed without another witness.
+    fn in_sync(&self, rows: &Range<u64>) -> bool {
+        self.array.in_sync(rows) && !self.doubts.overlap(rows)
+    }
+
+    /// Whether an unfinished write may be the reason for parity to disagree, so that it is right
+    /// to make it anew from the data.
+    fn is_unfinished(&self, rows: &Range<u64>) -> bool {
+        !self.array.in_sync(rows)
     }
 
     /// Parity of these rows does not belong to the data any more. Called under a write guard.
     fn tear(&self, rows: Range<u64>) {
-        self.rows.tear(rows);
-        self.publish();
+        self.array.set_unsynced(rows);
     }
 
-    /// Parity of these rows was computed from all of the data and stored.
+    /// Parity of these rows is that of the data.
     fn made_true(&self, rows: Range<u64>) {
-        let torn = self.rows.any_torn();
-        self.rows.made_true(rows);
-        if torn {
-            self.publish();
-        }
+        self.doubts.settle(rows.clone());
+        self.array.set_in_sync(rows);
     }
 }
 

@@ -6,9 +6,9 @@
 //! under the stripe's lock.
 
 use super::columns::Block;
-use super::rows::RangeSet;
 use super::store::submit;
 use super::{Inner, at, bytes, is_loss, sectors};
+use crate::array::RangeSet;
 use bio::{Allocation, Bio, Buf, IoError, IoErrorKind, IoResult, Segments};
 use gf::Strip;
 use md::geometry::Place;
@@ -235,7 +235,7 @@ impl Inner {
     /// Rows of a missing member's strip, if everything else that is needed is sound.
     async fn reconstruct(&self, place: Place, rows: &Range<u64>) -> Option<Buf> {
         let range = self.absolute(place.stripe, rows);
-        if !self.rows.in_sync(&range) {
+        if !self.in_sync(&range) {
             return None;
         }
         let equations = self.equations(place.stripe);

@@ -1,12 +1,12 @@
-//! Redundancy of an array that was found dirty is made true, stripe after stripe, from the start of
-//! what is not known to be in sync.
+//! Redundancy of an array that was found dirty is made true, stripe after stripe, of what is not
+//! known to be in sync.
 //!
 //! Each step locks some stripes, reads all of them verified, and stores parity where it disagrees
-//! with the data. The position then moves on; it reaches the superblocks when the array is idle,
+//! with the data. Up to where redundancy is true reaches the superblocks when the array is idle,
 //! after the members were flushed. A crash in between leaves an older position: some stripes are
-//! compared again.
+//! compared again. Rows with lost data stay as they are, and the array dirty.
 //!
-//! With a member missing there is nothing to compare: the position stays, and the array dirty.
+//! With a member missing there is nothing to compare, and nothing changes.
 
 use super::Inner;
 use super::heal::Healing;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Runs the resync in the background, unless it runs or there is nothing to do.
 pub(super) fn start(inner: &Rc<Inner>) {
-    let Some(position) = inner.rows.position() else { return };
+    let Some(first) = inner.array.next_unsynced(0) else { return };
     if inner.limits.read_only || inner.closing.get() || inner.resyncing.replace(true) {
         return;
     }
@@ -27,8 +27,8 @@ pub(super) fn start(inner: &Rc<Inner>) {
         if let Err(error) = result {
             let detail = format!("the resync stopped: {error}");
             inner.array.events().emit_detail(EventKind::Note, error.sector, 0, detail);
-        } else if inner.rows.position().is_none() {
-            let first = position / inner.geometry.chunk_sectors();
+        } else if inner.array.next_unsynced(0).is_none() {
+            let first = first.start / inner.geometry.chunk_sectors();
             let extent = inner.extent_of(&(first..inner.stripes));
             inner.array.events().emit(EventKind::Resynced, extent.sector, extent.sectors);
         }
@@ -61,29 +61,27 @@ impl Inner {
 
     /// See [`super::Raid456::resync_step`].
     pub(super) async fn resync_step(&self) -> IoResult<bool> {
-        let Some(position) = self.rows.position() else { return Ok(false) };
         if self.limits.read_only || self.array.missing_count() > 0 {
             return Ok(false);
         }
         let chunk = self.geometry.chunk_sectors();
-        let first = position / chunk;
-        let end = (first + self.stripes_per_step()).min(self.stripes);
-        if first < end {
-            self.verify(first..end, Healing::Write, false).await?;
-            // A member that failed meanwhile took its part of the comparison with it.
-            if self.array.missing_count() > 0 {
-                return Ok(false);
-            }
+        let next = self.array.next_unsynced(self.resynced_to.get());
+        let Some(next) = next.filter(|next| next.start < self.member_sectors()) else {
+            // Sectors that no stripe uses need no redundancy.
+            self.array.set_in_sync(self.member_sectors()..u64::MAX);
+            self.resynced_to.set(0);
+            self.array.settle().await?;
+            return Ok(false);
+        };
+        let first = next.start / chunk;
+        let end = next.end.div_ceil(chunk).min(first + self.stripes_per_step()).min(self.stripes);
+        self.verify(first..end, Healing::Write, false).await?;
+        // A member that failed meanwhile took its part of the comparison with it.
+        if self.array.missing_count() > 0 {
+            return Ok(false);
         }
-        if end < self.stripes {
-            self.rows.set_position(Some(end * chunk));
-            self.publish();
-            return Ok(true);
-        }
-        self.rows.set_position(None);
-        self.publish();
-        self.array.settle().await?;
-        Ok(false)
+        self.resynced_to.set(end * chunk);
+        Ok(true)
     }
 }
 

@@ -43,8 +43,8 @@ impl Inner {
     ) -> IoResult<Findings> {
         let _lock = self.locks.lock(stripes.clone()).await;
         let chunk = self.geometry.chunk_sectors();
-        let start = self.geometry.strip_start(stripes.start).0;
-        let rows = start..start + (stripes.end - stripes.start) * chunk;
+        let rows = self.strips_of(&stripes);
+        let start = rows.start;
         let present = self.array.members().count();
         let mut findings = Findings {
             checked_sectors: u64_of(present) * (rows.end - rows.start),
@@ -60,7 +60,7 @@ impl Inner {
             let offset = self.geometry.strip_start(stripe).0 - start;
             let agrees = reads.as_ref().is_some_and(|reads| self.agrees(stripe, reads, offset));
             if agrees {
-                self.agreed(stripe, 0..chunk);
+                self.made_true(self.absolute(stripe, &(0..chunk)));
             } else {
                 self.verify_stripe(stripe, healing, bypass, &mut findings).await?;
             }
@@ -86,15 +86,6 @@ impl Inner {
         same(equations.p, &p) && q_agrees
     }
 
-    fn agreed(&self, stripe: u64, rows: Range<u64>) {
-        let rows = self.absolute(stripe, &rows);
-        let torn = self.rows.is_torn(&rows);
-        self.rows.agreed(rows);
-        if torn {
-            self.publish();
-        }
-    }
-
     async fn verify_stripe(
         &self,
         stripe: u64,
@@ -112,7 +103,7 @@ impl Inner {
                 let extent = Extent { sector: member.place(sector), sectors: columns.block };
                 push(findings, finding, Some(member.name().clone()), extent);
             }
-            self.judge_row(&columns, index, settled.disagreeing, healing, &mut verdict);
+            self.judge_row(&columns, index, settled.disagreeing, &mut verdict);
         }
         let extent = self.extent_of(&(stripe..stripe + 1));
         if !verdict.inconsistent.is_empty() {
@@ -126,7 +117,7 @@ impl Inner {
             push(findings, Finding::Healable, None, extent);
             return Ok(());
         }
-        let guard = self.array.begin_write().await;
+        let guard = self.array.begin_write(self.strips_of(&(stripe..stripe + 1))).await;
         let _guard = guard.map_err(|error| error.kind.at(extent.sector))?;
         self.store(verdict.stores, false).await?;
         for rows in verdict.unfinished {
@@ -143,22 +134,19 @@ impl Inner {
         columns: &Columns,
         index: usize,
         disagreeing: Vec<(usize, Vec<u8>)>,
-        healing: Healing,
         verdict: &mut Verdict,
     ) {
         let rows = columns.rows_of(index);
         let absolute = self.absolute(columns.equations.stripe, &rows);
-        let unfinished = self.rows.is_unfinished(&absolute);
+        let unfinished = self.is_unfinished(&absolute);
         let state = |slot: usize| columns.state(slot, index);
         if !columns.data_known(index) {
             let mut slots = 0..self.geometry.raid_disks();
             let damaged = slots.any(|slot| matches!(state(slot), Block::Damaged(_)));
             let unknown = columns.equations.data.iter().filter(|&&slot| !state(slot).is_known());
             let parity = columns.equations.parity().filter(|&slot| state(slot).is_known());
-            if unfinished && healing == Healing::Write && self.array.missing_count() == 0 {
-                // The resync goes on, and this row stays one that nothing is rebuilt from.
-                self.tear(absolute);
-            } else if !unfinished && !damaged && unknown.count() <= parity.count() {
+            // An unfinished row stays one that nothing is rebuilt from.
+            if !unfinished && !damaged && unknown.count() <= parity.count() {
                 // Two parities give a missing block two contents.
                 verdict.inconsistent.push(rows);
             }
@@ -167,7 +155,7 @@ impl Inner {
         if disagreeing.is_empty() {
             let whole = columns.equations.parity().all(|slot| state(slot).is_known());
             if whole {
-                self.agreed(columns.equations.stripe, rows);
+                self.made_true(absolute);
             }
         } else if unfinished {
             verdict.stores.extend(disagreeing.into_iter().map(|(slot, data)| Store {
@@ -185,7 +173,7 @@ impl Inner {
     fn list(&self, stripe: u64, inconsistent: &[Range<u64>]) {
         let mut news = false;
         for rows in inconsistent {
-            news |= self.rows.doubt(self.absolute(stripe, rows));
+            news |= self.doubts.add(self.absolute(stripe, rows));
         }
         if news {
             let first = self.absolute(stripe, &inconsistent[0]).start;

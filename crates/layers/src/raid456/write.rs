@@ -98,7 +98,8 @@ impl Inner {
 
     /// Stores whole stripes. Called under their locks.
     async fn update_run(&self, stripes: &Range<u64>, data: &Segments, fua: bool) -> IoResult {
-        let guard = self.array.begin_write().await;
+        let all = self.strips_of(stripes);
+        let guard = self.array.begin_write(all.clone()).await;
         let place = Sector(stripes.start * self.geometry.stripe_sectors());
         let _guard = guard.map_err(|error| error.kind.at(place))?;
         let chunk = self.geometry.chunk_sectors();
@@ -121,8 +122,6 @@ impl Inner {
                 data,
             }));
         }
-        let start = self.geometry.strip_start(stripes.start).0;
-        let all = start..self.geometry.strip_start(stripes.end).0;
         if let Err(error) = self.store(stores, fua).await {
             for stripe in stripes.clone() {
                 self.mend(&self.equations(stripe), std::iter::once(rows.clone())).await;
@@ -153,7 +152,7 @@ impl Inner {
             return Ok(());
         }
         let place = Sector(stripe * self.geometry.stripe_sectors());
-        let guard = self.array.begin_write().await;
+        let guard = self.array.begin_write(self.strips_of(&(stripe..stripe + 1))).await;
         let _guard = guard.map_err(|error| error.kind.at(place))?;
         let equations = self.equations(stripe);
         let intervals = self.intervals(&equations, &pieces);
@@ -234,9 +233,9 @@ impl Inner {
             return How::Whole;
         }
         let rows = self.absolute(equations.stripe, rows);
-        let prefers_rebuild = if self.rows.is_unfinished(&rows) {
+        let prefers_rebuild = if self.is_unfinished(&rows) {
             true
-        } else if self.rows.is_inconsistent(&rows) {
+        } else if self.doubts.overlap(&rows) {
             false
         } else {
             kept < written + parity

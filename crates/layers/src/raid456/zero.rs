@@ -43,13 +43,11 @@ impl Inner {
     async fn zero_stripes(&self, stripes: Range<u64>, op: Op) -> IoResult {
         let place = Sector(stripes.start * self.geometry.stripe_sectors());
         let _lock = self.locks.lock(stripes.clone()).await;
-        let guard = self.array.begin_write().await;
+        let rows = self.strips_of(&stripes);
+        let guard = self.array.begin_write(rows.clone()).await;
         let _guard = guard.map_err(|error| error.kind.at(place))?;
         let cached = self.cache.stripes(stripes.clone());
         cached.iter().for_each(|&stripe| drop(self.cache.take(stripe)));
-        let chunk = self.geometry.chunk_sectors();
-        let rows = self.geometry.strip_start(stripes.start).0;
-        let rows = rows..rows + (stripes.end - stripes.start) * chunk;
         let result = self.zero_members(&rows, op, place).await;
         let failed = result.err().map(|_| runtime::now());
         cached.into_iter().for_each(|stripe| self.cache.wrote(stripe, failed));
