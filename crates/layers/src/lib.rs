@@ -7,7 +7,7 @@ pub mod integrity;
 pub mod limit;
 pub mod linear;
 pub mod memory;
+pub mod mirror;
 pub mod nbd;
-pub mod raid1;
 pub mod raid456;
 pub mod sides;

@@ -4,7 +4,7 @@ use crate::open::OpenError;
 use bio::{Device, IoResult, LocalFuture, Scrub};
 use layers::array::Array;
 use layers::integrity::Integrity;
-use layers::raid1::Raid1;
+use layers::mirror::Mirror;
 use layers::raid456::{CACHE_BYTES, Options, Raid456};
 use md::geometry::Geometry;
 use md::reshape::Sides;
@@ -40,7 +40,7 @@ impl Top {
     pub fn over(array: &Rc<Array>, freshest: &Superblock, force: bool) -> Result<Self, OpenError> {
         let refuse = |why: String| OpenError::Array { why };
         let Some(geometry) = freshest.geometry() else {
-            let layer = Raid1::new(Rc::clone(array)).map_err(|error| refuse(error.to_string()))?;
+            let layer = Mirror::new(Rc::clone(array)).map_err(|error| refuse(error.to_string()))?;
             layer.start();
             let (device, scrub) = (layer.device(), Rc::clone(&layer) as Rc<dyn Scrub>);
             let mirror = Rc::clone(&layer);

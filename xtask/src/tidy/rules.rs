@@ -306,10 +306,10 @@ mod tests {
 
     #[test]
     fn layers_do_not_import_their_siblings() {
-        let path = "crates/layers/src/raid1/mod.rs";
+        let path = "crates/layers/src/mirror/mod.rs";
         assert_eq!(count(path, "use crate::linear::Linear;"), 1);
         assert_eq!(count(path, "use crate::{array::Member, fault::Fault};"), 1);
-        assert_eq!(count(path, "use crate::array::Member; use crate::raid1::read;"), 0);
+        assert_eq!(count(path, "use crate::array::Member; use crate::mirror::read;"), 0);
         assert_eq!(count("crates/layers/src/lib.rs", "use crate::linear::Linear;"), 0);
     }
 

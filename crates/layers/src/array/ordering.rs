@@ -8,7 +8,7 @@ pub(super) const CLEAN: &str = "array: members before clean";
 /// A member's superblock, before the next member's is touched and before what it announces.
 pub(super) const SUPERBLOCK: &str = "array: a superblock before the next and before data";
 /// A copy of an unfinished write that is on every member now, before anybody is given it.
-pub(crate) const AGREED: &str = "raid1: copies made to agree before they are read";
+pub(crate) const AGREED: &str = "mirror: copies made to agree before they are read";
 
 /// All of them.
 pub const ORDERINGS: &[&str] = &[PROMISE, CLEAN, SUPERBLOCK, AGREED];

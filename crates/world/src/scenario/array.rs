@@ -12,7 +12,7 @@ use bio::{Device, Events, IoResult, LocalFuture, Scrub};
 use layers::array::{Array, Found, Options};
 use layers::integrity::Integrity;
 use layers::linear::Linear;
-use layers::raid1::Raid1;
+use layers::mirror::Mirror;
 use layers::raid456::{self, Raid456};
 use std::rc::Rc;
 use units::{BlockSize, SECTOR, Sector, usize_of};
@@ -239,7 +239,7 @@ impl Shape {
         layers: Vec<Rc<Integrity>>,
     ) -> Result<Volume, String> {
         if self.level == Level::Raid1 {
-            let raid = Raid1::new(array).map_err(|error| error.to_string())?;
+            let raid = Mirror::new(array).map_err(|error| error.to_string())?;
             raid.start();
             let (scrub, device) = (Rc::clone(&raid), raid.device());
             return Ok(volume(device, scrub, layers, async move { raid.close().await }));

@@ -48,7 +48,7 @@ use units::{BlockSize, Sector};
 
 /// A running mirror. Writing ones must be [closed](Self::close): dropped, they leave what a crash
 /// would.
-pub struct Raid1 {
+pub struct Mirror {
     inner: Rc<Inner>,
 }
 
@@ -79,7 +79,7 @@ struct Head {
 
 /// Why members cannot be a mirror.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Raid1Error {
+pub enum MirrorError {
     /// Nobody holds a slot.
     #[error("no member")]
     NoMember,
@@ -93,18 +93,18 @@ pub enum Raid1Error {
     },
 }
 
-impl Raid1 {
+impl Mirror {
     /// The mirror of `array`'s members, as large as their data (the smallest of it). Nothing is
     /// written and no resync started yet.
     ///
     /// # Errors
-    /// [`Raid1Error`] if there is nothing to be a mirror of.
-    pub fn new(array: Rc<Array>) -> Result<Rc<Self>, Raid1Error> {
+    /// [`MirrorError`] if there is nothing to be a mirror of.
+    pub fn new(array: Rc<Array>) -> Result<Rc<Self>, MirrorError> {
         Self::with_window(array, WINDOW_SECTORS)
     }
 
     /// As [`Self::new`], resynced and scrubbed in windows of so many sectors.
-    fn with_window(array: Rc<Array>, window_sectors: u64) -> Result<Rc<Self>, Raid1Error> {
+    fn with_window(array: Rc<Array>, window_sectors: u64) -> Result<Rc<Self>, MirrorError> {
         let limits = limits_of(&array)?;
         let heads = (0..array.raid_disks()).map(|slot| Head {
             write_mostly: array.member(slot).is_some_and(|member| member.write_mostly()),
@@ -171,9 +171,9 @@ impl Raid1 {
     }
 }
 
-fn limits_of(array: &Array) -> Result<Limits, Raid1Error> {
+fn limits_of(array: &Array) -> Result<Limits, MirrorError> {
     let all: Vec<Limits> = array.members().map(|member| member.data().limits().clone()).collect();
-    let mut limits = all.first().ok_or(Raid1Error::NoMember)?.clone();
+    let mut limits = all.first().ok_or(MirrorError::NoMember)?.clone();
     for other in &all[1..] {
         limits.sectors = limits.sectors.min(other.sectors);
         limits.logical_block = limits.logical_block.max(other.logical_block);
@@ -191,7 +191,7 @@ fn limits_of(array: &Array) -> Result<Limits, Raid1Error> {
     let sectors = limits.sectors;
     limits.sectors -= sectors % block.sectors();
     if limits.sectors == 0 {
-        return Err(Raid1Error::Small { sectors, block: block.bytes() });
+        return Err(MirrorError::Small { sectors, block: block.bytes() });
     }
     Ok(limits)
 }
@@ -218,7 +218,7 @@ impl Inner {
     }
 }
 
-impl BlockDevice for Raid1 {
+impl BlockDevice for Mirror {
     fn limits(&self) -> &Limits {
         &self.inner.limits
     }

@@ -3,14 +3,14 @@
 use super::heal::{Evidence, vouches};
 use super::read::Copy;
 use super::resync::blocks;
-use super::{Inner, Raid1};
+use super::{Inner, Mirror};
 use crate::array::Member;
 use crate::array::ordering::AGREED;
 use bio::{Buf, EventKind, Extent, Finding, Findings, IoErrorKind, LocalFuture, Scrub, ScrubMode};
 use std::rc::Rc;
 use units::Sector;
 
-impl Scrub for Raid1 {
+impl Scrub for Mirror {
     fn steps(&self) -> u64 {
         self.inner.limits.sectors.div_ceil(self.inner.window_sectors)
     }

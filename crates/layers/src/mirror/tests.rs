@@ -11,21 +11,21 @@ fn rig(count: u8) -> Rc<Rig> {
     Rc::new(Rig::new(Level::Raid1, count, true))
 }
 
-fn open(rig: &Rig) -> Rc<Raid1> {
+fn open(rig: &Rig) -> Rc<Mirror> {
     let present: Vec<usize> = (0..rig.disks.len()).collect();
-    Raid1::with_window(rig.open(&present, false), 16).unwrap()
+    Mirror::with_window(rig.open(&present, false), 16).unwrap()
 }
 
 fn sector_of(byte: u8, sectors: u64) -> Buf {
     Buf::copy_of(&vec![byte; usize_of(Sector(sectors).bytes())])
 }
 
-async fn write(raid: &Rc<Raid1>, sector: u64, sectors: u64, byte: u8) -> IoResult {
+async fn write(raid: &Rc<Mirror>, sector: u64, sectors: u64, byte: u8) -> IoResult {
     raid.device().write(Sector(sector), sector_of(byte, sectors)).await
 }
 
 /// The first byte of each sector.
-async fn read(raid: &Rc<Raid1>, sector: u64, sectors: u64) -> IoResult<Vec<u8>> {
+async fn read(raid: &Rc<Mirror>, sector: u64, sectors: u64) -> IoResult<Vec<u8>> {
     let bytes = raid.device().read(Sector(sector), sectors).await?;
     for sector in bytes.as_slice().chunks(SECTOR_BYTES) {
         // A healed flip of the first bit is no longer in the data, and the rest is one byte.
@@ -176,7 +176,7 @@ fn a_read_only_opening_reconstructs_and_writes_nothing() {
     rig.disks[0].flip(DATA_OFFSET);
     let held = Rc::clone(&rig);
     block_on(async move {
-        let raid = Raid1::new(held.open(&[0, 1], true)).unwrap();
+        let raid = Mirror::new(held.open(&[0, 1], true)).unwrap();
         for _ in 0..3 {
             let heads = &raid.inner.heads;
             heads[1].next.set(u64::MAX);
