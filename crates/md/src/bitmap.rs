@@ -7,13 +7,18 @@
 //! +------+---------+-----------------+--------+---------------+-----------+------------------
 //!  256: one bit per chunk, lowest bit of a byte first; bits beyond the last chunk mean nothing
 //! ```
-//! This module reads: enough to say whether a bitmap is there, may be believed, and what it calls
-//! dirty. Nothing here writes one yet.
+//! A [`Bitmap`] keeps the whole area that it was decoded from, filler too, so that encoding it again
+//! gives it back; it changes exactly the fields and the bits that it is asked to change. When its
+//! parts are written, and what a crash leaves, is for whoever runs the array.
 //!
 //! Source: the md specification, section 11.
 
+mod bits;
+
+pub use bits::{Bitmap, NewBitmap};
+
 use crate::superblock::{Superblock, Uuid};
-use units::u64_of;
+use units::{SECTOR, u64_of};
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -76,6 +81,14 @@ pub enum BitmapError {
         /// Its bytes.
         found: u32,
     },
+    /// The bits do not fit where they lie.
+    #[error("a bitmap of {needed} bytes lies where {room} are free")]
+    Room {
+        /// Bytes of header and bits.
+        needed: u64,
+        /// Bytes from its start to whatever comes next.
+        room: u64,
+    },
 }
 
 /// Why an intact bitmap must be taken as "everything is dirty".
@@ -102,6 +115,14 @@ pub enum Stale {
     State {
         /// Its state word.
         state: u32,
+    },
+    /// It covers something else than the array.
+    #[error("the bitmap covers {found} sectors, the array has {expected}")]
+    Size {
+        /// Sectors that it covers.
+        found: u64,
+        /// Sectors that there are.
+        expected: u64,
     },
 }
 
@@ -151,7 +172,53 @@ impl BitmapHeader {
         if state & (STATE_STALE | STATE_WRITE_ERROR) != 0 {
             return Err(Stale::State { state });
         }
+        let (found, expected) = (self.sync_sectors(), superblock.bitmap_sectors());
+        if found != expected {
+            return Err(Stale::Size { found, expected });
+        }
         Ok(())
+    }
+
+    /// The set that it belongs to.
+    #[must_use]
+    pub fn set_uuid(&self) -> Uuid {
+        Uuid(self.raw.uuid)
+    }
+
+    /// The layout of its bytes: 4, or 5 of an array that several hosts share.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.raw.version.get()
+    }
+
+    /// Its state: bit 1 says that it is stale, bit 2 that writing it failed.
+    #[must_use]
+    pub fn state(&self) -> u32 {
+        self.raw.state.get()
+    }
+
+    /// How long a chunk should be left alone before its bit is cleared, in seconds; half of it.
+    #[must_use]
+    pub fn daemon_sleep_seconds(&self) -> u32 {
+        self.raw.daemon_sleep.get()
+    }
+
+    /// Writes that a write-mostly member may be behind.
+    #[must_use]
+    pub fn write_behind(&self) -> u32 {
+        self.raw.write_behind.get()
+    }
+
+    /// Sectors of one chunk.
+    #[must_use]
+    pub fn chunk_sectors(&self) -> u64 {
+        u64::from(self.chunk_bytes()) / SECTOR
+    }
+
+    /// Bytes of the header and of all bits that mean something.
+    #[must_use]
+    pub fn area_bytes(&self) -> u64 {
+        u64_of(HEADER_BYTES) + self.bit_count().div_ceil(8)
     }
 
     /// The array's event count when the bitmap was last written.
@@ -183,81 +250,19 @@ impl BitmapHeader {
     pub fn bit_count(&self) -> u64 {
         self.sync_sectors().div_ceil(u64::from(self.chunk_bytes()) / units::SECTOR)
     }
-
-    /// How many chunks `bits` (the bytes after the header) calls dirty. Bits that `bits` is too
-    /// short for count as dirty; bits beyond the last chunk do not count.
-    #[must_use]
-    pub fn dirty_count(&self, bits: &[u8]) -> u64 {
-        let wanted = self.bit_count();
-        let given = u64_of(bits.len()).saturating_mul(8).min(wanted);
-        let whole = units::usize_of(given / 8);
-        let set: u64 = bits[..whole].iter().map(|byte| u64::from(byte.count_ones())).sum();
-        let rest = match given % 8 {
-            0 => 0,
-            tail => u64::from((bits[whole] & ((1 << tail) - 1)).count_ones()),
-        };
-        set + rest + (wanted - given)
-    }
 }
 
+/// mdadm's default chunk: 64 MiB.
+pub const CHUNK_BYTES: u32 = 64 << 20;
+/// The least that mdadm makes: 4 KiB.
+pub const CHUNK_BYTES_MIN: u32 = 4096;
+/// The largest bitmap that is read or made here: the bits of a PiB in chunks of 4 MiB.
+pub const AREA_BYTES_MAX: u64 = 32 << 20;
+/// mdadm's default for the time between two looks.
+const DAEMON_SLEEP_SECONDS: u32 = 5;
 const MAGIC: u32 = 0x6D74_6962;
 const STATE_STALE: u32 = 1 << 1;
 const STATE_WRITE_ERROR: u32 = 1 << 2;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn header(sync_sectors: u64, chunk: u32) -> [u8; HEADER_BYTES] {
-        let mut bytes = [0; HEADER_BYTES];
-        bytes[..4].copy_from_slice(b"bitm");
-        bytes[4] = 4;
-        bytes[40..48].copy_from_slice(&sync_sectors.to_le_bytes());
-        bytes[52..56].copy_from_slice(&chunk.to_le_bytes());
-        bytes
-    }
-
-    #[test]
-    fn bits_beyond_the_last_chunk_do_not_count() {
-        // The specification's example: one bit, clean, stored as `fe ff ff ff`.
-        let one = BitmapHeader::decode(&header(63488, 64 << 20)).unwrap();
-        assert_eq!(one.bit_count(), 1);
-        assert_eq!(one.dirty_count(&[0xFE, 0xFF, 0xFF, 0xFF]), 0);
-        assert_eq!(one.dirty_count(&[0xFF]), 1);
-        let eleven = BitmapHeader::decode(&header(8 * 11 - 3, 4096)).unwrap();
-        assert_eq!(eleven.bit_count(), 11);
-        assert_eq!(eleven.dirty_count(&[0x81, 0xFC]), 3);
-        assert_eq!(eleven.dirty_count(&[0x81]), 2 + 3);
-    }
-
-    #[test]
-    fn other_bytes_are_refused_by_name() {
-        let good = header(8, 4096);
-        let forged = |at: usize, value: u8| {
-            let mut bytes = good;
-            bytes[at] = value;
-            BitmapHeader::decode(&bytes).unwrap_err()
-        };
-        assert_eq!(forged(0, 0), BitmapError::Magic { found: 0x6D74_6900 });
-        assert_eq!(forged(4, 3), BitmapError::Version { found: 3 });
-        assert_eq!(forged(53, 0), BitmapError::Chunk { found: 0 });
-        assert_eq!(forged(52, 1), BitmapError::Chunk { found: 4097 });
-        assert_eq!(BitmapHeader::decode(&good[..255]), Err(BitmapError::Short { found: 255 }));
-    }
-
-    proptest! {
-        #[test]
-        fn any_header_survives_and_any_length_is_counted(
-            mut bytes in prop::collection::vec(any::<u8>(), HEADER_BYTES),
-            log in 9u32..32,
-            bits in prop::collection::vec(any::<u8>(), 0..64),
-        ) {
-            bytes[..8].copy_from_slice(&header(0, 512)[..8]);
-            bytes[52..56].copy_from_slice(&(1u32 << log).to_le_bytes());
-            let decoded = BitmapHeader::decode(&bytes).unwrap();
-            prop_assert_eq!(&decoded.encode()[..], &bytes[..]);
-            prop_assert!(decoded.dirty_count(&bits) <= decoded.bit_count());
-        }
-    }
-}
+mod tests;

@@ -255,7 +255,7 @@ fn place(
 }
 
 /// Sectors that mdadm leaves for a bitmap, whether there is one or not.
-const fn bitmap_space(device_sectors: u64) -> u64 {
+pub(crate) const fn bitmap_space(device_sectors: u64) -> u64 {
     const GIB: u64 = 2 << 20;
     match device_sectors {
         0..128 => 0,

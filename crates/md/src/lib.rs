@@ -7,7 +7,7 @@
 //! - [`create`](mod@create): the superblocks of a new array;
 //! - [`geometry`]: where a sector of a parity array lies;
 //! - [`reshape`]: the two shapes of an array whose shape is being changed;
-//! - [`bitmap`]: the header and the bits of a write-intent bitmap.
+//! - [`bitmap`]: the write-intent bitmap, read and written.
 
 #![forbid(unsafe_code)]
 

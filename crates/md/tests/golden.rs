@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use steadfast_md::assemble::{Assembly, Candidate, LeftOut, Slot, assemble};
-use steadfast_md::bitmap::BitmapHeader;
+use steadfast_md::bitmap::{Bitmap, NewBitmap};
 use steadfast_md::create::{NewArray, NewMember, create};
 use steadfast_md::geometry::{Geometry, ParityLevel, Strip};
 use steadfast_md::superblock::{Level, Minor, ResyncOffset, Role, Superblock};
@@ -189,12 +189,26 @@ fn bitmaps_of_clean_arrays_are_believed_and_clean() {
         for (image, superblock) in golden.images.iter().zip(golden.superblocks()) {
             let Some(sector) = superblock.bitmap_sector() else { continue };
             let area = &image[usize_of(sector.bytes())..usize_of(superblock.data_offset().bytes())];
-            let bitmap = BitmapHeader::decode(area).unwrap();
-            assert_eq!(bitmap.encode(), area[..256]);
-            assert_eq!(bitmap.believe(&superblock), Ok(()));
+            let bitmap = Bitmap::decode(area.to_vec()).unwrap();
+            assert_eq!(bitmap.encode(0..area.len()), area);
+            assert_eq!(bitmap.header().believe(&superblock), Ok(()));
             let degraded = golden.text("name").ends_with("degraded");
-            let dirty = bitmap.dirty_count(&area[256..]);
-            assert_eq!(dirty, u64::from(degraded), "{}", golden.text("name"));
+            assert_eq!(bitmap.dirty_count(), u64::from(degraded), "{}", golden.text("name"));
+            // It lies where we would have put it, and is what we would have made.
+            let sectors = u64_of(image.len() / SECTOR_BYTES);
+            let mut placed = superblock.clone();
+            placed.place_bitmap(sectors);
+            assert_eq!(placed.bitmap_sector(), Some(sector));
+            let new = NewBitmap {
+                superblock: &superblock,
+                room_bytes: superblock.bitmap_room(sectors).unwrap(),
+                chunk_bytes: Some(bitmap.header().chunk_bytes()),
+                dirty: degraded,
+            };
+            let mut ours = Bitmap::new(&new).unwrap();
+            ours.set_events_cleared(bitmap.header().events_cleared());
+            let length = ours.area_bytes();
+            assert_eq!(ours.encode(0..length), area[..length], "{}", golden.text("name"));
         }
     }
 }

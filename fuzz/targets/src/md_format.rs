@@ -1,11 +1,11 @@
-//! md's bytes: superblocks, what several of them amount to, and the bitmap's header.
+//! md's bytes: superblocks, what several of them amount to, and the bitmap.
 
 use crate::input::Input;
 use md::assemble::{Candidate, Slot};
-use md::bitmap::BitmapHeader;
+use md::bitmap::{Bitmap, BitmapHeader};
 use md::geometry::{Geometry, Strip};
 use md::superblock::{Minor, SUPERBLOCK_BYTES, Superblock, SuperblockError};
-use units::{Sector, u64_of, usize_of};
+use units::{Sector, u64_of};
 
 /// Any bytes as a superblock, with a checksum and a place that fit: what decodes is encoded to the
 /// same bytes.
@@ -154,16 +154,31 @@ fn check_assembly(candidates: &[Candidate<'_>]) {
     }
 }
 
-/// Any bytes as a bitmap: the header survives, and no more chunks are dirty than there are.
+/// Any bytes as a bitmap: all of it survives, and its bits are a set.
 pub fn bitmap(bytes: &[u8]) {
     let Ok(header) = BitmapHeader::decode(bytes) else { return };
     let encoded = header.encode();
     assert_eq!(encoded, bytes[..encoded.len()], "every bit survives");
-    let bits = &bytes[encoded.len()..];
-    let (dirty, known) = (header.dirty_count(bits), u64_of(bits.len()) * 8);
-    assert!(dirty <= header.bit_count());
-    assert!(dirty >= header.bit_count().saturating_sub(known), "what is not known is dirty");
-    assert!(usize_of(u64::from(header.chunk_bytes())).is_power_of_two());
+    let Ok(mut bitmap) = Bitmap::decode(bytes.to_vec()) else {
+        return assert!(header.area_bytes() > u64_of(bytes.len()), "all of it was there");
+    };
+    assert_eq!(bitmap.encode(0..bytes.len()), bytes, "every bit survives");
+    let (count, dirty) = (header.bit_count(), bitmap.dirty_count());
+    assert!(dirty <= count);
+    let each = bitmap.dirty().map(|run| run.end - run.start).sum::<u64>();
+    assert_eq!(each, dirty, "what is walked is what is counted");
+    for sectors in bitmap.dirty_sectors() {
+        assert!(sectors.start < sectors.end && sectors.end <= header.sync_sectors());
+    }
+    // A run of the bitmap's own choice is cleared and set: nothing else changes.
+    let chunks = bitmap.chunks(&(header.events()..header.events_cleared()));
+    bitmap.clear(chunks.clone());
+    let others = bitmap.dirty_count();
+    bitmap.set(chunks.clone());
+    assert_eq!(bitmap.dirty_count(), others + (chunks.end - chunks.start));
+    assert!(bitmap.is_set(&chunks));
+    bitmap.fill(false);
+    assert_eq!((bitmap.dirty_count(), bitmap.dirty().next()), (0, None));
 }
 
 const MEMBERS: usize = 4;

@@ -267,6 +267,23 @@ impl Superblock {
         self.raw.utime = utime.0.into();
     }
 
+    /// Says that a write-intent bitmap lies `offset` sectors from the superblock.
+    pub(crate) fn set_bitmap_offset(&mut self, offset: i32) {
+        self.raw.bitmap_offset = offset.to_le_bytes();
+        self.set_feature(Features::BITMAP, true);
+    }
+
+    /// Says whether the member's bad block log has anything in it.
+    pub fn set_has_bad_blocks(&mut self, any: bool) {
+        self.set_feature(Features::BAD_BLOCKS, any);
+    }
+
+    fn set_feature(&mut self, feature: Features, on: bool) {
+        let features = self.features();
+        let features = if on { features.with(feature) } else { features.without(feature) };
+        self.raw.feature_map = features.0.into();
+    }
+
     /// Counts `sectors` more sectors as corrected; the count saturates.
     pub fn add_corrected_reads(&mut self, sectors: u32) {
         self.raw.cnt_corrected_read = self.corrected_reads().saturating_add(sectors).into();
