@@ -17,6 +17,7 @@ use crate::reshape::ReshapeError;
 use crate::superblock::{
     Features, Level, ResyncOffset, Role, SLOTS_MAX, Superblock, SuperblockError, Uuid,
 };
+use std::mem;
 use units::{Sector, usize_of};
 
 /// A member as it was found.
@@ -35,8 +36,8 @@ pub enum Slot {
     Missing,
     /// This member, complete.
     InSync(usize),
-    /// This member, filled only below a sector (counted from the start of its data): counts as
-    /// missing here.
+    /// This member, filled only below a sector (counted from the start of its data): the slot
+    /// counts as missing.
     Rebuilding {
         /// The member.
         member: usize,
@@ -205,7 +206,7 @@ pub struct Assembly {
     pub spares: Vec<usize>,
     /// Members that are the array's journal.
     pub journals: Vec<usize>,
-    /// Members that are being filled to replace another.
+    /// Members that are being filled to replace the holder of their slot, which is there.
     pub replacements: Vec<usize>,
     /// Members that take no part, and why.
     pub left_out: Vec<(usize, LeftOut)>,
@@ -276,6 +277,7 @@ pub fn assemble(candidates: &[Candidate<'_>]) -> Result<Assembly, AssembleError>
         }
     }
     assembly.left_out.sort_by_key(|(index, _)| *index);
+    assembly.promote(candidates)?;
     for (_, member) in assembly.in_sync().collect::<Vec<_>>() {
         if of(member).events() == freshest.events() {
             assembly.resync = assembly.resync.least(of(member).resync());
@@ -366,6 +368,29 @@ impl Assembly {
             self.replacements.push(member);
             return Ok(());
         }
+        self.hold(member, slot, superblock)
+    }
+
+    /// Replacements whose holder is gone hold the slot from now on, as far as they are filled.
+    fn promote(&mut self, candidates: &[Candidate<'_>]) -> Result<(), AssembleError> {
+        for member in mem::take(&mut self.replacements) {
+            let superblock = candidates[member].superblock;
+            match superblock.role() {
+                Some(Role::Active(slot)) if self.slots[usize::from(slot)] == Slot::Missing => {
+                    self.hold(member, slot, superblock)?;
+                }
+                _ => self.replacements.push(member),
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(
+        &mut self,
+        member: usize,
+        slot: u16,
+        superblock: &Superblock,
+    ) -> Result<(), AssembleError> {
         let holder = &mut self.slots[usize::from(slot)];
         if let Slot::InSync(other) | Slot::Rebuilding { member: other, .. } = *holder {
             return Err(AssembleError::SameSlot { members: [other, member], slot });
@@ -415,16 +440,6 @@ impl Assembly {
             if features.contains(*bit) {
                 self.cannot_write.push(CannotWrite { feature, member: None });
             }
-        }
-        for slot in &self.slots {
-            if let Slot::Rebuilding { member, .. } = *slot {
-                let feature = "a member that is being rebuilt";
-                self.cannot_write.push(CannotWrite { feature, member: Some(member) });
-            }
-        }
-        for &member in &self.replacements {
-            let feature = "a member that replaces another";
-            self.cannot_write.push(CannotWrite { feature, member: Some(member) });
         }
         for &(member, why) in &self.left_out {
             if why == LeftOut::BadBlocks {

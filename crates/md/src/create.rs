@@ -9,8 +9,8 @@
 
 use crate::geometry::{Geometry, GeometryError, ParityLevel};
 use crate::superblock::{
-    BBLOG_SECTORS, Level, Minor, NewSuperblock, ResyncOffset, SLOTS_MAX, Superblock, Time,
-    UNSET_ROLE, Uuid,
+    BBLOG_SECTORS, Joining, Level, Minor, NewSuperblock, ResyncOffset, Role, SLOTS_MAX, Superblock,
+    Time, UNSET_ROLE, Uuid,
 };
 use units::{Sector, u64_of, usize_of};
 
@@ -104,6 +104,12 @@ pub enum CreateError {
         /// Least possible.
         min: u64,
     },
+    /// The device table has no room for one more.
+    #[error("all {slots} numbers of the device table are taken")]
+    Numbers {
+        /// Numbers that there are.
+        slots: usize,
+    },
     /// The name is too long.
     #[error("the name has {found} bytes, at most 32 fit")]
     Name {
@@ -176,6 +182,51 @@ pub fn create(array: &NewArray, members: &[NewMember]) -> Result<Vec<Superblock>
         })
     });
     Ok(superblocks.collect())
+}
+
+/// The superblock of a member that joins the array of which `peer` speaks: a spare, until the array
+/// gives it a slot. Its data begins where the peer's does, and what lies beside the superblock too.
+///
+/// # Errors
+/// [`CreateError::Small`] if the array's part does not fit; [`CreateError::Numbers`] if the device
+/// table is full.
+pub fn join(
+    peer: &Superblock,
+    member: &NewMember,
+    dev_number: Option<u32>,
+) -> Result<Superblock, CreateError> {
+    let (found, minor, offset) = (member.device_sectors, peer.minor(), peer.data_offset());
+    // What metadata 1.0 has between data and superblock, the bitmap and the log.
+    let peer_end = offset.0.saturating_add(peer.data_size());
+    let between =
+        if minor == Minor::V0 { peer.super_offset().0.saturating_sub(peer_end) } else { 0 };
+    let before = offset.0.saturating_add(between);
+    let behind = if minor == Minor::V0 { 24 } else { 0 };
+    let min = before.saturating_add(peer.size()).saturating_add(behind);
+    let small = CreateError::Small { member: 0, found, min };
+    let super_offset = minor.super_offset(found).ok_or(small)?;
+    let end = if minor == Minor::V0 { super_offset.0 } else { found };
+    let data_size = end.checked_sub(before).filter(|&left| left >= peer.size()).ok_or(small)?;
+    let dev_number = dev_number.ok_or(CreateError::Numbers { slots: peer.roles().count() })?;
+    Ok(peer.for_spare(&Joining {
+        super_offset,
+        data_offset: offset,
+        data_size,
+        dev_number,
+        device_uuid: member.device_uuid,
+    }))
+}
+
+/// The number for a member that joins the array of which `peer` speaks: the first that was never
+/// used and is none of `taken`, else the first whose device is gone.
+#[must_use]
+pub fn free_number(peer: &Superblock, taken: &[u32]) -> Option<u32> {
+    let free = |wanted: Role| {
+        let mut numbered = (0..).zip(peer.roles());
+        let found = numbered.find(|(number, role)| *role == wanted && !taken.contains(number));
+        found.map(|(number, _)| number)
+    };
+    free(Role::Spare).or_else(|| free(Role::Faulty))
 }
 
 /// The least sectors that a member of such an array must have: metadata and one chunk.

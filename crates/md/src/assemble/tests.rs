@@ -214,13 +214,40 @@ fn a_member_under_rebuild_or_with_bad_blocks_counts_as_missing() {
     members[1] = forged(&members[1], 8, &[2]);
     let assembly = judged(&members).unwrap();
     assert_eq!(assembly.slots[1], Slot::Rebuilding { member: 1, filled: Sector(0) });
-    assert_eq!((assembly.missing_count(), assembly.cannot_write[0].member), (1, Some(1)));
+    assert_eq!((assembly.missing_count(), assembly.cannot_write.len()), (1, 0));
 
     let mut members = array(Level::Raid5, 4);
     members[1] = forged(&members[1], 8, &[8]);
     let assembly = judged(&members).unwrap();
     assert_eq!(assembly.left_out, [(1, LeftOut::BadBlocks)]);
     assert_eq!(assembly.cannot_write.len(), 1);
+}
+
+/// The member of slot 1 copied as device 4, with these features: beside it, or in its place.
+fn with_replacement(features: u8) -> Vec<Superblock> {
+    let mut members = array(Level::Raid5, 4);
+    let mut new = forged(&members[1], 160, &[4]);
+    new = forged(&new, 168, &[9; 16]);
+    members.push(forged(&new, 8, &[features]));
+    members.iter_mut().for_each(|member| member.set_role(4, Role::Active(1)));
+    members
+}
+
+#[test]
+fn a_replacement_stands_beside_its_holder_and_takes_its_place_when_that_is_gone() {
+    for (features, held) in
+        [(16, Slot::InSync(4)), (16 + 2, Slot::Rebuilding { member: 4, filled: Sector(0) })]
+    {
+        let members = with_replacement(features);
+        let assembly = judged(&members).unwrap();
+        assert_eq!((assembly.slots[1], &assembly.replacements), (Slot::InSync(1), &vec![4]));
+        assert_eq!(assembly.cannot_write, []);
+        let mut gone = members;
+        gone.iter_mut().for_each(|member| member.set_role(1, Role::Faulty));
+        let assembly = judged(&gone).unwrap();
+        assert_eq!((assembly.slots[1], &assembly.replacements), (held, &vec![]));
+        assert_eq!(assembly.left_out, [(1, LeftOut::Dropped(Role::Faulty))]);
+    }
 }
 
 #[test]

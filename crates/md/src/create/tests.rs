@@ -140,3 +140,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_joins_is_a_spare_with_its_data_where_the_others_have_theirs() {
+    for minor in Minor::PROBE_ORDER {
+        let array = NewArray { minor, ..array(Level::Raid5) };
+        let mut made = create(&array, &members(3, 81920)).unwrap();
+        made[0].set_role(1, Role::Faulty);
+        let number = free_number(&made[0], &[]);
+        assert_eq!(number, Some(3), "a number that was never used comes first");
+        let new = NewMember { device_sectors: 100_000, device_uuid: Uuid([9; 16]) };
+        let spare = join(&made[0], &new, number).unwrap();
+        assert_eq!(spare.validate(100_000), Ok(()));
+        assert_eq!((spare.role(), spare.dev_number()), (Some(Role::Spare), 3));
+        assert_eq!((spare.data_offset(), spare.size()), (made[0].data_offset(), made[0].size()));
+        assert_eq!((spare.set_uuid(), spare.device_uuid()), (Uuid([1; 16]), Uuid([9; 16])));
+        let small = NewMember { device_sectors: 81_000, ..new };
+        assert!(matches!(join(&made[0], &small, number), Err(CreateError::Small { .. })));
+        let all: Vec<u32> = (0..128).collect();
+        assert_eq!(free_number(&made[0], &all[3..]), Some(1), "then one whose device is gone");
+        assert_eq!(free_number(&made[0], &all), None);
+    }
+}

@@ -6,7 +6,7 @@ mod fields;
 mod v1;
 
 pub use fields::{DeviceFlags, Features, Level, Minor, ResyncOffset, Role, Time, Uuid};
-pub(crate) use v1::{BBLOG_SECTORS, NewSuperblock, UNSET_ROLE};
+pub(crate) use v1::{BBLOG_SECTORS, Joining, NewSuperblock, UNSET_ROLE};
 pub use v1::{
     BadBlockLog, Ppl, Reshape, SLOTS_MAX, SUPERBLOCK_BYTES, SUPERBLOCK_SECTORS, Superblock,
     SuperblockError,

@@ -312,6 +312,35 @@ impl Superblock {
     }
 }
 
+/// What is its own in the superblock of a member that joins an array.
+pub(crate) struct Joining {
+    pub super_offset: Sector,
+    pub data_offset: Sector,
+    pub data_size: u64,
+    pub dev_number: u32,
+    pub device_uuid: Uuid,
+}
+
+impl Superblock {
+    /// That of a spare, which says of the array what this one says.
+    pub(crate) fn for_spare(&self, new: &Joining) -> Self {
+        let mut made = self.clone();
+        let raw = &mut made.raw;
+        raw.super_offset = new.super_offset.0.into();
+        raw.data_offset = new.data_offset.0.into();
+        raw.data_size = new.data_size.into();
+        raw.dev_number = new.dev_number.into();
+        raw.device_uuid = new.device_uuid.0;
+        raw.cnt_corrected_read = 0.into();
+        raw.devflags = 0;
+        made.raw.feature_map = made.features().without(Features::BAD_BLOCKS).0.into();
+        made.set_recovery(None);
+        made.set_replacement(false);
+        made.set_role(new.dev_number, Role::Spare);
+        made
+    }
+}
+
 /// End of the device table in bytes.
 fn table_end(slots: u32) -> usize {
     FIXED_BYTES + 2 * usize_of(u64::from(slots))

@@ -262,6 +262,27 @@ impl Superblock {
         self.raw.resync_offset = resync.number().into();
     }
 
+    /// Says that the member is filled only below `filled` (from the start of its data); with none,
+    /// that it is filled everywhere. A recovery that a bitmap guided is over with that.
+    pub fn set_recovery(&mut self, filled: Option<Sector>) {
+        let features = self.features().without(Features::RECOVERY_BITMAP);
+        let features = match filled {
+            Some(_) => features.with(Features::RECOVERY_OFFSET),
+            None => features.without(Features::RECOVERY_OFFSET),
+        };
+        self.raw.feature_map = features.0.into();
+        self.raw.recovery_offset = filled.map_or(0, |sector| sector.0).into();
+    }
+
+    /// Says whether the member stands beside another that it is to replace.
+    pub fn set_replacement(&mut self, replaces: bool) {
+        let features = match replaces {
+            true => self.features().with(Features::REPLACEMENT),
+            false => self.features().without(Features::REPLACEMENT),
+        };
+        self.raw.feature_map = features.0.into();
+    }
+
     /// Sets the time of the last write.
     pub fn set_utime(&mut self, utime: Time) {
         self.raw.utime = utime.0.into();
