@@ -31,6 +31,14 @@ pub enum Op {
     /// stored tag agrees. `Protection`: the first block whose tag does not. `Unsupported`: the
     /// device has no tags (`Limits::verified` is false).
     Vouch,
+    /// Fill `data` with what lies there, whether its tag agrees or not: a candidate for who weighs
+    /// evidence (redundancy beyond its measure), never an answer. No front end asks for it, and no
+    /// layer with redundancy gives it. `Unsupported`: the device has no tags.
+    Peek {
+        /// In each block whose tag disagrees, turn the one bit that makes it agree. `Protection`:
+        /// the first block in which no single bit does, or no algorithm tells which.
+        mend: bool,
+    },
 }
 
 impl Op {
@@ -43,7 +51,7 @@ impl Op {
     /// Whether `data` carries the request's bytes.
     #[must_use]
     pub const fn has_data(self) -> bool {
-        matches!(self, Self::Read | Self::Write { .. } | Self::Vouch)
+        matches!(self, Self::Read | Self::Write { .. } | Self::Vouch | Self::Peek { .. })
     }
 }
 
@@ -58,7 +66,7 @@ impl Op {
 /// | read | both are filled, as one block was written | the tags stay where they are |
 /// | write | both are stored, a block and its tags at once: a crash leaves both old or both new | zeroes are stored for the tags |
 /// | discard, write zeroes | refused | zeroes are stored for the tags |
-/// | flush, vouch | refused | |
+/// | flush, vouch, peek | refused | |
 ///
 /// Whoever writes without tags has none to give, and old ones would vouch for what is gone. Tags for a
 /// device that keeps none, and tags of another length than the data's blocks have, are refused
@@ -160,6 +168,12 @@ impl Bio {
         Self::new(Op::Vouch, sector, data.into())
     }
 
+    /// A read of `sectors` sectors into a new buffer, whatever their tags say; see [`Op::Peek`].
+    #[must_use]
+    pub fn peek(sector: Sector, sectors: u64, mend: bool) -> Self {
+        Self { op: Op::Peek { mend }, ..Self::read(sector, sectors) }
+    }
+
     /// The same request, with `tags` to be filled (of a read) or stored (of a write): `Limits::tag_size`
     /// bytes for each logical block of the data.
     #[must_use]
@@ -179,7 +193,7 @@ impl Bio {
     #[must_use]
     pub fn sectors(&self) -> u64 {
         match self.op {
-            Op::Read | Op::Write { .. } | Op::Vouch => {
+            Op::Read | Op::Write { .. } | Op::Vouch | Op::Peek { .. } => {
                 units::u64_of(self.data.len_bytes()) / units::SECTOR
             }
             Op::Discard { sectors } | Op::WriteZeroes { sectors, .. } => sectors,

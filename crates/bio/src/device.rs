@@ -183,7 +183,7 @@ impl Device {
         }
         let unsupported = match bio.op {
             Op::Discard { .. } => !limits.discard,
-            Op::Vouch => !limits.verified,
+            Op::Vouch | Op::Peek { .. } => !limits.verified,
             _ => false,
         };
         if unsupported { refuse(IoErrorKind::Unsupported) } else { Ok(()) }

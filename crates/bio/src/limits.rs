@@ -20,7 +20,8 @@ pub struct Limits {
     pub tag_size: usize,
     /// Writes are refused.
     pub read_only: bool,
-    /// Every byte read is checked against a stored tag first, and so `Op::Vouch` is answered.
+    /// Every byte read is checked against a stored tag first, and so `Op::Vouch` and
+    /// `Op::Peek` are answered.
     pub verified: bool,
     /// `Op::Discard` is served. What was discarded reads as zeroes in every device of this house.
     pub discard: bool,

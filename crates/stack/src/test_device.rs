@@ -107,7 +107,7 @@ impl BlockDevice for TestDevice {
                 bytes[start..start + usize_of(sectors) * SECTOR_BYTES].fill(0);
             }
             Op::Flush => {}
-            Op::Vouch => return Err(IoErrorKind::Unsupported.at(bio.sector)),
+            Op::Vouch | Op::Peek { .. } => return Err(IoErrorKind::Unsupported.at(bio.sector)),
         }
         Ok(())
     }

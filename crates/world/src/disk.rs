@@ -378,7 +378,7 @@ impl BlockDevice for SimDisk {
                 let zeroes = vec![0; usize_of(Sector(sectors).bytes())];
                 self.write(bio, zeroes.into(), false).await
             }
-            Op::Vouch => Err(IoErrorKind::Unsupported.at(bio.sector)),
+            Op::Vouch | Op::Peek { .. } => Err(IoErrorKind::Unsupported.at(bio.sector)),
         };
         self.note(bio, &result);
         result
@@ -402,7 +402,7 @@ impl SimDisk {
             Op::Flush => 4,
             Op::Discard { .. } => 5,
             Op::WriteZeroes { .. } => 6,
-            Op::Vouch => 7,
+            Op::Vouch | Op::Peek { .. } => 7,
         };
         let data = if result.is_ok() {
             let pieces = bio.data.iter().chain(bio.tags.iter());

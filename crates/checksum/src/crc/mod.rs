@@ -1,9 +1,11 @@
 //! The cyclic redundancy checks: a register, what moves it, and how to move it back.
 
 mod backwards;
+mod flipped;
 pub(crate) mod polynomial;
 
 pub use backwards::SaltRegister;
+pub(crate) use flipped::flipped_bit;
 pub(crate) use polynomial::{Castagnoli, Ieee, Polynomial};
 
 use crate::hash::{Blocks, Hash};

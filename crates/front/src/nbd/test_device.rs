@@ -97,7 +97,7 @@ impl TestDevice {
                 self.store(sectors, !unmap);
             }
             Op::Flush => {}
-            Op::Vouch => return Err(IoErrorKind::Unsupported.at(bio.sector)),
+            Op::Vouch | Op::Peek { .. } => return Err(IoErrorKind::Unsupported.at(bio.sector)),
         }
         Ok(())
     }

@@ -79,6 +79,14 @@ impl Disk {
         self.bytes.borrow_mut()[usize_of(sector) * SECTOR_BYTES] ^= 1;
     }
 
+    /// Turns many bits behind the tag's back, other ones on each disk; twice is not at all.
+    pub(crate) fn garble(&self, sector: u64) {
+        let at = usize_of(sector) * SECTOR_BYTES;
+        let seed = u8::try_from(self.index).unwrap() * 31 + 7;
+        let mut bytes = self.bytes.borrow_mut();
+        (1..).zip(&mut bytes[at..at + 40]).for_each(|(n, byte)| *byte ^= seed.wrapping_mul(n) | 1);
+    }
+
     /// Damages the tag, not the data.
     pub(crate) fn flip_tag(&self, sector: u64) {
         self.tags.as_ref().unwrap().borrow_mut()[usize_of(sector)] ^= 1;
@@ -141,6 +149,28 @@ impl Disk {
         Ok(())
     }
 
+    fn peek(&self, bio: &mut Bio, mend: bool) -> IoResult {
+        for at in bio.sector.0..bio.end().0 {
+            if self.unreadable.borrow().contains(&at) {
+                return Err(IoErrorKind::Medium.at(Sector(at)));
+            }
+            let mut bytes = self.sector(at);
+            if mend && !self.intact(at) {
+                let stored = self.tags.as_ref().unwrap().borrow()[usize_of(at)];
+                let turns = |bit: &usize| {
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                    let agrees = hash(at, &bytes) == stored;
+                    bytes[bit / 8] ^= u8::from(!agrees) << (bit % 8);
+                    agrees
+                };
+                let found = (0..SECTOR_BYTES * 8).find(turns);
+                found.ok_or_else(|| IoErrorKind::Protection.at(Sector(at)))?;
+            }
+            bio.data.copy_from(usize_of(at - bio.sector.0) * SECTOR_BYTES, &bytes);
+        }
+        Ok(())
+    }
+
     fn vouch(&self, bio: &Bio) -> IoResult {
         let tags = self.tags.as_ref().unwrap().borrow();
         bio.data.try_each_block(SECTOR_BYTES, |index, bytes| {
@@ -184,6 +214,7 @@ impl BlockDevice for Disk {
                 Ok(())
             }
             Op::Vouch => self.vouch(bio),
+            Op::Peek { mend } => self.peek(bio, mend),
         }
     }
 }

@@ -95,7 +95,7 @@ impl Rule {
             Op::Write { .. } => Kind::Write,
             Op::Discard { .. } | Op::WriteZeroes { .. } => Kind::Zero,
             Op::Flush => return matches!(self.kind, Kind::Flush | Kind::Any),
-            Op::Vouch => return false,
+            Op::Vouch | Op::Peek { .. } => return false,
         };
         let overlaps = bio.sector.0 < self.range.end && self.range.start < bio.end().0;
         overlaps && (self.kind == Kind::Any || self.kind == kind)
@@ -204,7 +204,7 @@ impl Fault {
         let target = bio.sector + distance;
         let on_device = target.0 + bio.sectors() <= self.lower.limits().sectors;
         match bio.op {
-            Op::Flush | Op::Vouch => return self.lower.submit(bio).await,
+            Op::Flush | Op::Vouch | Op::Peek { .. } => return self.lower.submit(bio).await,
             _ if on_device => {}
             Op::Read => {
                 bio.data.iter_mut().for_each(|piece| piece.as_mut_slice().fill(0));

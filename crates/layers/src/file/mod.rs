@@ -125,7 +125,7 @@ impl BlockDevice for FileDevice {
             Op::Flush => self.sync.flush(&self.file).await,
             Op::Discard { sectors } => self.zero(bio.sector, sectors, true).await,
             Op::WriteZeroes { sectors, unmap } => self.zero(bio.sector, sectors, unmap).await,
-            Op::Vouch => Err(IoErrorKind::Unsupported.at(bio.sector)),
+            Op::Vouch | Op::Peek { .. } => Err(IoErrorKind::Unsupported.at(bio.sector)),
         }
     }
 

@@ -230,7 +230,9 @@ impl BlockDevice for SectorFile {
             Op::Write { fua } => self.write(bio, fua).await,
             Op::WriteZeroes { .. } => self.write(bio, false).await,
             Op::Flush => self.sync.flush(&self.file).await,
-            Op::Discard { .. } | Op::Vouch => Err(IoErrorKind::Unsupported.at(bio.sector)),
+            Op::Discard { .. } | Op::Vouch | Op::Peek { .. } => {
+                Err(IoErrorKind::Unsupported.at(bio.sector))
+            }
         }
     }
 }

@@ -75,6 +75,7 @@ mod on_disk;
 mod open;
 mod ordering;
 mod overlay;
+mod peek;
 mod read;
 mod recalculate;
 mod recover;
@@ -262,6 +263,7 @@ impl BlockDevice for Integrity {
         match bio.op {
             Op::Read => self.inner.read(bio).await,
             Op::Vouch => self.inner.vouch(bio).await,
+            Op::Peek { mend } => self.inner.peek(bio, mend).await,
             Op::Flush if let Journal::Inline(inline) = &self.inner.journal => {
                 self.inner.flush_inline(inline, bio.reason).await
             }

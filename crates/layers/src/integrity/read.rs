@@ -41,7 +41,7 @@ enum Trust {
 }
 
 /// A block of a request that cannot be given out.
-struct Bad {
+pub(super) struct Bad {
     block: usize,
     why: Why,
 }
@@ -155,7 +155,7 @@ impl Inner {
     }
 
     /// Reads and verifies; which blocks did not verify, in order.
-    async fn read_once(
+    pub(super) async fn read_once(
         &self,
         sector: Sector,
         data: &mut Segments,
@@ -411,6 +411,20 @@ impl Inner {
 
     async fn vouch_once(&self, bio: &Bio, bypass: bool) -> IoResult {
         let (block_bytes, tag_bytes) = (self.block_bytes(), self.layout.tag_bytes);
+        let tags = self.tags_for(bio, bypass).await?;
+        bio.data.try_each_block(block_bytes, |block, data| {
+            let at = bio.sector + self.sectors_of(block);
+            let tag = &tags[block * tag_bytes..][..tag_bytes];
+            match self.tagger.verify(at.0, data, tag) {
+                None => Ok(()),
+                Some(_) => Err(IoErrorKind::Protection.at(at)),
+            }
+        })
+    }
+
+    /// The tags that are stored for the blocks of a request, the journal's where it is newer.
+    pub(super) async fn tags_for(&self, bio: &Bio, bypass: bool) -> IoResult<Vec<u8>> {
+        let tag_bytes = self.layout.tag_bytes;
         let held = self.held(bio.sector, self.blocks_in(bio.sectors()), bypass).await?;
         let mut tags = Vec::new();
         for run in self.layout.runs(bio.sector, bio.sectors()) {
@@ -427,14 +441,7 @@ impl Inner {
             }
             stored.copy_from_slice(newer);
         }
-        bio.data.try_each_block(block_bytes, |block, data| {
-            let at = bio.sector + self.sectors_of(block);
-            let tag = &tags[block * tag_bytes..][..tag_bytes];
-            match self.tagger.verify(at.0, data, tag) {
-                None => Ok(()),
-                Some(_) => Err(IoErrorKind::Protection.at(at)),
-            }
-        })
+        Ok(tags)
     }
 }
 

@@ -94,7 +94,7 @@ impl BlockDevice for Limit {
     async fn submit(&self, bio: &mut Bio) -> IoResult {
         match bio.op {
             Op::Flush | Op::Discard { .. } | Op::WriteZeroes { .. } => self.lower.submit(bio).await,
-            Op::Read | Op::Write { .. } | Op::Vouch => {
+            Op::Read | Op::Write { .. } | Op::Vouch | Op::Peek { .. } => {
                 if bio.data.len_bytes() > self.piece {
                     return self.submit_in_pieces(bio).await;
                 }

@@ -194,7 +194,7 @@ impl BlockDevice for MemoryDevice {
             Op::Discard { sectors } | Op::WriteZeroes { sectors, .. } => {
                 self.zero(bio.sector, sectors);
             }
-            Op::Vouch => return Err(IoErrorKind::Unsupported.at(bio.sector)),
+            Op::Vouch | Op::Peek { .. } => return Err(IoErrorKind::Unsupported.at(bio.sector)),
         }
         let Some(metadata) = &self.metadata else { return Ok(()) };
         let block = self.block_of(bio.sector);

@@ -232,6 +232,7 @@ impl BlockDevice for Mirror {
             Op::Flush if self.inner.limits.read_only => Ok(()),
             Op::Flush => self.inner.array.flush(PROMISE).await,
             Op::Vouch => self.inner.vouch(bio).await,
+            Op::Peek { .. } => Err(IoErrorKind::Unsupported.at(bio.sector)),
         }
     }
 

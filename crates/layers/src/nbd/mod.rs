@@ -266,7 +266,7 @@ impl BlockDevice for NbdDevice {
             Op::WriteZeroes { sectors, unmap } => {
                 self.write_zeroes(bio.sector, sectors, unmap).await
             }
-            Op::Vouch => Err(IoErrorKind::Unsupported.at(bio.sector)),
+            Op::Vouch | Op::Peek { .. } => Err(IoErrorKind::Unsupported.at(bio.sector)),
         }
     }
 

@@ -4,7 +4,7 @@
 //!
 //! | | candidates | accepted if |
 //! |---|---|---|
-//! | u > k | none | never: lost |
+//! | u > k | what the damaged may be (combine.rs) | every tag agrees, and what is assumed has witnesses |
 //! | u = k | one | its member's tag vouches, or the row is in sync |
 //! | u = 1, k = 2 | by P and by Q | the tag vouches for one, or they agree and the row is in sync |
 //! | parity damaged, data known | computed | its tag vouches, or no other parity disagrees |
@@ -20,6 +20,7 @@
 //! 4. The event is told. A block that does not come back is told as a note and stays damaged.
 
 use super::columns::{Block, Columns};
+use super::combine::Combined;
 use super::{Inner, bytes};
 use crate::array::Member;
 use bio::{Bio, Buf, EventKind, Finding, IoErrorKind};
@@ -62,6 +63,11 @@ impl Told {
             return !places.contains(&(slot, sector.0));
         }
         places.insert((slot, sector.0))
+    }
+
+    /// Whether it was told.
+    fn knows(&self, slot: usize, sector: Sector) -> bool {
+        self.places.borrow().contains(&(slot, sector.0))
     }
 
     /// What happens there next is news again.
@@ -108,6 +114,11 @@ impl Inner {
         self.rebuild_data(columns, index, &mut vouched).await;
         if columns.data_known(index) {
             self.rebuild_parity(columns, index, &mut vouched, compare, &mut settled).await;
+        }
+        let unread = Block::Damaged(IoErrorKind::Protection);
+        if columns.strips.iter().any(|strip| strip.blocks[index] == unread) {
+            let combined = self.combine(columns, index, &mut vouched).await;
+            self.tell_combined(columns, index, combined);
         }
         for (slot, was) in before.into_iter().enumerate() {
             if let Block::Damaged(kind) = was {
@@ -199,6 +210,24 @@ impl Inner {
             if vouched[slot] || free {
                 columns.rebuilt(slot, index, &data);
             }
+        }
+    }
+
+    /// Tells, once, why combinations were not gone through to the end.
+    fn tell_combined(&self, columns: &Columns, index: usize, combined: Combined) {
+        let why = match combined {
+            Combined::Nothing | Combined::Whole => return,
+            Combined::TooMany => "more combinations of damaged strips than are tried",
+            Combined::Ambiguous => "combinations of damaged strips that all agree differ",
+        };
+        let rows = self.absolute(columns.equations.stripe, &columns.rows_of(index));
+        let mut slots = 0..columns.strips.len();
+        let damaged = |slot: &usize| !columns.state(*slot, index).is_known();
+        if slots.find(damaged).is_some_and(|slot| !self.told.knows(slot, Sector(rows.start))) {
+            let stripe = self.extent_of(&(columns.equations.stripe..columns.equations.stripe + 1));
+            let detail = format!("member data sector {}: {why}", rows.start);
+            let events = self.array.events();
+            events.emit_detail(EventKind::Note, stripe.sector, stripe.sectors, detail);
         }
     }
 

@@ -10,7 +10,7 @@
 //!          v                                      | damaged or missing
 //!    the row's columns (columns.rs) <-------------+ (rewrite.rs)
 //!          |
-//!    evidence, rewriting, reading again (heal.rs)      every stripe: verify.rs, resync.rs, scrub.rs
+//!    evidence, rewriting, reading again (heal.rs, combine.rs)   every stripe: verify.rs, resync.rs, scrub.rs
 //! ```
 //!
 //! A *row* is a sector of all members at one address: data and its parity. Parity is arithmetic on
@@ -58,6 +58,7 @@
 
 mod cache;
 mod columns;
+mod combine;
 mod doubts;
 mod flush;
 mod heal;
@@ -325,6 +326,7 @@ impl BlockDevice for Raid456 {
             Op::Flush => self.inner.flush().await,
             Op::Discard { .. } | Op::WriteZeroes { .. } => Inner::zero(&self.inner, bio).await,
             Op::Vouch => self.inner.vouch(bio).await,
+            Op::Peek { .. } => Err(IoErrorKind::Unsupported.at(bio.sector)),
         }
     }
 

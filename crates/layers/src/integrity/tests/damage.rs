@@ -375,3 +375,45 @@ fn one_flipped_bit_of_a_sector_number_in_the_journal_is_seen_through() {
         });
     }
 }
+
+#[test]
+fn a_peek_gives_what_lies_there_and_mends_one_bit_of_a_block() {
+    for block in [512, 4096] {
+        runtime::block_on(async move {
+            let (disk, layout) = written(block).await;
+            let spb = block / 512;
+            let at = |sector: u64| layout.run(Sector(sector), spb).data.bytes();
+            let sound = pattern(512, spb, 1);
+            let (options, heard) = listening();
+            let volume = Integrity::open(disk.device(), options).await.unwrap();
+            let device = volume.device();
+            let peek = |sector: u64, mend: bool| {
+                let device = device.clone();
+                async move {
+                    let mut bio = Bio::peek(Sector(sector), spb, mend);
+                    let result = device.submit(&mut bio).await;
+                    result.map(|()| bio.data.into_single().as_slice().to_vec())
+                }
+            };
+            let protection = |sector| Err(IoErrorKind::Protection.at(Sector(sector)));
+            assert_eq!(peek(512, true).await.unwrap(), sound);
+            disk.flip(at(512) + 300, 0x20);
+            let mut lies = sound.clone();
+            lies[300] ^= 0x20;
+            assert_eq!(peek(512, false).await.unwrap(), lies);
+            assert_eq!(peek(512, true).await.unwrap(), sound);
+            disk.flip(at(512) + 301, 0x01);
+            assert_eq!(peek(512, true).await, protection(512));
+            // A damaged tag: the data is right where it lies.
+            disk.flip(layout.run(Sector(1024), spb).tag_byte, 0x01);
+            assert_eq!(peek(1024, false).await.unwrap(), pattern(1024, spb, 1));
+            assert_eq!(peek(1024, true).await, protection(1024));
+            // What was just written is what lies there.
+            put(&device, 512, spb, 2).await.unwrap();
+            assert_eq!(peek(512, true).await.unwrap(), pattern(512, spb, 2));
+            // Nobody is told of what nobody was given.
+            assert!(heard.take().is_empty());
+            volume.close().await.unwrap();
+        });
+    }
+}

@@ -161,7 +161,7 @@ impl BlockDevice for Disk {
                 }
                 Ok(())
             }
-            Op::Vouch => unreachable!("not supported here"),
+            Op::Vouch | Op::Peek { .. } => unreachable!("not supported here"),
         }
     }
 

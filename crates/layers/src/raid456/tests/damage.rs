@@ -110,7 +110,7 @@ fn more_damage_than_redundancy_is_an_error_for_exactly_those_sectors() {
         let content = bench.fill().await;
         // Sectors 2 and 10 are in one row of stripe 0, 40 alone in its row.
         for sector in [2, 10, 40] {
-            bench.flip(sector);
+            bench.garble(sector);
         }
         let error = bench.read(0, bench.sectors()).await.unwrap_err();
         assert_eq!(error, IoErrorKind::Protection.at(Sector(2)));
@@ -135,9 +135,9 @@ fn a_lost_block_is_readable_again_when_it_is_written_whole_and_no_sooner() {
         let bench = Bench::raid5(true);
         let content = bench.fill().await;
         let (a, b) = (2, 10);
-        bench.flip(a);
-        // The tag of b is what is damaged: a believer in parity would hand out garbage.
-        let (disk, place) = bench.place(b);
+        bench.garble(a);
+        // The tag of b is damaged too: a believer in parity would hand out garbage.
+        let (disk, place) = bench.garble(b);
         bench.rig.disks[disk].flip_tag(place);
         bench.read(a, 1).await.unwrap_err();
         // Writing a leaves parity that does not belong to b.
@@ -176,13 +176,13 @@ fn a_write_beside_lost_blocks_keeps_what_parity_knew() {
     runtime::block_on(async {
         let bench = Bench::raid5(true);
         let content = bench.fill().await;
-        bench.flip(2);
-        let (disk, place) = bench.flip(10);
+        bench.garble(2);
+        let (disk, place) = bench.garble(10);
         bench.write(18, &pattern(53, 18, 1)).await.unwrap();
         bench.device.flush().await.unwrap();
         bench.read(2, 1).await.unwrap_err();
         // One of the two comes back by itself: parity still knows the other.
-        bench.rig.disks[disk].flip(place);
+        bench.rig.disks[disk].garble(place);
         assert_eq!(bench.read(2, 1).await.unwrap(), content[2 * 512..3 * 512]);
         assert!(bench.parity_is_true());
     });

@@ -1,5 +1,6 @@
 //! The promises of the layer, each on disks that can be damaged.
 
+mod combine;
 mod crash;
 mod damage;
 mod golden;
@@ -100,6 +101,13 @@ impl Bench {
     fn flip(&self, sector: u64) -> (usize, u64) {
         let (disk, place) = self.place(sector);
         self.rig.disks[disk].flip(place);
+        (disk, place)
+    }
+
+    /// Damages a sector of the volume so that no single bit explains it.
+    fn garble(&self, sector: u64) -> (usize, u64) {
+        let (disk, place) = self.place(sector);
+        self.rig.disks[disk].garble(place);
         (disk, place)
     }
 
