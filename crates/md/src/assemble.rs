@@ -239,6 +239,22 @@ impl Assembly {
 /// # Errors
 /// [`AssembleError`] if they are not one array, or it is ambiguous who is who.
 pub fn assemble(candidates: &[Candidate<'_>]) -> Result<Assembly, AssembleError> {
+    assemble_by(candidates, place)
+}
+
+/// What `candidates` would amount to if each held the slot that it claims, whatever the others say of
+/// it and however old it is: what reading the array could give with exactly these members.
+///
+/// # Errors
+/// As [`assemble`].
+pub fn assemble_as_given(candidates: &[Candidate<'_>]) -> Result<Assembly, AssembleError> {
+    assemble_by(candidates, place_as_given)
+}
+
+fn assemble_by(
+    candidates: &[Candidate<'_>],
+    place: fn(&Superblock, &Superblock) -> Result<Role, LeftOut>,
+) -> Result<Assembly, AssembleError> {
     one_array_of_different_members(candidates)?;
     let mut left_out = Vec::new();
     let mut valid = Vec::new();
@@ -335,6 +351,18 @@ fn place(freshest: &Superblock, member: &Superblock) -> Result<Role, LeftOut> {
         }
         Role::Unknown(_) => Err(LeftOut::Role { own, expected: Role::Spare }),
         placed => Ok(placed),
+    }
+}
+
+/// The role that `member` claims in the array of which `freshest` speaks.
+fn place_as_given(freshest: &Superblock, member: &Superblock) -> Result<Role, LeftOut> {
+    agree(freshest, member)?;
+    match member.role() {
+        Some(Role::Active(slot)) if u32::from(slot) >= freshest.slots() => {
+            Err(LeftOut::Slot { slot, raid_disks: freshest.slots() })
+        }
+        Some(placed @ (Role::Active(_) | Role::Journal)) => Ok(placed),
+        _ => Ok(Role::Spare),
     }
 }
 

@@ -312,7 +312,7 @@ fn group(
         }
     }
     let judge = |(uuid, members, mut probed, foreign): Sorted| {
-        let rules = Rules { read_only: true, force: false };
+        let rules = Rules { read_only: true, force: false, as_given: false };
         match decide(&mut probed, &foreign, rules) {
             Ok(decision) => {
                 let problem = degraded_text(&probed, &decision);

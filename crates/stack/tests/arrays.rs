@@ -467,3 +467,33 @@ fn dirty_and_degraded_is_refused_unless_it_is_forced() {
     assert_eq!(bad, 0);
     assert!(read[..bytes.len()] == bytes, "everything was flushed, so nothing was unfinished");
 }
+
+#[test]
+fn any_choice_of_members_can_be_looked_at_as_it_is() {
+    let set = set(CreateLevel::Raid5, 3, |options| options);
+    let old = noise(3 << 20, 5);
+    fill(&set.paths, 0, &old);
+    // Two go on without the third, and change something at the end.
+    fill(&set.paths[..2], 2 << 20, &noise(1 << 20, 6));
+    let (now, _) = content(&set.paths[..2]);
+    let before = hashes(&set.paths);
+    let chosen = [set.paths[0].clone(), set.paths[2].clone()];
+    let refusal = refused(OpenOptions::read_only(members(&chosen)));
+    assert!(refusal.to_string().contains("missing"), "{refusal}");
+    let given = |paths: &[PathBuf]| {
+        // What is given as it is is never written, whoever asks.
+        let options = OpenOptions { as_given: true, ..OpenOptions::writable(members(paths)) };
+        with_volume(options, |volume| async move {
+            assert!(volume.is_read_only());
+            let stale = volume.log().last().iter().any(|told| told.to_string().contains("given"));
+            (read_all(&volume).await, stale)
+        })
+    };
+    let ((bytes, bad), stale) = given(&chosen);
+    assert!(bad == 0 && stale);
+    assert!(bytes[..2 << 20] == old[..2 << 20], "what both still have is right");
+    assert!(bytes != now, "what only one of them has is not");
+    let ((bytes, _), stale) = given(&set.paths[..2]);
+    assert!(bytes == now && !stale);
+    assert_eq!(hashes(&set.paths), before);
+}

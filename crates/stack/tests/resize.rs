@@ -254,3 +254,27 @@ fn with_a_data_device_both_files_become_longer() {
     assert_eq!(std::fs::metadata(&data).unwrap().len(), 8 * MIB);
     whole(8 * MIB);
 }
+
+#[test]
+fn a_size_that_is_one_bit_from_what_the_device_would_hold_is_a_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.img");
+    let bytes = full(&path, 24, 4096);
+    // Some blocks less, so that one bit of the number of sectors goes.
+    let target = (1..64).map(|blocks| 24 * MIB - blocks * 4096).find(|&target| {
+        let plan = wanted(&path, target, true);
+        let planned = run(async move { dry_run(&plan).await }).unwrap();
+        (planned.from_sectors ^ planned.to_sectors).count_ones() == 1
+    });
+    let resized = resize_whole(wanted(&path, target.unwrap(), true));
+    // As on a disk that was never cut, with something else behind the volume.
+    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    let cut = usize::try_from(24 * MIB - target.unwrap()).unwrap();
+    std::io::Write::write_all(&mut file, &noise(cut, 3)).unwrap();
+    let before = sha256(&std::fs::read(&path).unwrap());
+    let now = content(&path);
+    assert_eq!(now.len() as u64, resized.to_sectors * 512);
+    assert!(now == bytes[..now.len()]);
+    with_volume(OpenOptions::writable(members(std::slice::from_ref(&path))), |_| async {});
+    assert_eq!(sha256(&std::fs::read(&path).unwrap()), before, "nothing was \"repaired\"");
+}

@@ -16,6 +16,8 @@ use crate::schedule::SimDriver;
 use crate::workload::{Places, afterlife, life};
 use bio::{Device, LocalFuture};
 use checksum::Algorithm;
+use integrity::Superblock;
+use integrity::layout::{DeviceSectors, resize as resized_layout};
 use layers::linear::Linear;
 use runtime::Executor;
 use stack::resize::{Opened, Part, Place, ResizeOptions, resize_at};
@@ -35,10 +37,13 @@ pub fn resize(scenario: &Scenario, seed: u64) -> Result<u64, Violation> {
     let kind = if rng.percent(50) { LeafKind::File } else { LeafKind::BlockDevice };
     let made = scenario.member_sectors;
     let mut start = fresh(scenario, seed);
-    let mut resizing = Resizing { scenario, kind, seed, length: made, cuts: 0 };
+    let mut resizing = Resizing { scenario, kind, seed, cuts: 0 };
     for round in 0..3 {
         start = resizing.used(&mut rng, start, round)?;
-        let other = made + 8 * rng.below(90);
+        let mut other = made + 8 * rng.below(90);
+        while resizing.is_doubtful(&start.images, other) {
+            other += 8;
+        }
         start = resizing.to(&mut rng, start, other)?;
     }
     resizing.used(&mut rng, start, 3)?;
@@ -49,8 +54,6 @@ struct Resizing<'a> {
     scenario: &'a Scenario,
     kind: LeafKind,
     seed: u64,
-    /// Sectors of the file, or those of the device that were last asked for.
-    length: u64,
     cuts: u64,
 }
 
@@ -75,17 +78,31 @@ impl Resizing<'_> {
         })
     }
 
-    /// Gives the member `sectors` sectors.
+    /// Whether a device of that many sectors, which held more, would be taken for one with a flipped bit
+    /// in its size: what a smaller volume leaves behind its end still verifies.
+    fn is_doubtful(&self, images: &[Image], sectors: u64) -> bool {
+        let [image] = images else { return false };
+        let Ok(stored) = superblock(image) else { return false };
+        let provided = |sectors| {
+            let resized = resized_layout(&stored, DeviceSectors::Interleaved(sectors));
+            resized.map_or(0, |(resized, _)| resized.provided_sectors)
+        };
+        let most = provided(image.sectors().max(sectors));
+        let mut sizes = [stored.provided_sectors, provided(sectors)].into_iter();
+        self.kind == LeafKind::BlockDevice && sizes.any(|size| (size ^ most).is_power_of_two())
+    }
+
+    /// Gives the device with the data `sectors` sectors.
     fn to(&mut self, rng: &mut Rng, start: Start, sectors: u64) -> Result<Start, Violation> {
-        let image = self.room(&start.images[0], sectors);
+        let images = self.room(&start.images, sectors);
         let before = start.oracle;
-        let run = self.run(image, sectors)?;
-        let done = provided(&run.end, before.block_bytes())?;
+        let run = self.run(images, sectors)?;
+        let done = provided(&run.end[0], before.block_bytes())?;
         let mut after = before.clone();
         after.resize(done);
-        for (point, length) in &run.points {
+        for (point, lengths) in &run.points {
             for survival in survivals(&point.disks, WAYS, rng) {
-                let left = cut(point, survival).images.swap_remove(0).resized(*length);
+                let left = cut_off(cut(point, survival).images, lengths);
                 self.cuts += 1;
                 self.judge(&left, &before, &after)?;
                 if rng.percent(RESUMED_PERCENT) {
@@ -95,39 +112,44 @@ impl Resizing<'_> {
             }
         }
         self.judge(&run.end, &after, &after)?;
-        self.length = sectors;
-        Ok(Start { images: vec![run.end], oracle: after })
+        Ok(Start { images: run.end, oracle: after })
     }
 
-    /// The member before it is given `sectors` sectors: a device has had room for long.
-    fn room(&self, image: &Image, sectors: u64) -> Image {
-        if self.kind == LeafKind::File || sectors <= image.sectors() {
-            return image.clone();
-        }
-        let mut larger = image.resized(sectors);
-        for sector in image.sectors()..sectors {
-            larger.write(sector, &[0xa5; SECTOR_BYTES]);
-        }
-        larger
+    /// The devices before the one with the data is given `sectors` sectors: those that are not files
+    /// have had room for long.
+    fn room(&self, images: &[Image], sectors: u64) -> Vec<Image> {
+        let last = images.len() - 1;
+        let roomy = images.iter().enumerate().map(|(index, image)| {
+            let wanted = if index == last { sectors } else { METADATA_SECTORS };
+            if self.kind == LeafKind::File || wanted <= image.sectors() {
+                return image.clone();
+            }
+            let mut larger = image.resized(wanted);
+            for sector in image.sectors()..wanted {
+                larger.write(sector, &[0xa5; SECTOR_BYTES]);
+            }
+            larger
+        });
+        roomy.collect()
     }
 
     /// One uncut run of the command.
-    fn run(&self, image: Image, sectors: u64) -> Result<Run, Violation> {
+    fn run(&self, images: Vec<Image>, sectors: u64) -> Result<Run, Violation> {
         let driver = SimDriver::new(self.seed);
         let power = Power::new(&driver);
-        let length = Rc::new(Cell::new(image.sectors()));
-        let disk = {
-            let room = image.resized(image.sectors().max(sectors));
-            let mut disks = self.scenario.disks(&power, vec![room]);
-            disks.pop().expect("one was asked for")
-        };
+        let lengths: Lengths = images.iter().map(|image| Cell::new(image.sectors())).collect();
+        let most = sectors.max(METADATA_SECTORS);
+        let rooms = images.iter().map(|image| image.resized(image.sectors().max(most)));
+        let disks: Rc<[Rc<SimDisk>]> = self.scenario.disks(&power, rooms.collect()).into();
         let place =
-            Simulated { disk: Rc::clone(&disk), length: Rc::clone(&length), kind: self.kind };
+            Simulated { disks: Rc::clone(&disks), lengths: Rc::clone(&lengths), kind: self.kind };
         let points = Rc::new(RefCell::new(Vec::new()));
-        let (sink, seen, seen_length) = (Rc::clone(&points), Rc::clone(&disk), Rc::clone(&length));
+        let (sink, seen, seen_lengths) =
+            (Rc::clone(&points), Rc::clone(&disks), Rc::clone(&lengths));
         power.observe(Box::new(move |boundary| {
-            let (disks, oracle) = (vec![seen.unsettled()], Oracle::new(0, 0, SECTOR_BYTES));
-            sink.borrow_mut().push((Point { boundary, disks, oracle }, seen_length.get()));
+            let oracle = Oracle::new(0, 0, SECTOR_BYTES);
+            let disks = seen.iter().map(|disk| disk.unsettled()).collect();
+            sink.borrow_mut().push((Point { boundary, disks, oracle }, now(&seen_lengths)));
         }));
         let resized = Executor::new(driver).run(async move {
             let options = ResizeOptions {
@@ -145,16 +167,18 @@ impl Resizing<'_> {
         power.forget_observer();
         resized.unwrap_or(Err("it never ends".to_owned())).map_err(Violation::NotOpened)?;
         let mut points = points.take();
-        let end = disk.image().resized(length.get());
-        let (disks, oracle) = (vec![disk.unsettled()], Oracle::new(0, 0, SECTOR_BYTES));
+        let lengths = now(&lengths);
+        let end = cut_off(disks.iter().map(|disk| disk.image()).collect(), &lengths);
+        let oracle = Oracle::new(0, 0, SECTOR_BYTES);
+        let disks = disks.iter().map(|disk| disk.unsettled()).collect();
         let boundary = power.boundaries() + 1;
-        points.push((Point { boundary, disks, oracle }, length.get()));
+        points.push((Point { boundary, disks, oracle }, lengths));
         Ok(Run { points, end })
     }
 
-    /// The volume on `image` is the one before or the one after.
-    fn judge(&self, image: &Image, before: &Oracle, after: &Oracle) -> Result<(), Violation> {
-        let blocks = provided(image, before.block_bytes())?;
+    /// The volume on `images` is the one before or the one after.
+    fn judge(&self, images: &[Image], before: &Oracle, after: &Oracle) -> Result<(), Violation> {
+        let blocks = provided(&images[0], before.block_bytes())?;
         let Some(oracle) = [after, before].into_iter().find(|oracle| oracle.blocks() == blocks)
         else {
             return Err(Violation::NotOpened(format!("it has {blocks} blocks")));
@@ -164,47 +188,77 @@ impl Resizing<'_> {
             blocks: (blocks - block).min(units::u64_of(READ_BLOCKS)),
         });
         let look = Life { steps: steps.collect(), ..Life::idle() };
-        let start = Start { images: vec![image.clone()], oracle: oracle.clone() };
+        let start = Start { images: images.to_vec(), oracle: oracle.clone() };
         let outcome = live(self.scenario, start, &look, false, self.seed, Watch::Nothing);
         outcome.violation.map_or(Ok(()), Err)
     }
 }
 
-/// The machine at every boundary of a run, with the member's length there, and what it ends with.
+/// The machine at every boundary of a run, with the devices' lengths there, and what it ends with.
 struct Run {
-    points: Vec<(Point, u64)>,
-    end: Image,
+    points: Vec<(Point, Vec<u64>)>,
+    end: Vec<Image>,
+}
+
+/// Sectors of each device: the only one, or that of the metadata and that of the data.
+type Lengths = Rc<[Cell<u64>]>;
+
+fn now(lengths: &Lengths) -> Vec<u64> {
+    lengths.iter().map(Cell::get).collect()
+}
+
+fn cut_off(images: Vec<Image>, lengths: &[u64]) -> Vec<Image> {
+    images.iter().zip(lengths).map(|(image, &length)| image.resized(length)).collect()
+}
+
+fn superblock(image: &Image) -> Result<Superblock, Violation> {
+    let mut area = [0; integrity::superblock::AREA_BYTES];
+    image.read(0, &mut area);
+    Superblock::decode(&area).map_err(|error| Violation::NotOpened(error.to_string()))
 }
 
 /// Blocks of the volume on `image`.
 fn provided(image: &Image, block_bytes: usize) -> Result<u64, Violation> {
-    let mut area = [0; integrity::superblock::AREA_BYTES];
-    image.read(0, &mut area);
-    let superblock = integrity::Superblock::decode(&area);
-    let superblock = superblock.map_err(|error| Violation::NotOpened(error.to_string()))?;
+    let superblock = superblock(image)?;
     Ok(superblock.provided_sectors * SECTOR / units::u64_of(block_bytes))
 }
 
-/// A member of a simulated machine.
+/// The devices of a simulated machine.
 struct Simulated {
-    disk: Rc<SimDisk>,
-    length: Rc<Cell<u64>>,
+    disks: Rc<[Rc<SimDisk>]>,
+    lengths: Lengths,
     kind: LeafKind,
+}
+
+impl Simulated {
+    fn length_of(&self, part: Part) -> &Cell<u64> {
+        match part {
+            Part::Data => &self.lengths[self.lengths.len() - 1],
+            Part::Metadata => &self.lengths[0],
+        }
+    }
 }
 
 impl Place for Simulated {
     fn open(&self, _write: bool) -> LocalFuture<'_, Result<Opened, MemberError>> {
-        let window = Linear::new(self.disk.device(), Sector::ZERO, self.length.get());
-        let device = Device::new(window.expect("whole sectors of the disk"));
-        Box::pin(async move { Ok(Opened::alone(device, self.kind)) })
+        let mut windows = self.disks.iter().zip(self.lengths.iter()).map(|(disk, length)| {
+            let window = Linear::new(disk.device(), Sector::ZERO, length.get());
+            Device::new(window.expect("whole sectors of the disk"))
+        });
+        let first = windows.next().expect("there is a device");
+        let opened = match windows.next() {
+            Some(data) => Opened::apart(Member::Path("data".into()), first, data, self.kind),
+            None => Opened::alone(first, self.kind),
+        };
+        Box::pin(async move { Ok(opened) })
     }
 
-    fn length(&self, _part: Part) -> Result<u64, MemberError> {
-        Ok(Sector(self.length.get()).bytes())
+    fn length(&self, part: Part) -> Result<u64, MemberError> {
+        Ok(Sector(self.length_of(part).get()).bytes())
     }
 
-    fn set_length(&self, _part: Part, bytes: u64) -> Result<(), MemberError> {
-        self.length.set(bytes / SECTOR);
+    fn set_length(&self, part: Part, bytes: u64) -> Result<(), MemberError> {
+        self.length_of(part).set(bytes / SECTOR);
         Ok(())
     }
 }
@@ -213,6 +267,8 @@ impl Place for Simulated {
 const WAYS: u64 = 3;
 const RESUMED_PERCENT: u64 = 10;
 const READ_BLOCKS: usize = 32;
+/// Sectors that a device for metadata alone has in the end.
+const METADATA_SECTORS: u64 = 1200;
 
 #[cfg(test)]
 mod tests {

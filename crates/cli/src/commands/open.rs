@@ -48,6 +48,12 @@ pub struct Arguments {
     #[arg(long)]
     force: bool,
 
+    /// Read what exactly these members would give if each held the slot that it claims, however old it is
+    /// and whatever the others say of it: one export for each choice, to compare before deciding.
+    /// Writes nothing
+    #[arg(long)]
+    assemble: bool,
+
     /// The volume spelled out: 'raid1(integrity(file:a), integrity(file:b))'
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["members", "data_device"])]
     stack: Option<String>,
@@ -77,7 +83,9 @@ impl Arguments {
         let unverified = if self.unverified { " --unverified" } else { "" };
         let discards = if self.allow_discards { " --allow-discards" } else { "" };
         let given = self.given.spelled();
-        format!("{members}{}{given}{mode}{unverified}{discards}", integrity.unwrap_or_default())
+        let assemble = if self.assemble { " --assemble" } else { "" };
+        let integrity = integrity.unwrap_or_default();
+        format!("{members}{integrity}{given}{mode}{unverified}{discards}{assemble}")
     }
 
     fn node(&self) -> Result<Option<Node>, Failure> {
@@ -92,7 +100,7 @@ impl Arguments {
 
     /// Whether it can only be read, whatever the verb would do.
     pub fn is_read_only(&self) -> bool {
-        self.mode == Mode::Recovery || self.given.is_read_only()
+        self.mode == Mode::Recovery || self.assemble || self.given.is_read_only()
     }
 
     /// How to open it; what happens is shown, and kept.
@@ -106,6 +114,7 @@ impl Arguments {
         let mut options = OpenOptions::read_only(Vec::new());
         options.read_only = read_only;
         options.force = self.force;
+        options.as_given = self.assemble;
         options.given = given(self.integrity.as_deref(), &self.given, &self.members)?;
         let mode = Some(self.mode).filter(|&mode| mode != Mode::Journal);
         let Self { unverified, allow_discards, .. } = *self;
@@ -132,7 +141,11 @@ impl Arguments {
         running: Running,
     ) -> Result<Opened, Failure> {
         if self.is_read_only() && !read_only {
-            let option = if self.given.is_read_only() { "--superblock" } else { "--mode recovery" };
+            let option = match (self.assemble, self.given.is_read_only()) {
+                (true, _) => "--assemble",
+                (false, true) => "--superblock",
+                (false, false) => "--mode recovery",
+            };
             let text = format!("{option} writes nothing, and this would");
             return Err(Failure::usage(text).advise("copy what it gives with 'steadfast export'"));
         }

@@ -224,6 +224,20 @@ impl Integrity {
         self.inner.mismatches.get()
     }
 
+    /// Of a volume that is open for reading: whether the newest copies of `sectors` sectors from
+    /// `sector` on lie at home, and not in the journal.
+    #[must_use]
+    pub fn lies_home(&self, sector: Sector, sectors: u64) -> bool {
+        let block = self.inner.layout.block.sectors();
+        let first = sector.0 - sector.0 % block;
+        let mut blocks = (first..sector.0 + sectors).step_by(units::usize_of(block));
+        match &self.inner.journal {
+            Journal::Reading(overlay) => blocks.all(|block| overlay.find(block).is_none()),
+            Journal::Direct(_) | Journal::Inline(_) => true,
+            Journal::Writing(_) => false,
+        }
+    }
+
     /// What it lies on.
     #[must_use]
     pub fn lower(&self) -> &Lower {

@@ -174,7 +174,7 @@ fn build_array(
     let data_offset: DataOffset = |superblock| Some(superblock.data_offset());
     let Some(sides) = freshest.sides() else {
         let array = array(usize_of(freshest.raid_disks().into()), data_offset)?;
-        return Ok((Top::over(&array, freshest, rules.force)?, array));
+        return Ok((Top::over(&array, freshest, rules.force || rules.as_given)?, array));
     };
     let sides = sides.map_err(|why| OpenError::Array { why: why.to_string() })?;
     let before = array(sides.before.raid_disks(), data_offset)?;
@@ -206,6 +206,18 @@ fn tell(members: &[Probed], decision: &ArrayDecision, rules: Rules, events: &Eve
         let kind = if is_stale(why) { EventKind::MemberStale } else { EventKind::MemberMissing };
         let events = events.for_member(&members[*index].name);
         events.emit_detail(kind, Sector::ZERO, 0, format!("left out: {why}"));
+    }
+    let newest = members[decision.newest].md().map_or(0, Superblock::events);
+    for &(_, index) in decision.in_sync.iter().filter(|_| rules.as_given) {
+        let events_of = members[index].md().map_or(0, Superblock::events);
+        if events_of < newest {
+            let detail = format!(
+                "taken as given: it is at event {events_of}, the freshest at {newest}, so what it \
+                 missed comes as it was"
+            );
+            let events = events.for_member(&members[index].name);
+            events.emit_detail(EventKind::MemberStale, Sector::ZERO, 0, detail);
+        }
     }
     let empty = decision
         .assembly

@@ -3,7 +3,7 @@
 use super::error::{OpenError, WhyLeftOut};
 use crate::probe::{IntegrityFound, MdFound, Probed};
 use layers::integrity::{JournalState, Restriction};
-use md::assemble::{AssembleError, Assembly, Candidate, Slot, assemble};
+use md::assemble::{AssembleError, Assembly, Candidate, Slot, assemble, assemble_as_given};
 use std::mem;
 
 /// What the members are.
@@ -34,6 +34,8 @@ pub(crate) struct ArrayDecision {
 pub(crate) struct Rules {
     pub read_only: bool,
     pub force: bool,
+    /// The members hold what they claim, however old they are; read-only.
+    pub as_given: bool,
 }
 
 /// Decides. `foreign` names, for each member, the signature of another format that it carries.
@@ -55,7 +57,9 @@ pub(crate) fn decide(
             Some(Candidate { superblock, device_sectors })
         })
         .collect();
-    let mut assembly = match assemble(&candidates) {
+    let assembled =
+        if rules.as_given { assemble_as_given(&candidates) } else { assemble(&candidates) };
+    let mut assembly = match assembled {
         Ok(assembly) => assembly,
         Err(error) => return Err(not_an_array(error, &with_md, members)),
     };
@@ -86,7 +90,7 @@ pub(crate) fn decide(
         left_out.into_iter().map(|(index, why)| (members[index].name.to_string(), why)).collect()
     };
     for why in mem::take(&mut assembly.cannot_start) {
-        if !(why.forceable() && rules.force) {
+        if !(why.forceable() && (rules.force || rules.as_given)) {
             return Err(OpenError::CannotStart { why, left_out: names(left_out) });
         }
     }

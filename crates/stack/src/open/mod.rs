@@ -38,6 +38,9 @@ pub struct OpenOptions {
     pub given: Given,
     /// Start what is refused as it is.
     pub force: bool,
+    /// Read what these members would give if each held the slot that it claims, however old it is and
+    /// whatever the others say of it. Nothing is written then, whatever is asked.
+    pub as_given: bool,
     /// Told of every event as it happens; must not block.
     pub on_event: Rc<dyn Fn(&Event)>,
 }
@@ -51,6 +54,7 @@ impl OpenOptions {
             read_only: true,
             given: Given::default(),
             force: false,
+            as_given: false,
             on_event: Rc::new(|_| ()),
         }
     }
@@ -63,7 +67,7 @@ impl OpenOptions {
 
     /// Whether nothing is written, ever: as it was asked for, or by what was given.
     fn writes_nothing(&self) -> bool {
-        self.read_only || self.given.writes_nothing()
+        self.read_only || self.as_given || self.given.writes_nothing()
     }
 }
 
@@ -141,7 +145,8 @@ async fn open_leaves(leaves: Vec<NamedLeaf>, options: &OpenOptions) -> Result<Vo
     for member in &members {
         foreign.push(foreign_signature(member).await?);
     }
-    let rules = Rules { read_only: options.writes_nothing(), force: options.force };
+    let OpenOptions { force, as_given, .. } = *options;
+    let rules = Rules { read_only: options.writes_nothing(), force, as_given };
     let decision = decide(&mut members, &foreign, rules)?;
     let is_array = matches!(decision, Decision::Array(_));
     if is_array && options.given.running.unverified && !options.writes_nothing() {

@@ -99,10 +99,16 @@ async fn repair_integrity(
             if drops_bitmap(&area, &superblock) && !journal_is_newer(&open.volume).await? {
                 continue;
             }
+            let md = find_md(&open.volume.device()).await?;
+            if let Some(stored) = only_smaller(&area, &superblock)
+                && !goes_on_behind(&open, &md, stored).await?
+            {
+                continue;
+            }
             let detail = "dm-integrity superblock rebuilt: written blocks vouch for it".to_owned();
             own_events.emit_detail(EventKind::Note, Sector::ZERO, 0, detail);
             let open = ReadIntegrity { repaired: Some(superblock), ..*open };
-            member.md = find_md(&open.volume.device()).await?;
+            member.md = md;
             member.integrity = IntegrityFound::Open(Box::new(open));
         }
     }
@@ -125,6 +131,36 @@ fn drops_bitmap(area: &[u8], rebuilt: &integrity::Superblock) -> bool {
     let Ok(stored) = integrity::Superblock::decode(area) else { return false };
     let flags = rebuilt.flags.with(Flags::DIRTY_BITMAP);
     stored == integrity::Superblock { flags, ..rebuilt.clone() }
+}
+
+/// The sectors that the superblock in `area` gives, if all that `rebuilt` changes is to give more.
+fn only_smaller(area: &[u8], rebuilt: &integrity::Superblock) -> Option<u64> {
+    let stored = integrity::Superblock::decode(area).ok()?;
+    let provided_sectors = rebuilt.provided_sectors;
+    let same = *rebuilt == integrity::Superblock { provided_sectors, ..stored.clone() };
+    Some(stored.provided_sectors).filter(|&stored| same && stored < provided_sectors)
+}
+
+/// Whether the volume that is `open` is more than its first `sectors`: an array needs it, or the blocks
+/// there and at its end are blocks of it. (A volume that was made smaller on a device that was not, to a
+/// size one bit away, looks the same: then it has its old size again, with all that it held.)
+async fn goes_on_behind(open: &ReadIntegrity, md: &MdFound, sectors: u64) -> Result<bool, IoError> {
+    if let MdFound::Sound { superblock, .. } = md {
+        let end = superblock.data_offset().0.saturating_add(superblock.data_size());
+        if end.max(superblock.super_offset().0.saturating_add(SUPERBLOCK_SECTORS)) > sectors {
+            return Ok(true);
+        }
+    }
+    let device = open.volume.device();
+    let block = device.limits().logical_block.sectors();
+    for sector in [sectors, device.limits().sectors - block] {
+        match device.read(Sector(sector), block).await {
+            Ok(_) => {}
+            Err(error) if error.kind.is_damage() => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 /// Whether the journal of `volume`, which is open for reading, holds a block whose tag vouches for it
@@ -183,16 +219,24 @@ async fn repair_md(
     events: &Events,
 ) -> Result<(), IoError> {
     let Some(inner) = member.inner() else { return Ok(()) };
-    let journal = member.open_integrity().map(|open| open.volume.journal_state());
-    if !matches!(
-        journal,
-        None | Some(JournalState::Clean | JournalState::Absent | JournalState::Bitmap)
-    ) {
-        // The newest copy may be in the journal: what lies at home must not be taken for it.
-        return Ok(());
-    }
     let sectors = inner.limits().sectors;
     let Some(place) = minor.super_offset(sectors) else { return Ok(()) };
+    if let Some(open) = member.open_integrity() {
+        let newest = match open.volume.journal_state() {
+            JournalState::Clean
+            | JournalState::Absent
+            | JournalState::Bitmap
+            | JournalState::Ignored => true,
+            JournalState::Overlaid { .. } => open.volume.lies_home(place, SUPERBLOCK_SECTORS),
+            JournalState::Replayed { .. } | JournalState::Damaged(_) | JournalState::Mended(_) => {
+                false
+            }
+        };
+        if !newest {
+            // What lies at home must not be taken for the newest copy.
+            return Ok(());
+        }
+    }
     let open = member.open_integrity();
     // The bytes as they lie there, past their tags.
     let (device, byte) = match open {

@@ -31,6 +31,7 @@ use crate::given::Given;
 use crate::leaf::{Leaf, LeafKind};
 use crate::member::Member;
 use crate::open::OpenError;
+use crate::probe::repair::repair;
 use crate::probe::{IntegrityFound, MdFound, Probed, ReadIntegrity, probe};
 use bio::{Bio, Device, Events};
 use checksum::{BlockTagger, Key, ZeroTags};
@@ -257,8 +258,11 @@ async fn prepare(
     let member = Some(options.member.clone());
     let events = Events::none();
     let probed = probe(name.as_str().into(), member, leaf, &options.given, &events).await;
-    let probed = probed.map_err(|error| ResizeError::Io { member: name.clone(), error })?;
-    let Probed { leaf, integrity, md, .. } = probed;
+    let failed = |error| ResizeError::Io { member: name.clone(), error };
+    let mut probed = [probed.map_err(failed)?];
+    // What looks like damage to an array may be blocks that were never written.
+    repair(&mut probed, &options.given, &events).await.map_err(failed)?;
+    let [Probed { leaf, integrity, md, .. }] = probed;
     let open = match integrity {
         IntegrityFound::Open(open) => open,
         IntegrityFound::Problem(problem) => {

@@ -1,8 +1,9 @@
 //! Where the devices of a volume that is resized lie.
 
 use super::ResizeOptions;
-use crate::leaf::{Leaf, LeafKind, MemberError, system_error};
+use crate::leaf::{DataLeaf, Leaf, LeafKind, MemberError, system_error};
 use crate::member::Member;
+use crate::spec::Node;
 use bio::{Device, LocalFuture};
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -43,6 +44,13 @@ impl Opened {
     #[must_use]
     pub fn alone(device: Device, kind: LeafKind) -> Self {
         Self(Leaf { device, data: None, kind, access: String::new() })
+    }
+
+    /// One for the metadata, which is called `member`, and one for the data.
+    #[must_use]
+    pub fn apart(member: Member, metadata: Device, data: Device, kind: LeafKind) -> Self {
+        let data = DataLeaf { node: Node::Member(member), device: data, kind };
+        Self(Leaf { data: Some(data), ..Self::alone(metadata, kind).0 })
     }
 }
 

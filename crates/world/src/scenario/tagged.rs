@@ -29,7 +29,10 @@ pub(super) fn all() -> Vec<Scenario> {
         tagged("integrity-4096-bitmap", TAGGED_4096.in_mode(Mode::Bitmap), 1800, small),
         torn("integrity-4096-direct-torn", TAGGED_4096.in_mode(Mode::Direct)),
         torn("integrity-4096-bitmap-torn", TAGGED_4096.in_mode(Mode::Bitmap)),
+        recalculating("integrity-512-bitmap-recalculating", TAGGED_512.in_mode(Mode::Bitmap), 1100),
         discarding("integrity-512-discards", TAGGED_512, 1100),
+        discarding("integrity-512-direct-discards", TAGGED_512.in_mode(Mode::Direct), 1100),
+        discarding("integrity-512-bitmap-discards", TAGGED_512.in_mode(Mode::Bitmap), 1100),
         changing("integrity-512-modes", TAGGED_512, 1100),
         changing("integrity-4096-modes", TAGGED_4096, 1800),
         mending(),
@@ -61,12 +64,14 @@ pub(super) fn unjournalled() -> Vec<Scenario> {
     ]
 }
 
-/// Volumes of one device to be made larger and smaller.
+/// Volumes to be made larger and smaller: the device with the data is.
 pub(super) fn resizable() -> Vec<Scenario> {
     let small = BlockSize::B512;
     vec![
         tagged("integrity-512", TAGGED_512, 1100, small),
         tagged("integrity-4096", TAGGED_4096, 1800, small),
+        Scenario { members: 2, ..tagged("integrity-512-two", TAGGED_512, 1100, small) },
+        recalculating("integrity-512-recalculating", TAGGED_512, 1100),
     ]
 }
 
