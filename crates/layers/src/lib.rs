@@ -11,3 +11,4 @@ pub mod mirror;
 pub mod nbd;
 pub mod raid456;
 pub mod sides;
+pub mod striped;

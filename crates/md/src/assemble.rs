@@ -12,8 +12,9 @@
 //!
 //! Source: the md specification, section 15.
 
-use crate::geometry::{Geometry, GeometryError, ParityLevel};
+use crate::geometry::{GeometryError, MirrorsError, StripesError};
 use crate::reshape::ReshapeError;
+use crate::shape::{Shape, Tolerance};
 use crate::superblock::{
     Features, Level, ResyncOffset, Role, SLOTS_MAX, Superblock, SuperblockError, Uuid,
 };
@@ -150,6 +151,19 @@ pub enum CannotStart {
         /// How many may be missing.
         allowed: u32,
     },
+    /// Every copy of something is missing.
+    #[error(
+        "{missing} of {raid_disks} members are missing, and with them every copy of array sector \
+         {sector}"
+    )]
+    MissingCopies {
+        /// Slots without a complete member.
+        missing: u32,
+        /// Slots of the array.
+        raid_disks: u32,
+        /// The first sector that nobody has.
+        sector: u64,
+    },
     /// A crash and a missing member at once: stripes that were being written cannot be told from
     /// the others, and the missing member's blocks in them cannot be trusted (the write hole).
     #[error(
@@ -169,6 +183,12 @@ pub enum CannotStart {
     /// The level's shape is impossible.
     #[error(transparent)]
     Geometry(#[from] GeometryError),
+    /// The same of RAID 10.
+    #[error(transparent)]
+    Mirrors(#[from] MirrorsError),
+    /// The same of linear and RAID 0.
+    #[error(transparent)]
+    Stripes(#[from] StripesError),
     /// The size is zero or leaves 64 bits.
     #[error("{size} sectors of each member make no usable size")]
     Size {
@@ -437,17 +457,12 @@ impl Assembly {
         u32::try_from(missing).unwrap_or(u32::MAX)
     }
 
-    fn judge(&mut self, candidates: &[Candidate<'_>]) {
-        let freshest = candidates[self.newest].superblock;
-        let dirty = self.resync != ResyncOffset::Clean;
-        let features = freshest.features();
-        if features.contains(Features::JOURNAL) && dirty {
-            self.cannot_start.push(CannotStart::JournalNotReplayed);
-        }
-        if let Err(why) = freshest.array_sectors() {
-            self.cannot_start.push(why);
-        }
-
+    /// Whether the array has a shape, and that all it needs is there.
+    fn refuse_shape(
+        &self,
+        freshest: &Superblock,
+        candidates: &[Candidate<'_>],
+    ) -> Result<(), CannotStart> {
         let level = freshest.level();
         // In the middle of a reshape, the shape that fares worse.
         let (missing, raid_disks) = freshest
@@ -455,13 +470,46 @@ impl Assembly {
             .map(|raid_disks| (self.missing_among(raid_disks), raid_disks))
             .max()
             .expect("there is a shape");
-        if let Some(allowed) = level.missing_max(raid_disks) {
-            if missing > allowed {
-                let why = CannotStart::Missing { missing, raid_disks, level, allowed };
-                self.cannot_start.push(why);
-            } else if missing > 0 && dirty && level.has_parity() {
-                self.cannot_start.push(CannotStart::DirtyAndDegraded);
-            }
+        if let Some(allowed) = level.missing_max(raid_disks).filter(|&allowed| missing > allowed) {
+            return Err(CannotStart::Missing { missing, raid_disks, level, allowed });
+        }
+        if let Some(sides) = freshest.sides() {
+            return sides.map(drop);
+        }
+        let tolerance = self.shape(candidates)?.tolerance();
+        let is_missing = |slot: usize| !matches!(self.slots[slot], Slot::InSync(_));
+        match tolerance {
+            Tolerance::Any(_) => Ok(()),
+            Tolerance::Copies(mirrors) => match mirrors.first_lost(is_missing) {
+                None => Ok(()),
+                Some(Sector(sector)) => {
+                    Err(CannotStart::MissingCopies { missing, raid_disks, sector })
+                }
+            },
+        }
+    }
+
+    /// The array's shape; in the middle of a reshape, the one afterwards.
+    ///
+    /// # Errors
+    /// [`CannotStart`] if it is impossible, or, without redundancy, a member is missing.
+    pub fn shape(&self, candidates: &[Candidate<'_>]) -> Result<Shape, CannotStart> {
+        let data_sizes =
+            self.in_sync().map(|(_, member)| candidates[member].superblock.data_size());
+        candidates[self.newest].superblock.shape(&data_sizes.collect::<Vec<u64>>())
+    }
+
+    fn judge(&mut self, candidates: &[Candidate<'_>]) {
+        let freshest = candidates[self.newest].superblock;
+        let dirty = self.resync != ResyncOffset::Clean;
+        let features = freshest.features();
+        if features.contains(Features::JOURNAL) && dirty {
+            self.cannot_start.push(CannotStart::JournalNotReplayed);
+        }
+        if let Err(why) = self.refuse_shape(freshest, candidates) {
+            self.cannot_start.push(why);
+        } else if dirty && freshest.level().has_parity() && self.missing_count() > 0 {
+            self.cannot_start.push(CannotStart::DirtyAndDegraded);
         }
 
         for (bit, feature) in ARRAY_FEATURES {
@@ -491,34 +539,6 @@ impl Superblock {
     #[must_use]
     pub fn slots(&self) -> u32 {
         self.shapes().max().expect("there is a shape")
-    }
-
-    /// The shape of a parity array; `None` for other levels. While the shape is being changed it
-    /// has two: see [`Self::sides`].
-    ///
-    /// # Errors
-    /// [`GeometryError`] if the stored shape is impossible.
-    pub fn geometry(&self) -> Option<Result<Geometry, GeometryError>> {
-        let level = ParityLevel::from_level(self.level().number())?;
-        Some(Geometry::new(level, self.layout(), self.chunk_sectors(), self.raid_disks()))
-    }
-
-    /// Sectors of the array that this superblock describes.
-    ///
-    /// # Errors
-    /// [`CannotStart`] if the level is not implemented or the shape or size is impossible.
-    pub fn array_sectors(&self) -> Result<u64, CannotStart> {
-        let size = self.size();
-        let sectors = match (self.sides(), self.level(), self.geometry()) {
-            (Some(sides), ..) => sides?.array_sectors(size),
-            (None, Level::Raid1, _) => Some(size),
-            (None, _, Some(geometry)) => geometry?.array_sectors(size),
-            (None, level, None) => return Err(CannotStart::Level(level)),
-        };
-        // Byte addresses must fit too.
-        sectors
-            .filter(|&sectors| sectors > 0 && sectors <= u64::MAX / units::SECTOR)
-            .ok_or(CannotStart::Size { size })
     }
 }
 

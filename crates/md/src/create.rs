@@ -7,10 +7,12 @@
 //!
 //! Source: the md specification, section 6.
 
-use crate::geometry::{Geometry, GeometryError, ParityLevel};
+use crate::geometry::{
+    Geometry, GeometryError, Mirrors, MirrorsError, ParityLevel, Stripes, StripesError,
+};
 use crate::superblock::{
-    BBLOG_SECTORS, Joining, Level, Minor, NewSuperblock, ResyncOffset, Role, SLOTS_MAX, Superblock,
-    Time, UNSET_ROLE, Uuid,
+    BBLOG_SECTORS, Features, Joining, Level, Minor, NewSuperblock, ResyncOffset, Role, SLOTS_MAX,
+    Superblock, Time, UNSET_ROLE, Uuid,
 };
 use units::{Sector, u64_of, usize_of};
 
@@ -18,15 +20,20 @@ use units::{Sector, u64_of, usize_of};
 pub const MDADM_CHUNK_SECTORS: u32 = 1024;
 /// mdadm's default layout for RAID 5 and 6: left-symmetric.
 pub const LEFT_SYMMETRIC: u32 = 2;
+/// mdadm's default layout for RAID 10: two near copies.
+pub const NEAR_2: u32 = 0x102;
+/// mdadm's default layout for RAID 0 over members of different sizes.
+pub const RAID0_ORIGINAL: u32 = 1;
 
 /// What a new array is to be.
 #[derive(Clone, Debug)]
 pub struct NewArray {
-    /// Its level: RAID 1, 4, 5 or 6.
+    /// Its level.
     pub level: Level,
-    /// How chunks go to members; RAID 1 and 4 have none (0).
+    /// How chunks go to members; linear, RAID 1 and 4 have none (0), and RAID 0 needs none for members of
+    /// one size (0: none is put on record).
     pub layout: u32,
-    /// Chunk in sectors; RAID 1 has none (0).
+    /// Chunk in sectors; RAID 1 has none (0), linear need not have one.
     pub chunk_sectors: u32,
     /// Where the superblocks lie.
     pub minor: Minor,
@@ -40,7 +47,8 @@ pub struct NewArray {
     pub resync: ResyncOffset,
     /// First sector of the data on each member, instead of mdadm's choice.
     pub data_offset: Option<Sector>,
-    /// Sectors to use of each member, instead of as many as fit all; rounded down as mdadm does.
+    /// Sectors to use of each member, instead of as many as fit all; rounded down as mdadm does. Linear
+    /// and RAID 0 use all of each.
     pub size: Option<u64>,
 }
 
@@ -62,6 +70,12 @@ pub enum CreateError {
     /// The shape is impossible.
     #[error(transparent)]
     Geometry(#[from] GeometryError),
+    /// The same of RAID 10.
+    #[error(transparent)]
+    Mirrors(#[from] MirrorsError),
+    /// The same of linear and RAID 0.
+    #[error(transparent)]
+    Stripes(#[from] StripesError),
     /// A mirror has no chunks.
     #[error("a mirror has no chunk and no layout, found chunk {chunk_sectors}, layout {layout}")]
     MirrorShape {
@@ -70,8 +84,8 @@ pub enum CreateError {
         /// Layout asked for.
         layout: u32,
     },
-    /// Too few or too many members for a mirror.
-    #[error("a mirror of {found} members, expected 1 to {SLOTS_MAX}")]
+    /// No members, or more than a superblock can name.
+    #[error("an array of {found} members, expected 1 to {SLOTS_MAX}")]
     Members {
         /// Members given.
         found: usize,
@@ -143,26 +157,32 @@ pub fn set_name(homehost: Option<&str>, name: &str) -> Result<[u8; 32], CreateEr
 /// [`CreateError`] says which number is impossible.
 pub fn create(array: &NewArray, members: &[NewMember]) -> Result<Vec<Superblock>, CreateError> {
     let raid_disks = check_shape(array, members.len())?;
-    // RAID 1 is rounded down to 64 KiB, the others to their chunk.
-    let unit = if array.chunk_sectors == 0 { 128 } else { u64::from(array.chunk_sectors) };
+    let unit = unit(array);
     let places = members
         .iter()
         .enumerate()
         .map(|(index, member)| place(array, index, member.device_sectors, unit))
         .collect::<Result<Vec<Place>, CreateError>>()?;
-    let least = places.iter().map(|place| place.data_size).min().unwrap_or(0);
-    let size = array.size.unwrap_or(least) / unit * unit;
-    for (member, place) in places.iter().enumerate() {
-        if size == 0 || size > place.data_size {
-            let size = array.size.unwrap_or(least);
-            return Err(CreateError::Size { size, member, available: place.data_size });
+    let data_sizes: Vec<u64> = places.iter().map(|place| place.data_size).collect();
+    let (mut size, mut features) = (0, Features::default());
+    match array.level {
+        Level::Linear => drop(Stripes::linear(array.chunk_sectors, &data_sizes)?),
+        Level::Raid0 => {
+            let layout = Some(array.layout).filter(|&layout| layout != 0);
+            Stripes::raid0(layout, array.chunk_sectors, &data_sizes)?;
+            features = layout.map_or(features, |_| Features::RAID0_LAYOUT);
         }
+        _ => size = common_size(array, &data_sizes, unit)?,
+    }
+    if array.level == Level::Raid10 {
+        Mirrors::new(array.layout, array.chunk_sectors, raid_disks, size)?;
     }
 
     let roles = device_table(raid_disks);
     let superblocks = members.iter().zip(&places).zip(0..).map(|((member, place), dev_number)| {
         Superblock::new(&NewSuperblock {
             minor: array.minor,
+            features,
             super_offset: place.super_offset,
             set_uuid: array.set_uuid,
             set_name: array.set_name,
@@ -229,10 +249,31 @@ pub fn free_number(peer: &Superblock, taken: &[u32]) -> Option<u32> {
     free(Role::Spare).or_else(|| free(Role::Faulty))
 }
 
+/// Sizes are whole numbers of so many sectors: chunks, of RAID 1 64 KiB.
+fn unit(array: &NewArray) -> u64 {
+    match (array.level, array.chunk_sectors) {
+        (Level::Linear, chunk) => u64::from(chunk.max(8)),
+        (_, 0) => 128,
+        (_, chunk) => u64::from(chunk),
+    }
+}
+
+/// What is used of each member, where that is the same of all.
+fn common_size(array: &NewArray, data_sizes: &[u64], unit: u64) -> Result<u64, CreateError> {
+    let asked = array.size.unwrap_or_else(|| data_sizes.iter().copied().min().unwrap_or(0));
+    let size = asked / unit * unit;
+    for (member, &available) in data_sizes.iter().enumerate() {
+        if size == 0 || size > available {
+            return Err(CreateError::Size { size: asked, member, available });
+        }
+    }
+    Ok(size)
+}
+
 /// The least sectors that a member of such an array must have: metadata and one chunk.
 #[must_use]
 pub fn member_sectors_min(array: &NewArray) -> u64 {
-    let unit = if array.chunk_sectors == 0 { 128 } else { u64::from(array.chunk_sectors) };
+    let unit = unit(array);
     // The choice of offset grows with the member, so the least member is found from below.
     let mut sectors = unit;
     while let Err(CreateError::Small { min, .. }) = place(array, 0, sectors, unit) {
@@ -255,11 +296,12 @@ fn check_shape(array: &NewArray, members: usize) -> Result<u32, CreateError> {
         Geometry::new(parity, layout, chunk_sectors, raid_disks)?;
         return Ok(raid_disks);
     }
-    if level != Level::Raid1 {
-        return Err(CreateError::Level(level));
-    }
-    if chunk_sectors != 0 || layout != 0 {
-        return Err(CreateError::MirrorShape { chunk_sectors, layout });
+    match level {
+        Level::Raid1 if chunk_sectors != 0 || layout != 0 => {
+            return Err(CreateError::MirrorShape { chunk_sectors, layout });
+        }
+        Level::Linear | Level::Raid0 | Level::Raid1 | Level::Raid10 => {}
+        _ => return Err(CreateError::Level(level)),
     }
     if !(1..=SLOTS_MAX).contains(&raid_disks) {
         return Err(CreateError::Members { found: members });
@@ -276,7 +318,9 @@ fn place(
 ) -> Result<Place, CreateError> {
     let small = |min: u64| CreateError::Small { member, found: device_sectors, min };
     let super_offset = array.minor.super_offset(device_sectors).ok_or(small(16 + unit))?;
-    let bitmap = bitmap_space(device_sectors);
+    // Without redundancy there is nothing that a bitmap could speed up.
+    let redundant = !matches!(array.level, Level::Linear | Level::Raid0);
+    let bitmap = if redundant { bitmap_space(device_sectors) } else { 0 };
     let log = u64::from(BBLOG_SECTORS);
     if array.minor == Minor::V0 {
         let data_offset = array.data_offset.unwrap_or(Sector::ZERO);
@@ -292,7 +336,7 @@ fn place(
             return Err(CreateError::DataOffset { found: asked.0, min: metadata_end });
         }
         Some(asked) => asked,
-        None => default_data_offset(device_sectors, array.chunk_sectors),
+        None => default_data_offset(device_sectors, array.chunk_sectors, bitmap),
     };
     let data_size = device_sectors.checked_sub(data_offset.0).filter(|&left| left >= unit);
     let data_size = data_size.ok_or(small(data_offset.0.saturating_add(unit)))?;
@@ -318,13 +362,13 @@ pub(crate) const fn bitmap_space(device_sectors: u64) -> u64 {
 
 /// mdadm's headroom before the data: up to 128 MiB, a thousandth of the member, but not less than
 /// a few chunks; room to move the data in a later reshape.
-fn default_data_offset(device_sectors: u64, chunk_sectors: u32) -> Sector {
+fn default_data_offset(device_sectors: u64, chunk_sectors: u32, bitmap: u64) -> Sector {
     let floor = 2 * u64::from(chunk_sectors);
     let mut headroom: u64 = 1 << 18;
     while headroom << 10 > device_sectors && (floor == 0 || headroom / 2 >= floor) {
         headroom /= 2;
     }
-    Sector((24 + bitmap_space(device_sectors) + headroom).next_multiple_of(2048))
+    Sector((24 + bitmap + headroom).next_multiple_of(2048))
 }
 
 /// Device `n` holds slot `n`; the table is filled up to the next 512 bytes of superblock.

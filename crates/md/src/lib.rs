@@ -5,7 +5,8 @@
 //! - [`superblock`]: what each member carries;
 //! - [`assemble`](mod@assemble): what a set of members amounts to;
 //! - [`create`](mod@create): the superblocks of a new array;
-//! - [`geometry`]: where a sector of a parity array lies;
+//! - [`geometry`]: where a sector of an array lies;
+//! - [`shape`]: the array's size, and which members it can do without;
 //! - [`reshape`]: the two shapes of an array whose shape is being changed;
 //! - [`bitmap`]: the write-intent bitmap, read and written.
 
@@ -16,4 +17,5 @@ pub mod bitmap;
 pub mod create;
 pub mod geometry;
 pub mod reshape;
+pub mod shape;
 pub mod superblock;

@@ -12,6 +12,8 @@ use integrity::layout::SECTION_METADATA_SECTORS;
 use integrity::{EntrySector, Layout, Run};
 use layers::integrity::Codec;
 use md::geometry::Strip;
+use md::shape::Shape;
+use md::superblock::Superblock;
 use serde::Serialize;
 use units::{SECTOR, Sector, usize_of};
 
@@ -146,11 +148,20 @@ pub async fn explain(volume: &Volume, sector: Sector) -> Result<Explanation, Exp
         }
     };
     let mut wanted = Vec::new();
-    let geometry = match sides {
-        Some((geometry, _)) => Some(geometry),
-        None => md.geometry().and_then(Result::ok),
+    let data_sizes: Vec<u64> = (0..usize_of(md.slots().into()))
+        .filter_map(|slot| holder(slot)?.md.as_ref().map(Superblock::data_size))
+        .collect();
+    let shape = match sides {
+        Some((geometry, _)) => Ok(Shape::Parity(geometry, md.size())),
+        None => md.shape(&data_sizes),
     };
-    if let Some(geometry) = geometry {
+    if let Ok(Shape::Stripes(stripes)) = &shape {
+        let run = stripes.locate(sector);
+        wanted.push((Part::Data, run.slot, run.member_sector));
+    } else if let Ok(Shape::Mirrors(mirrors)) = &shape {
+        let spots = (0..mirrors.copies()).map(|copy| mirrors.locate(sector, copy));
+        wanted.extend(spots.map(|spot| (Part::Copy, spot.slot, spot.member_sector)));
+    } else if let Ok(Shape::Parity(geometry, _)) = &shape {
         let found = geometry.locate(sector);
         explanation.stripe = Some(found.stripe);
         explanation.data_index = Some(found.data_index);

@@ -250,7 +250,8 @@ fn md_fields(superblock: &Superblock) -> Vec<Field> {
     push("set_name", superblock.name());
     push("ctime", time(superblock.ctime()));
     push("level", superblock.level().to_string());
-    push("layout", superblock.layout().to_string());
+    let layout = superblock.layout_name().map_or_else(String::new, |name| format!(" ({name})"));
+    push("layout", format!("{}{layout}", superblock.layout()));
     push("size", superblock.size().to_string());
     push("chunksize", superblock.chunk_sectors().to_string());
     push("raid_disks", superblock.raid_disks().to_string());

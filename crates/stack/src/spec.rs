@@ -5,7 +5,8 @@
 //!   leaf    = "file:" PATH | "sectors:" DATA "+" METADATA ":" PATH
 //!           | "nbd://..." | "nbd+unix://..." | "memory:" SIZE | "missing"
 //!   node    = "integrity" "(" node "," "data=" leaf ")"    (data on a device of its own)
-//!   name    = "integrity" | "raid1" | "raid4" | "raid5" | "raid6" | "fault"
+//!   name    = "integrity" | LEVEL | "fault"
+//!   LEVEL   = "linear" | "raid0" | "raid1" | "raid4" | "raid5" | "raid6" | "raid10"
 //! ```
 //!
 //! A leaf is one word. What a word cannot hold as it is (blanks, commas, parentheses, quotes) is
@@ -31,6 +32,10 @@ const NODES_MAX: usize = 1024;
 /// The array levels that can be spelled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ArrayLevel {
+    /// One member behind the other.
+    Linear,
+    /// Stripes without redundancy.
+    Raid0,
     /// Mirrors.
     Raid1,
     /// One strip of parity, always on the last member.
@@ -39,6 +44,8 @@ pub enum ArrayLevel {
     Raid5,
     /// Two strips of parity.
     Raid6,
+    /// Stripes over mirrors.
+    Raid10,
 }
 
 impl ArrayLevel {
@@ -46,10 +53,13 @@ impl ArrayLevel {
     #[must_use]
     pub const fn number(self) -> i32 {
         match self {
+            Self::Linear => -1,
+            Self::Raid0 => 0,
             Self::Raid1 => 1,
             Self::Raid4 => 4,
             Self::Raid5 => 5,
             Self::Raid6 => 6,
+            Self::Raid10 => 10,
         }
     }
 
@@ -57,21 +67,40 @@ impl ArrayLevel {
     #[must_use]
     pub const fn from_number(level: i32) -> Option<Self> {
         match level {
+            -1 => Some(Self::Linear),
+            0 => Some(Self::Raid0),
             1 => Some(Self::Raid1),
             4 => Some(Self::Raid4),
             5 => Some(Self::Raid5),
             6 => Some(Self::Raid6),
+            10 => Some(Self::Raid10),
             _ => None,
         }
     }
 
     const fn name(self) -> &'static str {
         match self {
+            Self::Linear => "linear",
+            Self::Raid0 => "raid0",
             Self::Raid1 => "raid1",
             Self::Raid4 => "raid4",
             Self::Raid5 => "raid5",
             Self::Raid6 => "raid6",
+            Self::Raid10 => "raid10",
         }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        let all = [
+            Self::Linear,
+            Self::Raid0,
+            Self::Raid1,
+            Self::Raid4,
+            Self::Raid5,
+            Self::Raid6,
+            Self::Raid10,
+        ];
+        all.into_iter().find(|level| level.name() == name)
     }
 }
 
@@ -221,14 +250,15 @@ impl Parser<'_> {
                 }
                 Node::Fault(Box::new(lower), rules)
             }
-            "raid1" => Node::Array(ArrayLevel::Raid1, self.members(depth)?),
-            "raid4" => Node::Array(ArrayLevel::Raid4, self.members(depth)?),
-            "raid5" => Node::Array(ArrayLevel::Raid5, self.members(depth)?),
-            "raid6" => Node::Array(ArrayLevel::Raid6, self.members(depth)?),
-            _ => {
-                let expected = "integrity, raid1, raid4, raid5, raid6 or fault".to_owned();
-                return Err(SpecError { at: start, found: format!("'{word}'"), expected });
-            }
+            name => match ArrayLevel::from_name(name) {
+                Some(level) => Node::Array(level, self.members(depth)?),
+                None => {
+                    let expected =
+                        "integrity, linear, raid0, raid1, raid4, raid5, raid6, raid10 or fault";
+                    let (found, expected) = (format!("'{word}'"), expected.to_owned());
+                    return Err(SpecError { at: start, found, expected });
+                }
+            },
         };
         if self.eat(')') { Ok(node) } else { Err(self.unexpected("')'")) }
     }

@@ -4,11 +4,13 @@ use crate::open::OpenError;
 use bio::{Device, IoResult, LocalFuture, Scrub};
 use layers::array::Array;
 use layers::integrity::Integrity;
-use layers::mirror::Mirror;
+use layers::mirror::{Mirror, Placement};
 use layers::raid456::{CACHE_BYTES, Options, Raid456};
-use md::geometry::Geometry;
+use layers::striped::Striped;
+use md::geometry::{Geometry, Stripes};
 use md::reshape::Sides;
-use md::superblock::Superblock;
+use md::shape::Shape;
+use std::fmt::Display;
 use std::rc::Rc;
 
 /// The uppermost layer, whichever it is.
@@ -32,30 +34,47 @@ impl Top {
         Self { scrub: Some(scrub), ..Self::plain(layer.device()) }
     }
 
-    /// The array whose superblock is `freshest`, over its members. A resync that is due starts in
-    /// the background.
+    /// The array of this shape over its members. A resync that is due starts in the background.
     ///
     /// # Errors
     /// What the layer refuses.
-    pub fn over(array: &Rc<Array>, freshest: &Superblock, force: bool) -> Result<Self, OpenError> {
-        let refuse = |why: String| OpenError::Array { why };
-        let Some(geometry) = freshest.geometry() else {
-            let layer = Mirror::new(Rc::clone(array)).map_err(|error| refuse(error.to_string()))?;
-            layer.start();
-            let (device, scrub) = (layer.device(), Rc::clone(&layer) as Rc<dyn Scrub>);
-            let mirror = Rc::clone(&layer);
-            let resyncing = Box::new(move || mirror.is_resyncing());
-            let close = move || -> LocalFuture<'static, IoResult> {
-                let layer = Rc::clone(&layer);
-                Box::pin(async move { layer.close().await })
-            };
-            return Ok(Self { device, scrub: Some(scrub), resyncing, close: Box::new(close) });
+    pub fn over(array: &Rc<Array>, shape: Shape, force: bool) -> Result<Self, OpenError> {
+        match shape {
+            Shape::Stripes(stripes) => Self::striped(array, stripes),
+            Shape::Mirror { .. } => Self::mirror(array, Placement::Everywhere),
+            Shape::Mirrors(mirrors) => Self::mirror(array, Placement::Dealt(mirrors)),
+            Shape::Parity(geometry, member_sectors) => {
+                let cache_bytes = CACHE_BYTES;
+                Self::parity(array, &Options { geometry, member_sectors, force, cache_bytes })
+            }
+        }
+    }
+
+    fn striped(array: &Rc<Array>, stripes: Stripes) -> Result<Self, OpenError> {
+        let layer = Striped::new(Rc::clone(array), stripes).map_err(refuse)?;
+        let (device, scrub) = (layer.device(), Rc::clone(&layer) as Rc<dyn Scrub>);
+        let close = move || -> LocalFuture<'static, IoResult> {
+            let layer = Rc::clone(&layer);
+            Box::pin(async move { layer.close().await })
         };
-        let geometry = geometry.map_err(|error| refuse(error.to_string()))?;
-        let options =
-            Options { geometry, member_sectors: freshest.size(), force, cache_bytes: CACHE_BYTES };
-        let layer = Raid456::new(array, &options).map_err(|error| refuse(error.to_string()))?;
-        let layer = Rc::new(layer);
+        Ok(Self { scrub: Some(scrub), close: Box::new(close), ..Self::plain(device) })
+    }
+
+    fn mirror(array: &Rc<Array>, placement: Placement) -> Result<Self, OpenError> {
+        let layer = Mirror::new(Rc::clone(array), placement).map_err(refuse)?;
+        layer.start();
+        let (device, scrub) = (layer.device(), Rc::clone(&layer) as Rc<dyn Scrub>);
+        let mirror = Rc::clone(&layer);
+        let resyncing = Box::new(move || mirror.is_resyncing());
+        let close = move || -> LocalFuture<'static, IoResult> {
+            let layer = Rc::clone(&layer);
+            Box::pin(async move { layer.close().await })
+        };
+        Ok(Self { device, scrub: Some(scrub), resyncing, close: Box::new(close) })
+    }
+
+    fn parity(array: &Rc<Array>, options: &Options) -> Result<Self, OpenError> {
+        let layer = Rc::new(Raid456::new(array, options).map_err(refuse)?);
         if !array.read_only() {
             layer.start_resync();
         }
@@ -80,12 +99,10 @@ impl Top {
         sides: &Sides,
         member_sectors: u64,
     ) -> Result<Self, OpenError> {
-        let refuse = |why: String| OpenError::Array { why };
         let shape = |array: &Rc<Array>, geometry: Geometry| -> Result<Device, OpenError> {
             let options =
                 Options { geometry, member_sectors, force: false, cache_bytes: CACHE_BYTES };
-            let layer = Raid456::new(array, &options).map_err(|error| refuse(error.to_string()))?;
-            Ok(Device::new(layer))
+            Ok(Device::new(Raid456::new(array, &options).map_err(refuse)?))
         };
         let (before, after) = (shape(before, sides.before)?, shape(after, sides.after)?);
         let (below, above) = if sides.backwards { (before, after) } else { (after, before) };
@@ -94,7 +111,7 @@ impl Top {
         if !block.divides(sides.position.0) {
             let (position, block) = (sides.position, block.bytes());
             let why = format!("the reshape stands at sector {position}, within a block of {block}");
-            return Err(refuse(why));
+            return Err(OpenError::Array { why });
         }
         Ok(Self::plain(Device::new(layers::sides::Sides::new(
             below,
@@ -116,4 +133,8 @@ impl Top {
     pub async fn close(&self) -> IoResult {
         (self.close)().await
     }
+}
+
+fn refuse(why: impl Display) -> OpenError {
+    OpenError::Array { why: why.to_string() }
 }

@@ -143,8 +143,10 @@ pub struct VolumeStatus {
     pub sectors: u64,
     /// Its smallest block in bytes.
     pub block_bytes: usize,
-    /// `raid1`, `raid5`, `raid6`; none without an array.
+    /// `linear`, `raid0`, `raid1`, ...; none without an array.
     pub level: Option<String>,
+    /// What md calls its layout; none without a choice.
+    pub layout: Option<String>,
     /// Sectors of a chunk; none without chunks.
     pub chunk_sectors: Option<u32>,
     /// The array's UUID, as md prints it.
@@ -292,19 +294,19 @@ impl Volume {
         let md = self.freshest.as_ref();
         let slots = self.array.as_ref().map_or(1, |array| array.raid_disks());
         let missing = self.array.as_ref().map_or(0, |array| array.missing_count());
-        let allowed = md.and_then(|md| md.level().missing_max(md.raid_disks())).unwrap_or(0);
         let synced = self.array.as_ref().map_or(ResyncOffset::Clean, |array| array.synced());
         VolumeStatus {
             stack: self.node.to_string(),
             sectors: limits.sectors,
             block_bytes: limits.logical_block.bytes(),
             level: md.map(|md| md.level().to_string()),
+            layout: md.and_then(Superblock::layout_name),
             chunk_sectors: md.map(Superblock::chunk_sectors).filter(|&sectors| sectors > 0),
             uuid: md.map(|md| md.set_uuid().to_string()),
             name: md.map(Superblock::name).filter(|name| !name.is_empty()),
             slots,
             missing,
-            spare_redundancy: units::usize_of(allowed.into()).saturating_sub(missing),
+            spare_redundancy: self.array.as_ref().map_or(0, |array| array.spare_redundancy()),
             was_dirty: self.resync_at_open != ResyncOffset::Clean,
             synced_below: match synced {
                 ResyncOffset::Clean => None,

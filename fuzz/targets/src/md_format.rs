@@ -3,9 +3,10 @@
 use crate::input::Input;
 use md::assemble::{Candidate, Slot};
 use md::bitmap::{Bitmap, BitmapHeader};
-use md::geometry::{Geometry, Strip};
+use md::geometry::{Geometry, Mirrors, Strip, Stripes};
+use md::shape::Shape;
 use md::superblock::{Minor, SUPERBLOCK_BYTES, Superblock, SuperblockError};
-use units::{Sector, u64_of};
+use units::{Sector, u64_of, usize_of};
 
 /// Any bytes as a superblock, with a checksum and a place that fit: what decodes is encoded to the
 /// same bytes.
@@ -45,11 +46,44 @@ fn check_superblock(superblock: &Superblock, bytes: &[u8], device_sectors: u64) 
         superblock.role(),
     );
     assert!(!words.is_empty());
-    if superblock.validate(device_sectors).is_ok()
-        && let (Ok(sectors), Some(Ok(geometry))) =
-            (superblock.array_sectors(), superblock.geometry())
-    {
-        check_geometry(&geometry, sectors, superblock.size());
+    if superblock.validate(device_sectors).is_ok() {
+        // Members of two sizes, at most so many that zones stay few.
+        let members = usize_of(u64::from(superblock.raid_disks()).min(64));
+        let sizes = (0..u64_of(members)).map(|slot| superblock.data_size() >> (slot % 2));
+        let Ok(shape) = superblock.shape(&sizes.collect::<Vec<u64>>()) else { return };
+        let sectors = shape.array_sectors().expect("a shape has a size");
+        match &shape {
+            Shape::Parity(geometry, size) => check_geometry(geometry, sectors, *size),
+            Shape::Mirror { .. } => {}
+            Shape::Mirrors(mirrors) => check_mirrors(mirrors, superblock.size()),
+            Shape::Stripes(stripes) => check_stripes(stripes),
+        }
+    }
+}
+
+/// Ends and middle of an array.
+fn probes(sectors: u64) -> [Sector; 3] {
+    [Sector(0), Sector(sectors / 2), Sector(sectors - 1)]
+}
+
+/// Every copy lies within its member, and knows what it is a copy of.
+fn check_mirrors(mirrors: &Mirrors, member_sectors: u64) {
+    for sector in probes(mirrors.array_sectors()) {
+        assert!(mirrors.run_sectors(sector) <= mirrors.array_sectors() - sector.0);
+        for copy in 0..mirrors.copies() {
+            let spot = mirrors.locate(sector, copy);
+            assert!(spot.member_sector.0 < member_sectors);
+            assert_eq!(mirrors.array_sector(spot.slot, spot.member_sector), Some(sector));
+        }
+    }
+}
+
+/// Every sector has one place, which knows it.
+fn check_stripes(stripes: &Stripes) {
+    for sector in probes(stripes.array_sectors()) {
+        let run = stripes.locate(sector);
+        assert!(run.sectors > 0 && run.sectors <= stripes.array_sectors() - sector.0);
+        assert_eq!(stripes.array_sector(run.slot, run.member_sector), Some(sector));
     }
 }
 
@@ -146,7 +180,9 @@ fn check_assembly(candidates: &[Candidate<'_>]) {
     let complete = assembly.in_sync().count();
     assert_eq!(complete + assembly.missing_count(), assembly.slots.len());
     if assembly.cannot_start.is_empty() {
-        assert!(newest.array_sectors().is_ok_and(|sectors| sectors > 0), "it has a size");
+        let shape = assembly.shape(candidates);
+        let sectors = shape.ok().and_then(|shape| shape.array_sectors());
+        assert!(sectors.is_some_and(|sectors| sectors > 0), "it has a size");
         assert!(complete > 0, "somebody holds its data");
         if let Some(Ok(sides)) = newest.sides() {
             assert!(sides.slots() <= assembly.slots.len(), "each shape's slots are there");

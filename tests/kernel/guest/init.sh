@@ -10,7 +10,7 @@ mkdir -p /dev/mapper
 ln -s /proc/mounts /etc/mtab
 # The kernel asks for algorithms by itself.
 echo /bin/modprobe > /proc/sys/kernel/modprobe
-for module in virtio_scsi sd_mod dm_mod dm_integrity md_mod raid1 raid456; do
+for module in virtio_scsi sd_mod dm_mod dm_integrity md_mod raid0 raid1 raid10 raid456; do
   modprobe $module || echo "no module $module"
 done
 exec 3<>/dev/ttyS1

@@ -85,7 +85,10 @@ errors_within() {
 }
 
 # The array does nothing in the background any more.
-md_idle() { [ "$(cat /sys/block/md0/md/sync_action)" = idle ]; }
+md_idle() {
+  # Without redundancy there is nothing to do, and no such file.
+  [ ! -e /sys/block/md0/md/sync_action ] || [ "$(cat /sys/block/md0/md/sync_action)" = idle ]
+}
 md_settled() { for _ in 1 2 3 4 5 6; do wait_for md_idle; done; usleep 100000; wait_for md_idle; }
 
 # check: reads the whole array and compares its copies or parity.

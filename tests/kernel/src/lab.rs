@@ -62,8 +62,8 @@ impl<'a> Lab<'a> {
     /// If there is no room.
     pub(crate) fn blank(&self, subject: &Subject) -> anyhow::Result<Disks> {
         let disks = Disks::named(&self.folder, subject)?;
-        for disk in disks.files() {
-            File::create(disk)?.set_len(subject.member_bytes)?;
+        for (index, disk) in disks.files().iter().enumerate() {
+            File::create(disk)?.set_len(subject.disk_bytes(index))?;
         }
         Ok(disks)
     }
@@ -137,7 +137,10 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// If it is not made.
     pub(crate) fn create(&self, subject: &Subject) -> anyhow::Result<(Disks, u64)> {
-        let members = Disks::named(&self.folder, subject)?;
+        let members = match subject.step_bytes {
+            0 => Disks::named(&self.folder, subject)?,
+            _ => self.blank(subject)?,
+        };
         let options = subject.create_options();
         let mut options: Vec<&str> = options.iter().map(String::as_str).collect();
         options.push("--json");

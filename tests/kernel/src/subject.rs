@@ -6,12 +6,18 @@ use std::fmt::Write;
 /// An array, dm-integrity, or an array over it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subject {
-    /// 1, 5, 6, or none for a single member.
+    /// An md level, or none for a single member.
     pub(crate) level: Option<u8>,
-    /// How many members, each of [`Self::member_bytes`].
+    /// How many members, each of [`Self::member_bytes`] and what it has more than the one before.
     pub(crate) members: usize,
     pub(crate) member_bytes: u64,
+    /// By how much each member is larger than the one before.
+    pub(crate) step_bytes: u64,
     pub(crate) chunk_kib: u32,
+    /// md's name of it, if not the usual one.
+    pub(crate) layout: Option<&'static str>,
+    /// Version of md's superblocks.
+    pub(crate) metadata: &'static str,
     pub(crate) integrity: Option<Format>,
     /// Options of `mdadm --create`.
     pub(crate) mdadm: &'static str,
@@ -24,7 +30,10 @@ impl Subject {
             level: None,
             members: 1,
             member_bytes: 24 << 20,
+            step_bytes: 0,
             chunk_kib: 64,
+            layout: None,
+            metadata: "1.2",
             integrity: Some(format),
             mdadm: "--bitmap=none",
         }
@@ -36,10 +45,25 @@ impl Subject {
             level: Some(level),
             members,
             member_bytes: 16 << 20,
+            step_bytes: 0,
             chunk_kib: 64,
+            layout: None,
+            metadata: "1.2",
             integrity: None,
-            mdadm: "--bitmap=none",
+            mdadm: if level == 0 { "" } else { "--bitmap=none" },
         }
+    }
+
+    /// Whether the kernel can compare its members.
+    pub(crate) fn is_redundant(&self) -> bool {
+        self.level.is_some_and(|level| level != 0)
+    }
+
+    /// Bytes of disk `index`.
+    pub(crate) fn disk_bytes(&self, index: usize) -> u64 {
+        let each = self.integrity.map_or(1, |format| format.disks());
+        let member = u64::try_from(index / each).unwrap_or(0);
+        self.member_bytes + member * self.step_bytes
     }
 
     /// md over dm-integrity.
@@ -76,10 +100,12 @@ impl Subject {
                 1 => String::new(),
                 _ => format!(" --chunk={}", self.chunk_kib),
             };
+            let layout = self.layout.map_or_else(String::new, |name| format!(" --layout={name}"));
             let _fits = writeln!(
                 script,
-                "mdadm --create /dev/md0 --run --quiet --metadata=1.2 --homehost=any --name=it \
-                 --level={level}{chunk} {} --raid-devices={} {}\nmd_settled",
+                "mdadm --create /dev/md0 --run --quiet --metadata={} --homehost=any --name=it \
+                 --level={level}{layout}{chunk} {} --raid-devices={} {}\nmd_settled",
+                self.metadata,
                 self.mdadm,
                 self.members,
                 self.member_devices()
@@ -114,7 +140,7 @@ impl Subject {
 
     /// The guest checks that copies or parity agree; for one member there is nothing to do.
     pub(crate) fn check(&self) -> &'static str {
-        if self.level.is_some() { "check\n" } else { "" }
+        if self.is_redundant() { "check\n" } else { "" }
     }
 
     /// What `steadfast create` must be told besides what opens it.
@@ -123,8 +149,15 @@ impl Subject {
         if let Some(level) = self.level {
             options[1] = level.to_string();
             options.extend(["--chunk".into(), format!("{}K", self.chunk_kib)]);
+            options.extend(["--metadata".into(), self.metadata.into()]);
         }
-        options.extend(["--size".into(), self.member_bytes.to_string()]);
+        if let Some(layout) = self.layout {
+            options.extend(["--layout".into(), layout.into()]);
+        }
+        // Members of several sizes are there before.
+        if self.step_bytes == 0 {
+            options.extend(["--size".into(), self.member_bytes.to_string()]);
+        }
         match &self.integrity {
             Some(format) => options.extend(format.create_options()),
             None => options.extend(["--integrity".into(), "none".into()]),

@@ -7,7 +7,7 @@ use crate::exit::Outcome;
 use crate::report::Progress;
 use serde_json::json;
 use stack::IntegrityChoice;
-use stack::create::{CreateLevel, CreateOptions, CreateProgress, Created, Phase};
+use stack::create::{CreateLevel, CreateOptions, CreateProgress, Created, Minor, Phase};
 use std::rc::Rc;
 
 /// What to make.
@@ -23,20 +23,30 @@ pub struct Arguments {
     size: Option<String>,
 
     /// The array over the members
-    #[arg(long, default_value = "none", value_name = "none|1|5|6")]
+    #[arg(long, default_value = "none", value_name = "none|linear|0|1|4|5|6|10")]
     level: String,
 
-    /// Layout of the parity
-    #[arg(long, value_name = "LAYOUT", default_value = "left-symmetric")]
-    layout: String,
+    /// How chunks go to members, as mdadm names it: left-symmetric (default), parity-last, ddf-N-restart,
+    /// ... of RAID 5 and 6; n2 (default), f2, o2, n3, ... of RAID 10; original or alternate of RAID 0 over
+    /// members of different sizes
+    #[arg(long, value_name = "LAYOUT")]
+    layout: Option<String>,
 
-    /// Bytes of a chunk, 4K to 1M
-    #[arg(long, value_name = "SIZE", default_value = "64K")]
-    chunk: String,
+    /// Bytes of a chunk, 4K to 1M [default: 64K]
+    #[arg(long, value_name = "SIZE")]
+    chunk: Option<String>,
 
-    /// What the tags are made with, such as crc32c, xxhash64 or sha256; none: a plain md array
-    #[arg(long, value_name = "ALG", default_value = "crc32c")]
-    integrity: String,
+    /// What is not said otherwise is as mdadm chooses it: chunks of 512K, no integrity
+    #[arg(long, value_name = "mdadm")]
+    like: Option<String>,
+
+    /// A member of a mirror that is read only if no other can be; may be given for several
+    #[arg(long, value_name = "MEMBER")]
+    write_mostly: Vec<String>,
+
+    /// What the tags are made with, such as xxhash64 or sha256; none: a plain md array [default: crc32c]
+    #[arg(long, value_name = "ALG")]
+    integrity: Option<String>,
 
     #[command(flatten)]
     given: given::Arguments,
@@ -71,8 +81,8 @@ pub struct Arguments {
     #[arg(long, alias = "integrity-legacy-hmac")]
     legacy_hmac: bool,
 
-    /// Version of the md superblock
-    #[arg(long, value_name = "VERSION", default_value = "1.2")]
+    /// Version of the md superblock: at the end of each member, at its start, or 4 KiB behind that
+    #[arg(long, value_name = "1.0|1.1|1.2", default_value = "1.2")]
     metadata: String,
 
     /// Write-intent bitmap
@@ -100,21 +110,36 @@ impl Arguments {
     fn options(&self) -> Result<CreateOptions, Failure> {
         let level = match self.level.as_str() {
             "none" => CreateLevel::None,
+            "linear" => CreateLevel::Linear,
+            "0" | "raid0" => CreateLevel::Raid0,
             "1" | "raid1" => CreateLevel::Raid1,
+            "4" | "raid4" => CreateLevel::Raid4,
             "5" | "raid5" => CreateLevel::Raid5,
             "6" | "raid6" => CreateLevel::Raid6,
-            other => return Err(not_made("--level", other, "none, 1, 5, 6")),
+            "10" | "raid10" => CreateLevel::Raid10,
+            other => return Err(not_made("--level", other, "none, linear, 0, 1, 4, 5, 6, 10")),
         };
-        only("--layout", &self.layout, "left-symmetric")?;
+        let minor = match self.metadata.as_str() {
+            "1.0" => Minor::V0,
+            "1.1" => Minor::V1,
+            "1.2" | "1" => Minor::V2,
+            other => return Err(not_made("--metadata", other, "1.0, 1.1, 1.2")),
+        };
+        if let Some(like) = &self.like {
+            only("--like", like, "mdadm")?;
+        }
         if !["journal", "bitmap", "direct", "inline"].contains(&self.mode.as_str()) {
             return Err(not_made("--mode", &self.mode, "journal, bitmap, direct, inline"));
         }
-        only("--metadata", &self.metadata, "1.2")?;
         only("--bitmap", &self.bitmap, "none")?;
         let mut options = CreateOptions::new(parse_members(&self.members)?, level);
         options.member_bytes = self.size.as_deref().map(|s| size("--size", s)).transpose()?;
-        options.chunk_bytes = size("--chunk", &self.chunk)?;
-        let given = open::given(Some(&self.integrity), &self.given, &self.members)?;
+        let usual = if self.like.is_some() { "512K" } else { "64K" };
+        options.chunk_bytes = size("--chunk", self.chunk.as_deref().unwrap_or(usual))?;
+        options.layout.clone_from(&self.layout);
+        options.minor = minor;
+        options.write_mostly = parse_members(&self.write_mostly)?;
+        let given = open::given(Some(self.integrity()), &self.given, &self.members)?;
         (options.integrity, options.integrity_key) = match given.integrity {
             IntegrityChoice::Algorithm(algorithm, key) => (Some(algorithm), key),
             IntegrityChoice::Find | IntegrityChoice::None => (None, None),
@@ -138,11 +163,17 @@ impl Arguments {
         Ok(options)
     }
 
+    fn integrity(&self) -> &str {
+        let usual = if self.like.is_some() { "none" } else { "crc32c" };
+        self.integrity.as_deref().unwrap_or(usual)
+    }
+
     /// The members, and what their disks will not say, on a command line.
     fn spelled(&self) -> String {
-        let found = self.integrity == "none" || self.integrity == "crc32c";
-        let integrity =
-            if found { String::new() } else { format!(" --integrity {}", self.integrity) };
+        let integrity = match self.integrity() {
+            "none" | "crc32c" => String::new(),
+            other => format!(" --integrity {other}"),
+        };
         format!("{}{integrity}{}", self.members.join(" "), self.given.spelled())
     }
 }

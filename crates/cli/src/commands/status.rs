@@ -227,7 +227,9 @@ pub fn lines(object: &Value) -> Vec<String> {
             let chunk = object["chunk_sectors"].as_u64().map_or_else(String::new, |sectors| {
                 format!(", chunk {}", stack::format_size(sectors * units::SECTOR))
             });
-            format!("{level}, {} slots{chunk}", object["slots"])
+            let layout = object["layout"].as_str();
+            let layout = layout.map_or_else(String::new, |layout| format!(" {layout}"));
+            format!("{level}{layout}, {} slots{chunk}", object["slots"])
         }
         None => "one member, no array".to_owned(),
     };

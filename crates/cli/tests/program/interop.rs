@@ -76,7 +76,10 @@ fn mdadm_agrees(path: &Path, ours: &HashMap<String, String>, status: &Value) {
     let kibibytes: u64 = word(their("Array Size")).parse().expect("a number");
     assert_eq!(kibibytes * 1024, status["bytes"].as_u64().expect("a number"));
     if our("level") != "raid1" {
-        assert_eq!((their("Layout").as_str(), our("layout")), ("left-symmetric", "2"));
+        assert_eq!(
+            (their("Layout").as_str(), our("layout")),
+            ("left-symmetric", "2 (left-symmetric)")
+        );
         let sectors: u64 = our("chunksize").parse().expect("a number");
         assert_eq!(their("Chunk Size"), &format!("{}K", sectors / 2));
     }

@@ -52,10 +52,12 @@
 //! restored copy of a member must never look fresh again. See
 //! `docs/decisions/0002-write-intent.md`.
 
+mod limits;
 mod member;
 pub(crate) mod ordering;
 mod ranges;
 mod rounds;
+mod runs;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -64,8 +66,10 @@ mod tests;
 pub use member::Member;
 pub use ordering::ORDERINGS;
 pub(crate) use ranges::RangeSet;
+pub(crate) use runs::in_runs;
 
 use bio::{Device, EventKind, Events, IoError, IoErrorKind, IoResult};
+use md::shape::Tolerance;
 use md::superblock::{ResyncOffset, Superblock, Time};
 use ordering::CLEAN;
 use rounds::Rounds;
@@ -81,8 +85,8 @@ use units::Sector;
 pub struct Options {
     /// Nothing is written, ever.
     pub read_only: bool,
-    /// How many slots may be empty; one more, and writing ends.
-    pub missing_max: usize,
+    /// Which slots may be empty; without another, writing ends.
+    pub tolerance: Tolerance,
     /// How far redundancy is true as the array is opened; from [`md::assemble::Assembly`].
     pub synced: ResyncOffset,
     /// Where events go.
@@ -215,6 +219,13 @@ impl Array {
         self.raid_disks() - self.members().count()
     }
 
+    /// How many more members may go, whichever they are.
+    #[must_use]
+    pub fn spare_redundancy(&self) -> usize {
+        let missing = |slot: usize| self.member(slot).is_none();
+        self.options.tolerance.spare_redundancy(self.raid_disks(), missing)
+    }
+
     /// Whether nothing is written, ever.
     #[must_use]
     pub fn read_only(&self) -> bool {
@@ -281,13 +292,7 @@ impl Array {
     /// # Errors
     /// `ReadOnly`; `Unavailable` after closing, and once too few members took their superblocks.
     pub async fn begin_write(self: &Rc<Self>, _sectors: Range<u64>) -> IoResult<WriteGuard> {
-        if self.options.read_only {
-            return Err(IoErrorKind::ReadOnly.at(Sector::ZERO));
-        }
-        if self.closed.get() {
-            return Err(IoErrorKind::Unavailable.at(Sector::ZERO));
-        }
-        self.unbroken()?;
+        self.refuse_writing()?;
         self.activity.set(self.activity.get() + 1);
         self.in_flight.set(self.in_flight.get() + 1);
         let guard = WriteGuard { array: Rc::clone(self) };
@@ -298,6 +303,21 @@ impl Array {
             }
         }
         Ok(guard)
+    }
+
+    /// Whether something may be written at all: for layers whose writes leave nothing untrue in the
+    /// superblocks; others [begin](Self::begin_write).
+    ///
+    /// # Errors
+    /// As [`Self::begin_write`].
+    pub fn refuse_writing(&self) -> IoResult {
+        if self.options.read_only {
+            return Err(IoErrorKind::ReadOnly.at(Sector::ZERO));
+        }
+        if self.closed.get() {
+            return Err(IoErrorKind::Unavailable.at(Sector::ZERO));
+        }
+        self.unbroken()
     }
 
     /// The header's first list.
@@ -400,7 +420,8 @@ impl Array {
         if error.kind == IoErrorKind::NoSpace {
             return Err(error);
         }
-        if self.missing_count() >= self.options.missing_max {
+        let missing = |slot: usize| slot == member.slot() || self.member(slot).is_none();
+        if !self.options.tolerance.survives(self.raid_disks(), missing) {
             return Err(error);
         }
         member.set_failed();

@@ -262,11 +262,16 @@ pub(crate) const DATA_SECTORS: u64 = DEVICE_SECTORS - DATA_OFFSET;
 impl Rig {
     /// A new, clean array of all-zero members.
     pub(crate) fn new(level: Level, count: u8, tagged: bool) -> Self {
-        let mirror = level == Level::Raid1;
+        let layout = if level.has_parity() { LEFT_SYMMETRIC } else { 0 };
+        Self::shaped(level, layout, count, tagged)
+    }
+
+    /// The same of a layout.
+    pub(crate) fn shaped(level: Level, layout: u32, count: u8, tagged: bool) -> Self {
         let array = NewArray {
             level,
-            layout: if mirror { 0 } else { LEFT_SYMMETRIC },
-            chunk_sectors: if mirror { 0 } else { 8 },
+            layout,
+            chunk_sectors: if level == Level::Raid1 { 0 } else { 8 },
             minor: Minor::V2,
             set_uuid: Uuid([1; 16]),
             set_name: [0; 32],
@@ -327,7 +332,7 @@ impl Rig {
             let window = crate::linear::Linear::new(
                 disk.device(),
                 superblock.data_offset(),
-                superblock.size(),
+                superblock.used_sectors(),
             );
             Found {
                 slot,
@@ -338,11 +343,13 @@ impl Rig {
             }
         });
         let freshest = self.superblock(present[assembly.newest]);
-        let missing = freshest.level().missing_max(freshest.raid_disks()).unwrap();
+        let data_sizes: Vec<u64> =
+            present.iter().map(|disk| self.superblock(*disk).data_size()).collect();
+        let shape = freshest.shape(&data_sizes).unwrap();
         let events = Rc::clone(&self.events);
         let options = Options {
             read_only,
-            missing_max: usize_of(missing.into()),
+            tolerance: shape.tolerance(),
             synced: assembly.resync,
             events: Events::new(move |event| events.borrow_mut().push(event)),
             clock: Rc::new(|| Time(0)),

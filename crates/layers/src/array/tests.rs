@@ -2,6 +2,7 @@ use super::ordering::PROMISE;
 use super::testing::{DATA_OFFSET, Entry, Rig, crashed};
 use super::*;
 use md::assemble::{LeftOut, Slot};
+use md::shape::Tolerance;
 use md::superblock::{Level, Role};
 use runtime::{block_on, join_all, sleep};
 use units::usize_of;
@@ -294,7 +295,7 @@ fn without_superblocks_the_same_states_are_kept_in_memory() {
         });
         let options = Options {
             read_only: false,
-            missing_max: 1,
+            tolerance: Tolerance::Any(1),
             synced: ResyncOffset::Clean,
             events: Events::none(),
             clock: Rc::new(wall_clock),

@@ -10,9 +10,9 @@
 //! No write intent is needed: at every step each copy is the right one or says that it is damaged.
 
 use super::Inner;
+use super::placement::Site;
 use crate::array::Member;
 use bio::{Bio, Buf, EventKind, Extent, IoErrorKind, IoResult};
-use std::rc::Rc;
 use units::{Sector, usize_of};
 
 /// A copy found elsewhere, and how good the evidence for it is.
@@ -23,55 +23,50 @@ pub(super) struct Evidence {
 }
 
 impl Inner {
-    /// The bytes of `extent`, which `member` could not give (and said `kind`): from the others, and
+    /// The bytes of `extent`, which `site` could not give (and said `kind`): from the others, and
     /// written back unless nothing may be written.
     ///
     /// # Errors
     /// `kind` at the first block that nobody has.
     pub(super) async fn heal(
         &self,
-        member: &Rc<Member>,
+        site: &Site,
         extent: Extent,
         kind: IoErrorKind,
     ) -> IoResult<Buf> {
         let range = extent.sector.0..extent.sector.0 + extent.sectors;
         let _lock = self.ranges.lock(range).await;
-        self.heal_locked(member, extent, kind).await
+        self.heal_locked(site, extent, kind).await
     }
 
     /// As [`Self::heal`], for who holds the range.
     pub(super) async fn heal_locked(
         &self,
-        member: &Rc<Member>,
+        site: &Site,
         extent: Extent,
         kind: IoErrorKind,
     ) -> IoResult<Buf> {
         let mut again = Bio::read(extent.sector, extent.sectors).bypassing();
-        if member.data().submit(&mut again).await.is_ok() {
+        if site.submit(&mut again).await.is_ok() {
             return Ok(again.data.into_single());
         }
         // A long run goes in one piece if the evidence for all of it is the best there is.
         let single = self.block().sectors() == extent.sectors;
-        let found = self.find(member, extent).await;
+        let found = self.find(site, extent).await;
         if let Some(found) = found
-            && (single || found.vouched || !verified(member))
+            && (single || found.vouched || !verified(&site.member))
         {
-            self.write_back(member, extent, &found).await;
+            self.write_back(site, extent, &found).await;
             return Ok(found.bytes);
         }
         if single {
             self.lost(extent);
             return Err(kind.at(extent.sector));
         }
-        self.heal_blocks(member, extent, kind).await
+        self.heal_blocks(site, extent, kind).await
     }
 
-    async fn heal_blocks(
-        &self,
-        member: &Rc<Member>,
-        extent: Extent,
-        kind: IoErrorKind,
-    ) -> IoResult<Buf> {
+    async fn heal_blocks(&self, site: &Site, extent: Extent, kind: IoErrorKind) -> IoResult<Buf> {
         let block = self.block();
         let mut bytes = Buf::alloc(usize_of(Sector(extent.sectors).bytes()));
         let mut outcome = Ok(());
@@ -79,7 +74,7 @@ impl Inner {
             let sector = extent.sector + index * block.sectors();
             let one = Extent { sector, sectors: block.sectors() };
             // One level deep: a single block does not come here again.
-            match Box::pin(self.heal_locked(member, one, kind)).await {
+            match Box::pin(self.heal_locked(site, one, kind)).await {
                 Ok(healed) => target.copy_from_slice(healed.as_slice()),
                 Err(error) => outcome = outcome.and(Err(error)),
             }
@@ -88,14 +83,14 @@ impl Inner {
     }
 
     /// The best copy of `extent` that the other members have.
-    async fn find(&self, damaged: &Rc<Member>, extent: Extent) -> Option<Evidence> {
+    async fn find(&self, damaged: &Site, extent: Extent) -> Option<Evidence> {
         let mut best: Option<(bool, Buf)> = None;
-        for other in self.members() {
-            if Rc::ptr_eq(&other, damaged) {
+        for other in self.sites(extent.sector) {
+            if other.is(damaged) {
                 continue;
             }
             let mut bio = Bio::read(extent.sector, extent.sectors);
-            if other.data().submit(&mut bio).await.is_err() {
+            if other.submit(&mut bio).await.is_err() {
                 continue;
             }
             let bytes = bio.data.into_single();
@@ -104,10 +99,10 @@ impl Inner {
             }
             let better = match &best {
                 None => true,
-                Some((checked, _)) => !checked && verified(&other),
+                Some((checked, _)) => !checked && verified(&other.member),
             };
             if better {
-                best = Some((verified(&other), bytes));
+                best = Some((verified(&other.member), bytes));
             }
         }
         best.map(|(_, bytes)| Evidence { bytes, vouched: false })
@@ -115,15 +110,15 @@ impl Inner {
 
     /// Steps 4 and 5. What cannot be rewritten stays damaged, which readers notice: the member is
     /// failed only if it does not answer, or says that it wrote what it did not.
-    pub(super) async fn write_back(&self, member: &Rc<Member>, extent: Extent, found: &Evidence) {
-        let place = member.place(extent.sector);
+    pub(super) async fn write_back(&self, site: &Site, extent: Extent, found: &Evidence) {
+        let (member, place) = (&site.member, site.place(extent.sector));
         if self.limits.read_only {
             if self.tell_once(member.slot(), extent.sector) {
                 member.events().emit(EventKind::Healable, place, extent.sectors);
             }
             return;
         }
-        match self.rewrite(member, extent, &found.bytes).await {
+        match self.rewrite(site, extent, &found.bytes).await {
             Ok(()) => {
                 self.array.count_corrected(member.slot(), extent.sectors);
                 let kind = EventKind::Healed { source: "mirror", vouched: found.vouched };
@@ -146,10 +141,10 @@ impl Inner {
     ///
     /// # Errors
     /// What the member said; `Unavailable` if it gives back something else: it cannot be relied on.
-    pub(super) async fn rewrite(&self, member: &Member, extent: Extent, bytes: &Buf) -> IoResult {
-        member.data().write(extent.sector, bytes.clone()).await?;
+    pub(super) async fn rewrite(&self, site: &Site, extent: Extent, bytes: &Buf) -> IoResult {
+        site.submit(&mut Bio::write(extent.sector, bytes.clone())).await?;
         let mut again = Bio::read(extent.sector, extent.sectors).bypassing();
-        member.data().submit(&mut again).await?;
+        site.submit(&mut again).await?;
         if again.data.into_single().as_slice() != bytes.as_slice() {
             return Err(IoErrorKind::Unavailable.at(extent.sector));
         }
@@ -174,9 +169,9 @@ pub(super) fn verified(member: &Member) -> bool {
     member.data().limits().verified
 }
 
-/// Whether the tags that `member` has stored agree with `bytes`.
-pub(super) async fn vouches(member: &Member, sector: Sector, bytes: &Buf) -> bool {
-    verified(member) && member.data().submit(&mut Bio::vouch(sector, bytes.clone())).await.is_ok()
+/// Whether the tags that `site` has stored agree with `bytes`.
+pub(super) async fn vouches(site: &Site, sector: Sector, bytes: &Buf) -> bool {
+    verified(&site.member) && site.submit(&mut Bio::vouch(sector, bytes.clone())).await.is_ok()
 }
 
 /// Places remembered so as not to be told twice.

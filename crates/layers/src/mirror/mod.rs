@@ -1,4 +1,4 @@
-//! RAID 1: every member holds everything.
+//! RAID 1 and RAID 10: copies.
 //!
 //! ```text
 //!          read                     write                         resync, scrub
@@ -9,17 +9,20 @@
 //!   rewrite, re-read                  | one fails             (resync.rs, scrub.rs)
 //!   (heal.rs)                  recorded before completion
 //! ```
-//! Sector n of the array is sector n of each member's data. This layer knows copies; what the
-//! superblocks must say when is [`crate::array`]'s, and whether a copy is what was written is for
-//! the members to know: a member over dm-integrity answers damage with `Protection`.
+//! Where the copies of a sector lie is the [`Placement`]'s to say: with RAID 1 at the same sector of every
+//! member, with RAID 10 chunk by chunk on some of them (`placement.rs`). All else is the same. Addresses
+//! here are the array's, also those by which the array remembers what is not in sync; only a `Site`
+//! knows the member's. What the superblocks must say when is [`crate::array`]'s, and whether a copy is
+//! what was written is for the members to know: a member over dm-integrity answers damage with
+//! `Protection`.
 //!
 //! What is believed when:
 //!
 //! - In sync, any copy that its member gives out. Damage on one member is rebuilt from another,
 //!   preferring a copy for which the damaged member's own tag vouches, then one that has a tag of
 //!   its own. No member is failed for damage: its good sectors still help.
-//! - Not in sync (after a crash): always the copy of the first member in slot order that can give
-//!   it, for reading and for resync alike. Before a reader gets it, all members are made to hold
+//! - Not in sync (after a crash): always the first copy that can be given (of RAID 1, that of the first
+//!   member in slot order), for reading and for resync alike. Before a reader gets it, all members are made to hold
 //!   it, durably, so that what was read once stays so, whatever then happens to the first and to
 //!   the power. A flushed write is on every member; only unfinished ones can differ, and either
 //!   copy of those is right.
@@ -30,6 +33,7 @@
 //! lock; reads do not take it until they find damage.
 
 mod heal;
+mod placement;
 mod read;
 mod resync;
 mod scrub;
@@ -38,8 +42,9 @@ mod tests;
 mod write;
 
 use crate::array::ordering::PROMISE;
-use crate::array::{Array, Member};
+use crate::array::{Array, in_runs};
 use bio::{Allocation, Bio, BlockDevice, Device, IoErrorKind, IoResult, Limits, Op};
+pub use placement::Placement;
 use runtime::{Notify, RangeLock, Tasks};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -54,6 +59,7 @@ pub struct Mirror {
 
 struct Inner {
     array: Rc<Array>,
+    placement: Placement,
     limits: Limits,
     /// Held by writers and by whoever writes back what it read.
     ranges: RangeLock,
@@ -72,12 +78,12 @@ struct Inner {
 #[derive(Default)]
 struct Head {
     in_flight: Cell<usize>,
-    /// Where its last read ended: the next one there costs it least.
+    /// Where its last read ended, in its own sectors: the next one there costs it least.
     next: Cell<u64>,
     write_mostly: bool,
 }
 
-/// Why members cannot be a mirror.
+/// Why members cannot be such an array.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum MirrorError {
     /// Nobody holds a slot.
@@ -94,18 +100,22 @@ pub enum MirrorError {
 }
 
 impl Mirror {
-    /// The mirror of `array`'s members, as large as their data (the smallest of it). Nothing is
-    /// written and no resync started yet.
+    /// The copies that `array`'s members hold: with RAID 1 as much as the smallest of them, with RAID
+    /// 10 what their placement says. Nothing is written and no resync started yet.
     ///
     /// # Errors
-    /// [`MirrorError`] if there is nothing to be a mirror of.
-    pub fn new(array: Rc<Array>) -> Result<Rc<Self>, MirrorError> {
-        Self::with_window(array, WINDOW_SECTORS)
+    /// [`MirrorError`] if there is nothing to be made of them.
+    pub fn new(array: Rc<Array>, placement: Placement) -> Result<Rc<Self>, MirrorError> {
+        Self::with_window(array, placement, WINDOW_SECTORS)
     }
 
     /// As [`Self::new`], resynced and scrubbed in windows of so many sectors.
-    fn with_window(array: Rc<Array>, window_sectors: u64) -> Result<Rc<Self>, MirrorError> {
-        let limits = limits_of(&array)?;
+    fn with_window(
+        array: Rc<Array>,
+        placement: Placement,
+        window_sectors: u64,
+    ) -> Result<Rc<Self>, MirrorError> {
+        let limits = limits_of(&array, &placement)?;
         let heads = (0..array.raid_disks()).map(|slot| Head {
             write_mostly: array.member(slot).is_some_and(|member| member.write_mostly()),
             ..Head::default()
@@ -121,6 +131,7 @@ impl Mirror {
             resync_ended: Notify::default(),
             tasks: Tasks::default(),
             array,
+            placement,
         };
         Ok(Rc::new(Self { inner: Rc::new(inner) }))
     }
@@ -171,23 +182,13 @@ impl Mirror {
     }
 }
 
-fn limits_of(array: &Array) -> Result<Limits, MirrorError> {
-    let all: Vec<Limits> = array.members().map(|member| member.data().limits().clone()).collect();
-    let mut limits = all.first().ok_or(MirrorError::NoMember)?.clone();
-    for other in &all[1..] {
-        limits.sectors = limits.sectors.min(other.sectors);
-        limits.logical_block = limits.logical_block.max(other.logical_block);
-        limits.preferred_bytes = limits.preferred_bytes.max(other.preferred_bytes);
-        limits.max_bytes = limits.max_bytes.min(other.max_bytes);
-        limits.read_only |= other.read_only;
-        limits.verified &= other.verified;
-        limits.discard &= other.discard;
-        limits.fast_zeroes &= other.fast_zeroes;
-        limits.queue_depth += other.queue_depth;
-    }
-    limits.tag_size = 0;
-    limits.read_only |= array.read_only();
+fn limits_of(array: &Array, placement: &Placement) -> Result<Limits, MirrorError> {
+    let mut limits = array.common_limits().ok_or(MirrorError::NoMember)?;
     let block = limits.logical_block;
+    if let Placement::Dealt(mirrors) = placement {
+        assert!(block.divides(mirrors.chunk_sectors()), "a chunk is a page, and no block is more");
+        limits.sectors = mirrors.array_sectors();
+    }
     let sectors = limits.sectors;
     limits.sectors -= sectors % block.sectors();
     if limits.sectors == 0 {
@@ -201,15 +202,11 @@ impl Inner {
         self.limits.logical_block
     }
 
-    /// The members that take part, in order of slots.
-    fn members(&self) -> Vec<Rc<Member>> {
-        self.array.members().cloned().collect()
-    }
-
+    /// Whether any copy's tags vouch for `bio`, which lies in one run.
     async fn vouch(&self, bio: &mut Bio) -> IoResult {
         let mut outcome = Err(IoErrorKind::Unavailable.at(bio.sector));
-        for member in self.members() {
-            outcome = member.data().submit(bio).await;
+        for site in self.sites(bio.sector) {
+            outcome = site.submit(bio).await;
             if outcome.is_ok() {
                 break;
             }
@@ -224,24 +221,28 @@ impl BlockDevice for Mirror {
     }
 
     async fn submit(&self, bio: &mut Bio) -> IoResult {
+        let inner = &self.inner;
+        let run = |sector| inner.run_sectors(sector);
         match bio.op {
-            Op::Read => self.inner.read(bio).await,
+            Op::Read => in_runs(bio, run, async |piece| inner.read(piece).await).await,
             Op::Write { .. } | Op::Discard { .. } | Op::WriteZeroes { .. } => {
-                self.inner.write(bio).await
+                inner.write(bio).await
             }
-            Op::Flush if self.inner.limits.read_only => Ok(()),
-            Op::Flush => self.inner.array.flush(PROMISE).await,
-            Op::Vouch => self.inner.vouch(bio).await,
+            Op::Flush if inner.limits.read_only => Ok(()),
+            Op::Flush => inner.array.flush(PROMISE).await,
+            Op::Vouch => in_runs(bio, run, async |piece| inner.vouch(piece).await).await,
             Op::Peek { .. } => Err(IoErrorKind::Unsupported.at(bio.sector)),
         }
     }
 
     async fn allocation(&self, sector: Sector, sectors: u64) -> IoResult<Vec<Allocation>> {
-        let first = self.inner.array.members().next().cloned();
-        let first = first.ok_or(IoErrorKind::Unavailable.at(sector))?;
-        first.data().allocation(sector, sectors).await
+        let sites = self.inner.sites(sector);
+        let first = sites.first().ok_or(IoErrorKind::Unavailable.at(sector))?;
+        let sectors = sectors.min(self.inner.run_sectors(sector));
+        let result = first.member.data().allocation(first.own(sector), sectors).await;
+        result.map_err(|error| error.kind.at(sector))
     }
 }
 
-/// Sectors of each member in a window: 1 MiB.
+/// Sectors in a window: 1 MiB.
 const WINDOW_SECTORS: u64 = 2048;

@@ -1,17 +1,17 @@
 //! Reading from one member, and from the others where that one is damaged.
 
 use super::Inner;
+use super::placement::Site;
 use crate::array::Member;
 use bio::{Bio, Buf, Extent, IoError, IoErrorKind, IoResult};
-use std::rc::Rc;
 use units::{Sector, usize_of};
 
-/// What one member holds of a range.
+/// What one member holds of a run.
 pub(super) struct Copy {
-    pub(super) member: Rc<Member>,
-    /// First sector of the range.
+    pub(super) site: Site,
+    /// First sector of the run.
     sector: Sector,
-    /// The range; unspecified where it is damaged.
+    /// The run; unspecified where it is damaged.
     pub(super) bytes: Buf,
     /// Damaged runs of blocks, in order, and what the member said of the first block of each.
     pub(super) damaged: Vec<(Extent, IoErrorKind)>,
@@ -38,43 +38,44 @@ impl Copy {
 }
 
 impl Inner {
+    /// Reads what lies in one run.
     pub(super) async fn read(&self, bio: &mut Bio) -> IoResult {
         self.settle_for_reader(Extent { sector: bio.sector, sectors: bio.sectors() }).await;
         loop {
-            let member = self.pick(bio)?;
-            let head = &self.heads[member.slot()];
-            head.next.set(bio.end().0);
+            let site = self.pick(bio)?;
+            let head = &self.heads[site.member.slot()];
+            head.next.set(site.own(bio.end()).0);
             head.in_flight.set(head.in_flight.get() + 1);
-            let result = member.data().submit(bio).await;
+            let result = site.submit(bio).await;
             head.in_flight.set(head.in_flight.get() - 1);
             match result {
                 Err(error) if error.kind.is_damage() => {
-                    if self.read_around(bio, &member).await? {
+                    if self.read_around(bio, &site).await? {
                         return Ok(());
                     }
                 }
                 Err(error) if error.kind == IoErrorKind::Unavailable => {
-                    self.give_up(&member, error).await?;
+                    self.give_up(&site.member, error).await?;
                 }
                 settled => return settled,
             }
         }
     }
 
-    /// The member to ask: where copies may differ always the first, else the one that continues
+    /// The copy to ask for: where copies may differ always the first, else the one that continues
     /// where it stopped unless it is much busier, else the least busy.
-    fn pick(&self, bio: &Bio) -> IoResult<Rc<Member>> {
-        let mut members = self.array.members();
+    fn pick(&self, bio: &Bio) -> IoResult<Site> {
+        let mut sites = self.sites(bio.sector).into_iter();
         let chosen = if self.array.in_sync(&(bio.sector.0..bio.end().0)) {
-            members.min_by_key(|member| {
-                let head = &self.heads[member.slot()];
-                let seek = if head.next.get() == bio.sector.0 { 0 } else { SEEK };
+            sites.min_by_key(|site| {
+                let head = &self.heads[site.member.slot()];
+                let seek = if head.next.get() == site.own(bio.sector).0 { 0 } else { SEEK };
                 (head.write_mostly, head.in_flight.get() + seek)
             })
         } else {
-            members.next()
+            sites.next()
         };
-        chosen.cloned().ok_or(IoErrorKind::Unavailable.at(bio.sector))
+        chosen.ok_or(IoErrorKind::Unavailable.at(bio.sector))
     }
 
     /// Reads on without a member that no longer answers.
@@ -87,44 +88,44 @@ impl Inner {
         if member.failed() { Ok(()) } else { recorded.and(Err(error)) }
     }
 
-    /// Fills `bio` from `member` and, where it is damaged, from the others; false: the member went
+    /// Fills `bio` from `site` and, where that is damaged, from the others; false: the member went
     /// away meanwhile.
-    async fn read_around(&self, bio: &mut Bio, member: &Rc<Member>) -> IoResult<bool> {
-        let mut copy = match self.copy_of(member, bio.sector, bio.sectors(), bio.bypass).await {
+    async fn read_around(&self, bio: &mut Bio, site: &Site) -> IoResult<bool> {
+        let mut copy = match self.copy_of(site, bio.sector, bio.sectors(), bio.bypass).await {
             Err(error) if error.kind == IoErrorKind::Unavailable => {
-                self.give_up(member, error).await?;
+                self.give_up(&site.member, error).await?;
                 return Ok(false);
             }
             other => other?,
         };
         for (extent, kind) in std::mem::take(&mut copy.damaged) {
-            let healed = self.heal(member, extent, kind).await?;
+            let healed = self.heal(site, extent, kind).await?;
             copy.put(extent.sector, healed.as_slice());
         }
         bio.data.copy_from(0, copy.bytes.as_slice());
         Ok(true)
     }
 
-    /// All that `member` holds of a range: read whole, and where that fails in ever smaller parts.
+    /// All that `site` holds of a range: read whole, and where that fails in ever smaller parts.
     ///
     /// # Errors
     /// What the member said, unless it was about the bytes.
     pub(super) async fn copy_of(
         &self,
-        member: &Rc<Member>,
+        site: &Site,
         sector: Sector,
         sectors: u64,
         bypass: bool,
     ) -> IoResult<Copy> {
         let block = self.block().sectors();
         let bytes = Buf::alloc(usize_of(Sector(sectors).bytes()));
-        let member = Rc::clone(member);
-        let mut copy = Copy { member, sector, bytes, damaged: Vec::new() };
+        let site = site.clone();
+        let mut copy = Copy { site, sector, bytes, damaged: Vec::new() };
         let mut parts = vec![Extent { sector, sectors }];
         while let Some(part) = parts.pop() {
             let mut bio = Bio::read(part.sector, part.sectors);
             bio.bypass = bypass;
-            match copy.member.data().submit(&mut bio).await {
+            match copy.site.submit(&mut bio).await {
                 Ok(()) => {
                     copy.put(part.sector, bio.data.into_single().as_slice());
                 }

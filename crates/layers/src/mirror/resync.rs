@@ -2,7 +2,7 @@
 //!
 //! A window at a time, with the range locked:
 //!
-//! 1. The copy of the first member in slot order is read, and healed where it is damaged. It is
+//! 1. The first copy that is there is read, and healed where it is damaged. It is
 //!    what readers were given before, and are given after.
 //! 2. The others are read and compared; where they differ or are damaged they are rewritten. Crash:
 //!    the window is looked at again.
@@ -18,8 +18,8 @@
 
 use super::Inner;
 use super::heal::{Evidence, vouches};
+use super::placement::Site;
 use super::read::Copy;
-use crate::array::Member;
 use crate::array::ordering::AGREED;
 use bio::{Buf, EventKind, Extent, IoErrorKind, IoResult};
 use std::rc::Rc;
@@ -94,9 +94,9 @@ impl Inner {
     fn tell_start(&self, start: Sector) {
         let tagged = self.array.members().all(|member| member.data().limits().verified);
         let rule = if tagged {
-            "copies that differ are of unfinished writes; the first in slot order is kept"
+            "copies that differ are of unfinished writes; the first in order is kept"
         } else {
-            "without tags nobody can tell which copy is newer; the first in slot order is kept"
+            "without tags nobody can tell which copy is newer; the first in order is kept"
         };
         let sectors = self.limits.sectors - start.0.min(self.limits.sectors);
         self.array.events().emit_detail(EventKind::Dirty, start, sectors, rule.to_owned());
@@ -105,38 +105,43 @@ impl Inner {
     async fn resync_window(&self, window: Extent) -> IoResult {
         let range = window.sector.0..window.sector.0 + window.sectors;
         let _lock = self.ranges.lock(range.clone()).await;
-        self.agree(window).await?;
+        let runs = self.runs(window).map(|run| self.agree(run));
+        runtime::join_all(runs).await.into_iter().collect::<IoResult>()?;
         self.array.set_in_sync(range);
         Ok(())
     }
 
-    /// Before `window` is given to a reader, makes it what all members hold, if a crash may have
+    /// Before a run is given to a reader, makes it what all members hold, if a crash may have
     /// left it different: else damage to the copy that was read would bring back another one.
-    pub(super) async fn settle_for_reader(&self, window: Extent) {
-        let range = window.sector.0..window.sector.0 + window.sectors;
-        let settled = || self.array.in_sync(&range) || self.array.members().count() < 2;
+    pub(super) async fn settle_for_reader(&self, run: Extent) {
+        let range = run.sector.0..run.sector.0 + run.sectors;
+        let settled = || self.array.in_sync(&range) || self.sites(run.sector).len() < 2;
         if self.limits.read_only || settled() {
             return;
         }
         let _lock = self.ranges.lock(range.clone()).await;
         // What could not be rewritten is the resync's to tell; the copy to be read is there.
-        if !settled() && self.agree(window).await.is_ok() {
+        if !settled() && self.agree(run).await.is_ok() {
             self.array.set_in_sync(range);
         }
     }
 
-    /// Makes all copies of `window` what the first says, durably. Called under the range's lock.
-    async fn agree(&self, window: Extent) -> IoResult {
-        let (first, lost) = self.reference(window).await?;
+    /// Makes all copies of a run what the first says, durably. Called under the range's lock.
+    async fn agree(&self, run: Extent) -> IoResult {
+        if self.sites(run.sector).len() < 2 {
+            // Nothing is claimed of absent copies: their members are stale.
+            return Ok(());
+        }
+        let (first, lost) = self.reference(run).await?;
         let mut rewritten = false;
-        for member in self.members() {
-            if Rc::ptr_eq(&member, &first.member) {
+        for site in self.sites(run.sector) {
+            if site.is(&first.site) {
                 continue;
             }
-            match self.copy_of(&member, window.sector, window.sectors, false).await {
-                Ok(copy) => rewritten |= self.align(&first, &copy, &lost, window).await?,
+            match self.copy_of(&site, run.sector, run.sectors, false).await {
+                Ok(copy) => rewritten |= self.align(&first, &copy, &lost, run).await?,
                 Err(error) if error.kind == IoErrorKind::Unavailable => {
-                    self.give_up(&member, error).await?;
+                    self.give_up(&site.member, error).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -145,14 +150,14 @@ impl Inner {
     }
 
     /// The copy that all others are to agree with, and the runs that nobody has.
-    async fn reference(&self, window: Extent) -> IoResult<(Copy, Vec<Extent>)> {
+    async fn reference(&self, run: Extent) -> IoResult<(Copy, Vec<Extent>)> {
         loop {
-            let first = self.array.members().next().cloned();
-            let first = first.ok_or(IoErrorKind::Unavailable.at(window.sector))?;
-            match self.copy_of(&first, window.sector, window.sectors, false).await {
+            let first = self.sites(run.sector).into_iter().next();
+            let first = first.ok_or(IoErrorKind::Unavailable.at(run.sector))?;
+            match self.copy_of(&first, run.sector, run.sectors, false).await {
                 Ok(copy) => return Ok(self.fill(copy).await),
                 Err(error) if error.kind == IoErrorKind::Unavailable => {
-                    self.give_up(&first, error).await?;
+                    self.give_up(&first.member, error).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -164,13 +169,13 @@ impl Inner {
         let block = self.block().sectors();
         let mut lost = Vec::new();
         for (run, kind) in copy.damaged.clone() {
-            if let Ok(bytes) = self.heal_locked(&copy.member, run, kind).await {
+            if let Ok(bytes) = self.heal_locked(&copy.site, run, kind).await {
                 copy.put(run.sector, bytes.as_slice());
                 continue;
             }
             // Part of it may be there.
             for one in blocks(run, block) {
-                match self.heal_locked(&copy.member, one, kind).await {
+                match self.heal_locked(&copy.site, one, kind).await {
                     Ok(bytes) => copy.put(one.sector, bytes.as_slice()),
                     Err(_) => lost.push(one),
                 }
@@ -192,25 +197,20 @@ impl Inner {
         for (run, damaged) in differences {
             let bytes = Buf::copy_of(first.piece(run));
             if damaged {
-                let vouched = vouches(&copy.member, run.sector, &bytes).await;
-                self.write_back(&copy.member, run, &Evidence { bytes, vouched }).await;
+                let vouched = vouches(&copy.site, run.sector, &bytes).await;
+                self.write_back(&copy.site, run, &Evidence { bytes, vouched }).await;
                 continue;
             }
-            match self.rewrite(&copy.member, run, &bytes).await {
-                Ok(()) => self.tell_resynced(&copy.member, run),
+            match self.rewrite(&copy.site, run, &bytes).await {
+                Ok(()) => tell_resynced(&copy.site, run),
                 // It holds an older copy than the others and cannot take the newer.
                 Err(error) if error.kind != IoErrorKind::NoSpace => {
-                    return self.give_up(&copy.member, error).await.map(|()| differed);
+                    return self.give_up(&copy.site.member, error).await.map(|()| differed);
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok(differed)
-    }
-
-    pub(super) fn tell_resynced(&self, member: &Member, run: Extent) {
-        let place = member.place(run.sector);
-        member.events().emit(EventKind::Resynced, place, run.sectors);
     }
 
     /// Runs of blocks in which `copy` is damaged (true) or differs from `first` (false).
@@ -237,6 +237,10 @@ impl Inner {
         }
         runs
     }
+}
+
+pub(super) fn tell_resynced(site: &Site, run: Extent) {
+    site.member.events().emit(EventKind::Resynced, site.place(run.sector), run.sectors);
 }
 
 /// The blocks of a run, one by one.

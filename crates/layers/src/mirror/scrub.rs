@@ -1,10 +1,10 @@
 //! Reading every copy of everything, past every cache, and comparing.
 
 use super::heal::{Evidence, vouches};
+use super::placement::Site;
 use super::read::Copy;
-use super::resync::blocks;
+use super::resync::{blocks, tell_resynced};
 use super::{Inner, Mirror};
-use crate::array::Member;
 use crate::array::ordering::AGREED;
 use bio::{Buf, EventKind, Extent, Finding, Findings, IoErrorKind, LocalFuture, Scrub, ScrubMode};
 use std::rc::Rc;
@@ -35,6 +35,16 @@ impl Inner {
             return findings;
         }
         let _lock = self.ranges.lock(window.sector.0..window.sector.0 + window.sectors).await;
+        let runs = self.runs(window).map(|run| self.scrub_run(run, mode));
+        for found in runtime::join_all(runs).await {
+            findings.merge(found);
+        }
+        findings
+    }
+
+    /// Under the range's lock.
+    async fn scrub_run(&self, window: Extent, mode: ScrubMode) -> Findings {
+        let mut findings = Findings::default();
         let copies = self.copies(window, &mut findings).await;
         // What is damaged everywhere, before anything is rewritten.
         let lost = self.lost_runs(&copies);
@@ -49,14 +59,14 @@ impl Inner {
         findings
     }
 
-    /// Every member's copy of the window.
+    /// Every copy of the run.
     async fn copies(&self, window: Extent, findings: &mut Findings) -> Vec<Copy> {
-        let members = self.members().into_iter().map(|member| async move {
-            let copy = self.copy_of(&member, window.sector, window.sectors, true).await;
-            (member, copy)
+        let sites = self.sites(window.sector).into_iter().map(|site| async move {
+            let copy = self.copy_of(&site, window.sector, window.sectors, true).await;
+            (site, copy)
         });
         let mut copies = Vec::new();
-        for (member, copy) in runtime::join_all(members).await {
+        for (site, copy) in runtime::join_all(sites).await {
             match copy {
                 Ok(copy) => {
                     findings.checked_sectors += window.sectors;
@@ -64,11 +74,11 @@ impl Inner {
                 }
                 Err(error) if error.kind == IoErrorKind::Unavailable => {
                     // The last one stays, and has nothing to say here.
-                    let _ = self.give_up(&member, error).await;
+                    let _ = self.give_up(&site.member, error).await;
                 }
                 Err(error) => {
-                    let place = member.place(error.sector);
-                    member.events().emit_detail(EventKind::Note, place, 0, error.to_string());
+                    let place = site.place(error.sector.max(window.sector));
+                    site.member.events().emit_detail(EventKind::Note, place, 0, error.to_string());
                 }
             }
         }
@@ -98,19 +108,19 @@ impl Inner {
         for one in runs.filter(|one| !lost.contains(one)) {
             let finding = match mode {
                 ScrubMode::Check => Finding::Healable,
-                ScrubMode::Repair => self.scrub_heal(copies, &copy.member, one).await,
+                ScrubMode::Repair => self.scrub_heal(copies, &copy.site, one).await,
             };
-            let name = Rc::clone(copy.member.name());
-            findings.found.push((finding, Some(name), place(&copy.member, one)));
+            let name = Rc::clone(copy.site.member.name());
+            findings.found.push((finding, Some(name), place(&copy.site, one)));
         }
     }
 
     /// Rewrites one damaged block with the best copy of the same reading.
-    async fn scrub_heal(&self, copies: &[Copy], member: &Rc<Member>, one: Extent) -> Finding {
+    async fn scrub_heal(&self, copies: &[Copy], site: &Site, one: Extent) -> Finding {
         let mut best: Option<Evidence> = None;
         for copy in copies.iter().filter(|copy| !copy.damaged_at(one.sector)) {
             let bytes = Buf::copy_of(copy.piece(one));
-            let vouched = vouches(member, one.sector, &bytes).await;
+            let vouched = vouches(site, one.sector, &bytes).await;
             if vouched || best.is_none() {
                 best = Some(Evidence { bytes, vouched });
             }
@@ -119,8 +129,8 @@ impl Inner {
             }
         }
         let Some(best) = best else { return Finding::Unreadable };
-        self.write_back(member, one, &best).await;
-        let again = self.copy_of(member, one.sector, one.sectors, true).await;
+        self.write_back(site, one, &best).await;
+        let again = self.copy_of(site, one.sector, one.sectors, true).await;
         match again {
             Ok(copy) if copy.damaged.is_empty() => Finding::Healed,
             _ => Finding::Healable,
@@ -156,10 +166,10 @@ impl Inner {
             for copy in differing {
                 let finding = match mode {
                     ScrubMode::Check => Finding::Healable,
-                    ScrubMode::Repair => self.scrub_align(&copy.member, one, bytes).await,
+                    ScrubMode::Repair => self.scrub_align(&copy.site, one, bytes).await,
                 };
-                let name = Rc::clone(copy.member.name());
-                findings.found.push((finding, Some(name), place(&copy.member, one)));
+                let name = Rc::clone(copy.site.member.name());
+                findings.found.push((finding, Some(name), place(&copy.site, one)));
             }
         }
         if findings.found.iter().any(|(finding, ..)| *finding == Finding::Resynced) {
@@ -176,10 +186,10 @@ impl Inner {
     }
 
     /// Gives a member the copy of an unfinished write that the first one has.
-    async fn scrub_align(&self, member: &Member, one: Extent, bytes: &[u8]) -> Finding {
-        match self.rewrite(member, one, &Buf::copy_of(bytes)).await {
+    async fn scrub_align(&self, site: &Site, one: Extent, bytes: &[u8]) -> Finding {
+        match self.rewrite(site, one, &Buf::copy_of(bytes)).await {
             Ok(()) => {
-                self.tell_resynced(member, one);
+                tell_resynced(site, one);
                 Finding::Resynced
             }
             Err(_) => Finding::Healable,
@@ -188,6 +198,6 @@ impl Inner {
 }
 
 /// An extent in the member's own sectors, as events name it.
-fn place(member: &Member, extent: Extent) -> Extent {
-    Extent { sector: member.place(extent.sector), sectors: extent.sectors }
+fn place(site: &Site, extent: Extent) -> Extent {
+    Extent { sector: site.place(extent.sector), sectors: extent.sectors }
 }

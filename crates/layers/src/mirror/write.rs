@@ -13,21 +13,31 @@
 //! were made to agree.
 
 use super::Inner;
-use crate::array::Member;
+use super::placement::Site;
+use crate::array::{Member, in_runs};
 use bio::{Bio, IoError, IoErrorKind, IoResult, Op, Segments};
 use std::rc::Rc;
 use units::{Sector, usize_of};
 
 impl Inner {
-    pub(super) async fn write(self: &Rc<Self>, bio: &Bio) -> IoResult {
+    pub(super) async fn write(self: &Rc<Self>, bio: &mut Bio) -> IoResult {
         let range = bio.sector.0..bio.end().0;
         let intent = self.array.begin_write(range.clone()).await;
         let _intent = intent.map_err(|error| error.kind.at(bio.sector))?;
-        let _lock = self.ranges.lock(range.clone()).await;
-        let members = self.members();
-        let writes = members.into_iter().map(|member| async move {
-            let result = self.write_one(&member, bio).await;
-            (member, result)
+        let _lock = self.ranges.lock(range).await;
+        let run = |sector| self.run_sectors(sector);
+        let outcome = in_runs(bio, run, async |piece| self.write_run(piece).await).await;
+        if outcome.is_err() {
+            Self::start_resync(self);
+        }
+        outcome
+    }
+
+    /// Steps 3 and 4 for what lies in one run.
+    async fn write_run(&self, bio: &Bio) -> IoResult {
+        let writes = self.sites(bio.sector).into_iter().map(|site| async move {
+            let result = self.write_one(&site, bio).await;
+            (site.member, result)
         });
         let outcomes = runtime::join_all(writes).await;
         let written = outcomes.iter().filter(|(_, result)| result.is_ok()).count();
@@ -40,8 +50,7 @@ impl Inner {
         }
         let outcome = self.settle_failures(bio, written, failures).await;
         if outcome.is_err() {
-            self.array.set_unsynced(range);
-            Self::start_resync(self);
+            self.array.set_unsynced(bio.sector.0..bio.end().0);
         }
         outcome
     }
@@ -70,8 +79,8 @@ impl Inner {
     }
 
     /// Writes to one member, and once more block by block if it could not take all of it.
-    async fn write_one(&self, member: &Member, bio: &Bio) -> IoResult {
-        let result = member.data().submit(&mut part(bio, bio.data.clone(), bio.sector)).await;
+    async fn write_one(&self, site: &Site, bio: &Bio) -> IoResult {
+        let result = site.submit(&mut part(bio, bio.data.clone(), bio.sector)).await;
         let retry = result.is_err_and(|error| error.kind.is_damage());
         if !retry || !matches!(bio.op, Op::Write { .. }) {
             return result;
@@ -81,7 +90,7 @@ impl Inner {
             let at = usize_of(index) * block.bytes();
             let data = bio.data.slice(at..at + block.bytes());
             let sector = bio.sector + index * block.sectors();
-            member.data().submit(&mut part(bio, data, sector)).await?;
+            site.submit(&mut part(bio, data, sector)).await?;
         }
         Ok(())
     }

@@ -5,11 +5,15 @@ use crate::superblock::{Minor, Time};
 const DEVICE_SECTORS: u64 = 65536;
 
 fn array(level: Level, count: u8) -> Vec<Superblock> {
-    let mirror = level == Level::Raid1;
+    let layout = match level {
+        Level::Linear | Level::Raid0 | Level::Raid1 => 0,
+        Level::Raid10 => 0x102,
+        _ => 2,
+    };
     let array = NewArray {
         level,
-        layout: if mirror { 0 } else { 2 },
-        chunk_sectors: if mirror { 0 } else { 128 },
+        layout,
+        chunk_sectors: if level == Level::Raid1 { 0 } else { 128 },
         minor: Minor::V2,
         set_uuid: Uuid([1; 16]),
         set_name: [0; 32],
@@ -253,12 +257,86 @@ fn a_replacement_stands_beside_its_holder_and_takes_its_place_when_that_is_gone(
 #[test]
 fn levels_without_an_implementation_are_named() {
     let members: Vec<Superblock> =
-        array(Level::Raid1, 2).iter().map(|m| forged(m, 72, &[10])).collect();
-    assert_eq!(judged(&members).unwrap().cannot_start, [CannotStart::Level(Level::Raid10)]);
+        array(Level::Raid1, 2).iter().map(|m| forged(m, 72, &[7])).collect();
+    assert_eq!(judged(&members).unwrap().cannot_start, [CannotStart::Level(Level::Unknown(7))]);
     let members: Vec<Superblock> =
         array(Level::Raid5, 4).iter().map(|m| forged(m, 76, &[77])).collect();
     assert!(matches!(judged(&members).unwrap().cannot_start[..], [CannotStart::Geometry(_)]));
     let members: Vec<Superblock> =
         array(Level::Raid1, 2).iter().map(|m| forged(m, 80, &[0; 8])).collect();
     assert_eq!(judged(&members).unwrap().cannot_start, [CannotStart::Size { size: 0 }]);
+}
+
+#[test]
+fn of_a_raid10_it_matters_which_members_are_missing() {
+    for (lost, lost_sector) in
+        [([0, 2], None), ([1, 2], None), ([0, 1], Some(0)), ([2, 3], Some(128))]
+    {
+        let mut members = array(Level::Raid10, 4);
+        members.remove(lost[1]);
+        members.remove(lost[0]);
+        let assembly = judged(&members).unwrap();
+        let why = lost_sector.map(|sector| CannotStart::MissingCopies {
+            missing: 2,
+            raid_disks: 4,
+            sector,
+        });
+        assert_eq!(assembly.cannot_start, why.into_iter().collect::<Vec<_>>(), "{lost:?}");
+    }
+}
+
+#[test]
+fn a_degraded_raid10_that_was_not_closed_cleanly_starts() {
+    // As with RAID 1: the copy that is left is right, the old one or the new.
+    let mut members = array(Level::Raid10, 4);
+    members.iter_mut().for_each(|m| m.set_resync(ResyncOffset::Below(Sector(0))));
+    members.remove(1);
+    assert_eq!(judged(&members).unwrap().cannot_start, []);
+}
+
+#[test]
+fn without_redundancy_every_member_is_needed() {
+    for level in [Level::Linear, Level::Raid0] {
+        let mut members = array(level, 3);
+        assert_eq!(judged(&members).unwrap().cannot_start, []);
+        members.remove(1);
+        let why = CannotStart::Missing { missing: 1, raid_disks: 3, level, allowed: 0 };
+        assert_eq!(judged(&members).unwrap().cannot_start, [why]);
+    }
+}
+
+#[test]
+fn shapes_that_make_no_sense_are_refused_with_their_number() {
+    let refused = |level, count, at, bytes: &[u8]| {
+        let members = array(level, count);
+        let members: Vec<Superblock> = members.iter().map(|m| forged(m, at, bytes)).collect();
+        let reasons = judged(&members).unwrap().cannot_start;
+        reasons.first().map(ToString::to_string).unwrap_or_default()
+    };
+    let most = [255; 4];
+    for (level, count, at, bytes, says) in [
+        (Level::Raid10, 4, 76, &[0, 0, 0, 0][..], "no layout 0x0"),
+        (Level::Raid10, 4, 76, &most[..], "no layout 0xffffffff"),
+        (Level::Raid10, 4, 76, &[5, 1, 0, 0], "5 copies, but there are 4 members"),
+        (Level::Raid10, 4, 88, &[0, 0, 0, 0], "chunk of 0 sectors"),
+        (Level::Raid10, 4, 88, &[24, 0, 0, 0], "chunk of 24 sectors"),
+        (Level::Raid10, 4, 88, &[0, 0, 0, 128], "no usable size"),
+        (Level::Raid10, 4, 80, &[0; 8], "0 sectors of each member make no usable size"),
+        (Level::Raid0, 3, 88, &[0, 0, 0, 0], "chunk of 0 sectors"),
+        (Level::Raid0, 3, 88, &most, "member 0 has 63488 sectors for data"),
+        (Level::Linear, 3, 88, &most, "member 0 has 63488 sectors for data"),
+        (Level::Raid0, 3, 8, &[0, 16, 0, 0], "no layout 0, expected 1 (original) or 2"),
+        (Level::Raid5, 3, 88, &[0, 0, 0, 0], "chunk of 0 sectors"),
+        (Level::Raid5, 3, 88, &[24, 0, 0, 0], "chunk of 24 sectors"),
+        (Level::Raid5, 3, 76, &[6, 0, 0, 0], "RAID 5 has no layout 6"),
+        (Level::Raid6, 4, 76, &[7, 0, 0, 0], "RAID 6 has no layout 7"),
+        (Level::Raid6, 4, 76, &most, "RAID 6 has no layout 4294967295"),
+        (Level::Raid5, 3, 72, &[6, 0, 0, 0], "RAID 6 over 3 members, expected 4 to 255"),
+        (Level::Raid1, 2, 72, &[99, 0, 0, 0], "unknown level 99"),
+    ] {
+        let said = refused(level, count, at, bytes);
+        assert!(said.contains(says), "{level} with {bytes:?} at {at}: '{said}', expected '{says}'");
+    }
+    // A chunk that is no power of two is fine for RAID 0.
+    assert_eq!(refused(Level::Raid0, 3, 88, &[24, 0, 0, 0]), "");
 }

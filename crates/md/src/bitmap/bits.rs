@@ -275,7 +275,9 @@ impl Superblock {
     #[must_use]
     pub fn bitmap_sectors(&self) -> u64 {
         match self.level() {
-            Level::Raid10 => self.array_sectors().unwrap_or(0),
+            Level::Raid10 => {
+                self.mirrors().and_then(Result::ok).map_or(0, |mirrors| mirrors.array_sectors())
+            }
             _ => self.size(),
         }
     }

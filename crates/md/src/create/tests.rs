@@ -54,11 +54,14 @@ fn a_mirror_is_rounded_to_64_kib() {
 
 #[test]
 fn headroom_grows_with_the_member_and_the_chunk() {
-    assert_eq!(default_data_offset(81920, 0), Sector(2048));
-    assert_eq!(default_data_offset(65536, 128), Sector(2048));
-    assert_eq!(default_data_offset(65536, MDADM_CHUNK_SECTORS), Sector(4096));
-    assert_eq!(default_data_offset(1 << 28, 0), Sector(264_192));
-    assert_eq!(default_data_offset(1 << 35, MDADM_CHUNK_SECTORS), Sector(264_192));
+    assert_eq!(default_data_offset(81920, 0, bitmap_space(81920)), Sector(2048));
+    assert_eq!(default_data_offset(65536, 128, bitmap_space(65536)), Sector(2048));
+    assert_eq!(default_data_offset(65536, MDADM_CHUNK_SECTORS, bitmap_space(65536)), Sector(4096));
+    assert_eq!(default_data_offset(1 << 28, 0, bitmap_space(1 << 28)), Sector(264_192));
+    assert_eq!(
+        default_data_offset(1 << 35, MDADM_CHUNK_SECTORS, bitmap_space(1 << 35)),
+        Sector(264_192)
+    );
 }
 
 #[test]
@@ -72,9 +75,59 @@ fn the_smallest_member_sets_the_size() {
 }
 
 #[test]
+fn without_redundancy_each_member_gives_what_it_has() {
+    let unequal = [members(1, 65536), members(1, 131_072)].concat();
+    for (level, layout, features) in [
+        (Level::Linear, 0, Features::default()),
+        (Level::Raid0, 0, Features::default()),
+        (Level::Raid0, 1, Features::RAID0_LAYOUT),
+    ] {
+        let made = create(&NewArray { layout, ..array(level) }, &unequal).unwrap();
+        for (superblock, data_size) in made.iter().zip([63_488, 129_024]) {
+            assert_eq!((superblock.size(), superblock.data_size()), (0, data_size));
+            assert_eq!((superblock.features(), superblock.layout()), (features, layout));
+            // No room is left for a bitmap.
+            assert_eq!(superblock.bad_block_log().unwrap().sector, Sector(16));
+        }
+        let shape = made[0].shape(&[63_488, 129_024]).unwrap();
+        assert_eq!(shape.array_sectors(), Some(63_488 + 129_024));
+    }
+}
+
+#[test]
+fn the_most_members_that_a_parity_array_and_a_mirror_can_have() {
+    let many = |count: u16| -> Vec<NewMember> {
+        let uuid = |n: u16| Uuid([n.to_le_bytes(); 8].concat().try_into().unwrap());
+        let member = |n| NewMember { device_sectors: 65536, device_uuid: uuid(n) };
+        (0..count).map(member).collect()
+    };
+    for (level, layout, count) in
+        [(Level::Raid10, 0x102, 384), (Level::Raid0, 0, 384), (Level::Raid10, 0x180, 1920)]
+    {
+        let made = create(&NewArray { layout, ..array(level) }, &many(count)).unwrap();
+        let last = made.last().unwrap();
+        assert_eq!(last.role(), Some(Role::Active(count - 1)));
+        last.validate(65536).unwrap();
+        let mut bytes = last.encode();
+        assert_eq!(Superblock::decode(&bytes, Minor::V2, 65536).as_ref(), Ok(last));
+        bytes[256 + 2 * usize::from(count) - 1] ^= 1;
+        assert!(Superblock::decode(&bytes, Minor::V2, 65536).is_err(), "the table is covered");
+    }
+    let too_many = create(&array(Level::Raid5), &many(384)).unwrap_err();
+    assert!(matches!(too_many, CreateError::Geometry(GeometryError::Disks { found: 384, .. })));
+}
+
+#[test]
 fn impossible_arrays_are_named() {
     let make = |array: &NewArray, members: &[NewMember]| create(array, members).unwrap_err();
-    assert_eq!(make(&array(Level::Raid10), &members(2, 65536)), CreateError::Level(Level::Raid10));
+    let unknown = array(Level::Unknown(7));
+    assert_eq!(make(&unknown, &members(2, 65536)), CreateError::Level(Level::Unknown(7)));
+    let error = CreateError::Mirrors(MirrorsError::Layout { layout: 2 });
+    assert_eq!(make(&array(Level::Raid10), &members(2, 65536)), error);
+    let unequal = [members(1, 10_000), members(2, 65536)].concat();
+    let striped = NewArray { layout: 0, ..array(Level::Raid0) };
+    let error = CreateError::Stripes(StripesError::Ambiguous { sector: 3 * (7952 / 128 * 128) });
+    assert_eq!(make(&striped, &unequal), error);
     assert!(matches!(
         make(&array(Level::Raid6), &members(3, 65536)),
         CreateError::Geometry(GeometryError::Disks { found: 3, min: 4, .. })

@@ -14,7 +14,8 @@
 //! *original* one it depends on the number of the chunk in the array, in the *alternate* one each
 //! zone begins anew.
 //!
-//! Source: the md specification, section 7.1; linear as the kernel was seen to map it.
+//! Source: the md specification, section 7.1. Of linear it says only that there is such a level; that
+//! members follow each other, cut to whole chunks if there is one ("rounding"), is mdadm's manual page.
 
 use units::{Sector, u64_of, usize_of};
 
@@ -138,15 +139,12 @@ impl Stripes {
         self.zones.last().expect("there is a member, so there is a zone").end
     }
 
-    /// Array sectors at which a zone begins, or the array ends: what every run within ends at, too.
-    pub fn zone_ends(&self) -> impl Iterator<Item = u64> {
-        self.zones.iter().map(|zone| zone.end)
-    }
-
-    /// Sectors in a chunk; 1 for linear without one.
-    #[must_use]
-    pub const fn chunk_sectors(&self) -> u64 {
-        self.chunk_sectors
+    /// The lengths of all runs: of a chunk, where members take turns, else of the whole zone.
+    pub fn run_lengths(&self) -> impl Iterator<Item = u64> {
+        self.zones.iter().map(|zone| match zone.slots.len() {
+            1 => zone.end - zone.start,
+            _ => self.chunk_sectors,
+        })
     }
 
     /// Where sector `sector` of the array lies, and how far the run goes.

@@ -136,6 +136,7 @@ pub struct Superblock {
 /// What a new superblock says; the rest is the same for all (section 6).
 pub(crate) struct NewSuperblock<'a> {
     pub minor: Minor,
+    pub features: Features,
     pub super_offset: Sector,
     pub set_uuid: Uuid,
     pub set_name: [u8; 32],
@@ -284,6 +285,7 @@ impl Superblock {
         let mut raw = Raw::new_zeroed();
         raw.magic = MAGIC.into();
         raw.major_version = 1.into();
+        raw.feature_map = new.features.0.into();
         raw.set_uuid = new.set_uuid.0;
         raw.set_name = new.set_name;
         raw.ctime = new.ctime.0.into();

@@ -8,6 +8,7 @@ mod plan;
 mod run;
 mod write;
 
+pub use md::superblock::Minor;
 pub use plan::{Identity, Plan, PlannedWrite, WriteKind, plan};
 pub use run::{Created, Phase, create, dry_run};
 pub use write::CreateProgress;
@@ -19,6 +20,7 @@ use crate::verdict::{Fault, Verdict};
 use checksum::{Algorithm, Key, KeyError};
 use layers::integrity::{CodecError, InlineError, JournalKeys};
 use md::assemble::CannotStart;
+use md::geometry::{layout_number, layouts};
 use md::superblock::Level;
 use units::{SECTOR, Sector};
 
@@ -28,31 +30,47 @@ pub enum CreateLevel {
     /// No array: one member with integrity.
     #[default]
     None,
+    /// One member behind the other.
+    Linear,
+    /// RAID 0.
+    Raid0,
     /// RAID 1.
     Raid1,
-    /// RAID 5, left-symmetric.
+    /// RAID 4.
+    Raid4,
+    /// RAID 5.
     Raid5,
-    /// RAID 6, left-symmetric.
+    /// RAID 6.
     Raid6,
+    /// RAID 10.
+    Raid10,
 }
 
 impl CreateLevel {
     const fn md(self) -> Option<Level> {
         match self {
             Self::None => None,
+            Self::Linear => Some(Level::Linear),
+            Self::Raid0 => Some(Level::Raid0),
             Self::Raid1 => Some(Level::Raid1),
+            Self::Raid4 => Some(Level::Raid4),
             Self::Raid5 => Some(Level::Raid5),
             Self::Raid6 => Some(Level::Raid6),
+            Self::Raid10 => Some(Level::Raid10),
         }
     }
 
     const fn members_min(self) -> usize {
         match self {
             Self::None => 1,
-            Self::Raid1 => 2,
-            Self::Raid5 => 3,
+            Self::Linear | Self::Raid0 | Self::Raid1 => 2,
+            Self::Raid4 | Self::Raid5 | Self::Raid10 => 2,
             Self::Raid6 => 4,
         }
+    }
+
+    const fn has_chunk(self) -> bool {
+        !matches!(self, Self::None | Self::Linear | Self::Raid1)
     }
 }
 
@@ -66,8 +84,15 @@ pub struct CreateOptions {
     pub member_bytes: Option<u64>,
     /// The array.
     pub level: CreateLevel,
-    /// Bytes of a chunk: a power of two, 4 KiB to 1 MiB. RAID 1 has none and ignores it.
+    /// Bytes of a chunk: a power of two (of RAID 0 a multiple of 4 KiB), 4 KiB to 1 MiB. Linear and RAID
+    /// 1 have none and ignore it.
     pub chunk_bytes: u64,
+    /// How chunks go to members, by md's name of it; none: mdadm's choice.
+    pub layout: Option<String>,
+    /// Where the md superblocks lie.
+    pub minor: Minor,
+    /// Members that are read only if no other can be.
+    pub write_mostly: Vec<Member>,
     /// What tags are made with; none: no dm-integrity.
     pub integrity: Option<Algorithm>,
     /// The tags' key, if the algorithm takes one.
@@ -107,6 +132,9 @@ impl CreateOptions {
             member_bytes: None,
             level,
             chunk_bytes: 64 << 10,
+            layout: None,
+            minor: Minor::V2,
+            write_mostly: Vec::new(),
             integrity: Some(Algorithm::Crc32c),
             integrity_key: None,
             journal: JournalKeys { mac: None, cipher: None },
@@ -145,12 +173,24 @@ impl CreateOptions {
         if let Some((of, _)) = self.data_devices.iter().find(|(of, _)| !is_member(of)) {
             return Err(CreateError::DataDevice { member: of.to_string() });
         }
-        let striped = matches!(level, CreateLevel::Raid5 | CreateLevel::Raid6);
         let chunk = self.chunk_bytes;
-        if striped && !(chunk.is_power_of_two() && (CHUNK_MIN..=CHUNK_MAX).contains(&chunk)) {
+        let fits = match level {
+            CreateLevel::Raid0 => chunk.is_multiple_of(CHUNK_MIN),
+            _ => chunk.is_power_of_two(),
+        };
+        if level.has_chunk() && !(fits && (CHUNK_MIN..=CHUNK_MAX).contains(&chunk)) {
             return Err(CreateError::Chunk { found: chunk });
         }
-        if striped && self.no_wipe {
+        self.layout_number()?;
+        if let Some(member) = self.write_mostly.iter().find(|of| !self.members.contains(of)) {
+            return Err(CreateError::WriteMostly { member: member.to_string() });
+        }
+        let mirrored = matches!(level, CreateLevel::Raid1 | CreateLevel::Raid10);
+        if !self.write_mostly.is_empty() && !mirrored {
+            return Err(CreateError::WriteMostlyLevel { level });
+        }
+        let parity = level.md().is_some_and(Level::has_parity);
+        if parity && self.no_wipe {
             return Err(CreateError::NoWipeWithParity);
         }
         if let Some(found) = self.member_bytes.filter(|bytes| !bytes.is_multiple_of(SECTOR)) {
@@ -168,6 +208,14 @@ impl CreateOptions {
 }
 
 impl CreateOptions {
+    /// The number of the layout that was asked for, if one was.
+    fn layout_number(&self) -> Result<Option<u32>, CreateError> {
+        let Some(found) = self.layout.clone() else { return Ok(None) };
+        let level = self.level;
+        let number = level.md().and_then(|level| layout_number(level, &found));
+        number.map(Some).ok_or(CreateError::Layout { level, found })
+    }
+
     /// What inline tags exclude (the dm-integrity specification, section 8).
     fn check_inline(&self) -> Result<(), CreateError> {
         let excluded = [
@@ -202,7 +250,7 @@ pub enum CreateError {
         found: usize,
     },
     /// Too few members.
-    #[error("{found} members were given, {} needs at least {min}", level.md().map_or_else(|| "no array".to_owned(), |level| level.to_string()))]
+    #[error("{found} members were given, {} needs at least {min}", name_of(*.level))]
     TooFew {
         /// The level.
         level: CreateLevel,
@@ -243,10 +291,32 @@ pub enum CreateError {
     #[error("--level none with --integrity none makes nothing")]
     Nothing,
     /// A chunk that cannot be made.
-    #[error("--chunk is {found} bytes, expected a power of two from 4K to 1M")]
+    #[error(
+        "--chunk is {found} bytes, expected a power of two (RAID 0: a multiple of 4K) from 4K to 1M"
+    )]
     Chunk {
         /// Bytes asked for.
         found: u64,
+    },
+    /// A layout that the level does not have.
+    #[error("--layout {found}: {}", layouts_of(*.level))]
+    Layout {
+        /// The level.
+        level: CreateLevel,
+        /// As named.
+        found: String,
+    },
+    /// A hint about something that is no member.
+    #[error("--write-mostly names {member}, which is no member")]
+    WriteMostly {
+        /// As named.
+        member: String,
+    },
+    /// A hint about a member that nobody could be read instead of.
+    #[error("--write-mostly is for mirrors, not for {}", name_of(*.level))]
+    WriteMostlyLevel {
+        /// The level.
+        level: CreateLevel,
     },
     /// A block size that does not exist.
     #[error("--sector-size is {found}, expected 512, 1024, 2048 or 4096")]
@@ -330,6 +400,23 @@ pub enum CreateError {
     },
 }
 
+fn name_of(level: CreateLevel) -> String {
+    level.md().map_or_else(|| "no array".to_owned(), |level| level.to_string())
+}
+
+/// What could have been asked for.
+fn layouts_of(level: CreateLevel) -> String {
+    let known = level.md().map_or(&[][..], layouts).iter().map(|(name, _)| *name);
+    let known: Vec<&str> = known.collect();
+    match (level, &known[..]) {
+        (CreateLevel::Raid10, _) => {
+            "expected n, f or o (near, far, offset) and the number of copies, such as n2".to_owned()
+        }
+        (_, []) => format!("{} has no choice of layouts", name_of(level)),
+        _ => format!("{} has {}", name_of(level), known.join(", ")),
+    }
+}
+
 impl Fault for CreateError {
     fn verdict(&self) -> Verdict {
         match self {
@@ -341,6 +428,9 @@ impl Fault for CreateError {
             | Self::DataDevice { .. }
             | Self::InlineWith { .. }
             | Self::Chunk { .. }
+            | Self::Layout { .. }
+            | Self::WriteMostly { .. }
+            | Self::WriteMostlyLevel { .. }
             | Self::SectorSize { .. }
             | Self::MemberBytes { .. }
             | Self::Journal { .. }
@@ -354,7 +444,7 @@ impl Fault for CreateError {
     fn advice(&self) -> Option<String> {
         let text = match self {
             Self::Member(error) => return error.advice(),
-            Self::OneMember { .. } => "choose --level 1, 5 or 6",
+            Self::OneMember { .. } => "choose a level: linear, 0, 1, 4, 5, 6 or 10",
             Self::Nothing => "choose a level, or leave --integrity at crc32c",
             Self::NoWipeWithParity => "leave it out: on files and most devices wiping is fast",
             Self::Signature { .. } | Self::NotZero { .. } => {

@@ -7,8 +7,8 @@ use integrity::layout::DeviceSectors;
 use integrity::superblock::AREA_BYTES;
 use integrity::{FormatOptions, Layout};
 use layers::integrity::{Codec, CodecError, sealed_area};
-use md::create::{LEFT_SYMMETRIC, NewArray, NewMember};
-use md::superblock::{Level, Minor, ResyncOffset, Time, Uuid};
+use md::create::{LEFT_SYMMETRIC, NEAR_2, NewArray, NewMember, RAID0_ORIGINAL};
+use md::superblock::{DeviceFlags, Level, Minor, ResyncOffset, Time, Uuid};
 use std::fmt;
 use std::rc::Rc;
 use units::{BlockSize, SECTOR, Sector, u64_of, usize_of};
@@ -168,12 +168,17 @@ pub fn plan(
         let (md, writes) = (None, Vec::new());
         members.push(MemberPlan { member, data, sectors, integrity, md, writes });
     }
-    let dirty = options.no_wipe && options.level != CreateLevel::None;
+    // Copies of unknown data have to be made equal; without copies nothing has.
+    let mirrored = matches!(options.level, CreateLevel::Raid1 | CreateLevel::Raid10);
+    let dirty = options.no_wipe && mirrored;
     let mut volume_sectors = inner_sectors(&members[0]);
     if let Some(level) = options.level.md() {
         let inner: Vec<u64> = members.iter().map(inner_sectors).collect();
         let superblocks = plan_md(options, level, &inner, identity, dirty)?;
-        volume_sectors = superblocks[0].array_sectors().map_err(CreateError::Shape)?;
+        let data_sizes: Vec<u64> =
+            superblocks.iter().map(md::superblock::Superblock::data_size).collect();
+        let shape = superblocks[0].shape(&data_sizes).map_err(CreateError::Shape)?;
+        volume_sectors = shape.array_sectors().expect("a shape has been checked");
         for (member, superblock) in members.iter_mut().zip(superblocks) {
             member.md = Some(superblock);
         }
@@ -248,13 +253,20 @@ fn plan_md(
     identity: &Identity,
     dirty: bool,
 ) -> Result<Vec<md::superblock::Superblock>, CreateError> {
-    let striped = level.has_parity();
     let chunk = u32::try_from(options.chunk_bytes / SECTOR).unwrap_or(u32::MAX);
+    let unequal = inner.iter().any(|sectors| *sectors != inner[0]);
+    let usual = match level {
+        Level::Raid5 | Level::Raid6 => LEFT_SYMMETRIC,
+        Level::Raid10 => NEAR_2,
+        // Put on record only where it makes a difference, as mdadm does.
+        Level::Raid0 if unequal => RAID0_ORIGINAL,
+        _ => 0,
+    };
     let array = NewArray {
         level,
-        layout: if striped { LEFT_SYMMETRIC } else { 0 },
-        chunk_sectors: if striped { chunk } else { 0 },
-        minor: Minor::V2,
+        layout: options.layout_number()?.unwrap_or(usual),
+        chunk_sectors: if options.level.has_chunk() { chunk } else { 0 },
+        minor: options.minor,
         set_uuid: Uuid(identity.set_uuid),
         set_name: md::create::set_name(None, options.name.as_deref().unwrap_or_default())
             .map_err(|error| CreateError::Md { member: None, error })?,
@@ -268,7 +280,7 @@ fn plan_md(
         .zip(&identity.device_uuids)
         .map(|(&device_sectors, &uuid)| NewMember { device_sectors, device_uuid: Uuid(uuid) })
         .collect();
-    md::create::create(&array, &members).map_err(|error| {
+    let made = md::create::create(&array, &members).map_err(|error| {
         let index = match error {
             md::create::CreateError::Small { member, .. }
             | md::create::CreateError::Size { member, .. } => Some(member),
@@ -276,7 +288,14 @@ fn plan_md(
         };
         let member = index.map(|index| options.members[index].to_string());
         CreateError::Md { member, error }
-    })
+    });
+    let mut superblocks = made?;
+    for (superblock, member) in superblocks.iter_mut().zip(&options.members) {
+        if options.write_mostly.contains(member) {
+            superblock.set_device_flags(DeviceFlags::WRITE_MOSTLY);
+        }
+    }
+    Ok(superblocks)
 }
 
 /// The writes of one member, in order.

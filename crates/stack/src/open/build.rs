@@ -11,6 +11,7 @@ use integrity::superblock::{AREA_SECTORS, SUPERBLOCK_BYTES};
 use layers::array::{Array, Found, Options as ArrayOptions, wall_clock};
 use layers::integrity::Integrity;
 use layers::linear::Linear;
+use md::assemble::CannotStart;
 use md::superblock::Superblock;
 use std::rc::Rc;
 use units::{Sector, usize_of};
@@ -157,14 +158,17 @@ fn build_array(
     events: &Events,
 ) -> Result<(Top, Rc<Array>), OpenError> {
     let freshest = members[decision.newest].md().expect("the newest has a superblock");
+    let refuse = |why: CannotStart| OpenError::Array { why: why.to_string() };
+    let holders = decision.in_sync.iter().filter_map(|&(_, index)| members[index].md());
+    let data_sizes: Vec<u64> = holders.map(Superblock::data_size).collect();
+    let shape = freshest.shape(&data_sizes).map_err(refuse)?;
     let array = |slots: usize, data: DataOffset| -> Result<Rc<Array>, OpenError> {
         let holders = decision.in_sync.iter().filter(|(slot, _)| *slot < slots);
         let found = holders.map(|&(slot, index)| found(&members[index], slot, data));
         let found = found.collect::<Result<Vec<Found>, OpenError>>()?;
-        let missing_max = freshest.level().missing_max(freshest.raid_disks()).unwrap_or(0);
         let options = ArrayOptions {
             read_only: rules.read_only,
-            missing_max: usize_of(missing_max.into()),
+            tolerance: shape.tolerance(),
             synced: decision.assembly.resync,
             events: events.clone(),
             clock: Rc::new(wall_clock),
@@ -174,9 +178,9 @@ fn build_array(
     let data_offset: DataOffset = |superblock| Some(superblock.data_offset());
     let Some(sides) = freshest.sides() else {
         let array = array(usize_of(freshest.raid_disks().into()), data_offset)?;
-        return Ok((Top::over(&array, freshest, rules.force || rules.as_given)?, array));
+        return Ok((Top::over(&array, shape, rules.force || rules.as_given)?, array));
     };
-    let sides = sides.map_err(|why| OpenError::Array { why: why.to_string() })?;
+    let sides = sides.map_err(refuse)?;
     let before = array(sides.before.raid_disks(), data_offset)?;
     let after = array(sides.after.raid_disks(), Superblock::data_offset_after)?;
     let top = Top::sides(&before, &after, &sides, freshest.size())?;
@@ -190,7 +194,7 @@ type DataOffset = fn(&Superblock) -> Option<Sector>;
 fn found(member: &Probed, slot: usize, data: DataOffset) -> Result<Found, OpenError> {
     let superblock = member.md().expect("it takes part").clone();
     let device = member.inner().expect("it takes part, so it can be read");
-    let sectors = superblock.size();
+    let sectors = superblock.used_sectors();
     let start = data(&superblock).ok_or_else(|| OpenError::Array {
         why: format!("{}: its data starts before its first sector", member.name),
     })?;

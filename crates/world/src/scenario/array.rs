@@ -6,27 +6,33 @@ use super::{Scenario, Volume};
 use crate::opening::Opening;
 use ::integrity::open::Mode;
 use ::md::assemble::{Candidate, assemble};
-use ::md::create::{LEFT_SYMMETRIC, NewArray, NewMember, create};
+use ::md::create::{LEFT_SYMMETRIC, NEAR_2, NewArray, NewMember, create};
+use ::md::geometry::{Geometry, Mirrors};
+use ::md::shape::Shape as ArrayShape;
 use ::md::superblock::{Level, Minor, ResyncOffset, Superblock, Time, Uuid};
 use bio::{Device, Events, IoResult, LocalFuture, Scrub};
 use layers::array::{Array, Found, Options};
 use layers::integrity::Integrity;
 use layers::linear::Linear;
-use layers::mirror::Mirror;
+use layers::mirror::{Mirror, Placement};
 use layers::raid456::{self, Raid456};
+use layers::striped::Striped;
 use std::rc::Rc;
 use units::{BlockSize, SECTOR, Sector, usize_of};
 
 pub(super) fn all() -> Vec<Scenario> {
     let mirror = |count| Shape {
         level: Level::Raid1,
+        layout: 0,
         count,
         chunk_sectors: 0,
         tagged: None,
         cache_bytes: 0,
     };
+    let striped = |level, layout, count| Shape { level, layout, chunk_sectors: 8, ..mirror(count) };
     let parity =
-        |level, count| Shape { level, chunk_sectors: 8, cache_bytes: 256 << 10, ..mirror(count) };
+        |level, count| Shape { cache_bytes: 256 << 10, ..striped(level, LEFT_SYMMETRIC, count) };
+    let copies = |layout, count| striped(Level::Raid10, layout, count);
     let tight = |shape| Shape { cache_bytes: 8192, ..shape };
     let tagged = |shape| Shape { tagged: Some(TAGGED_512), ..shape };
     let inline = |shape| Shape { tagged: Some(INLINE_512), ..shape };
@@ -58,13 +64,33 @@ pub(super) fn all() -> Vec<Scenario> {
         bitmap(tight(parity(Level::Raid5, 4))).scenario("raid5-4-bitmap-tight"),
         bitmap(parity(Level::Raid6, 4)).scenario("raid6-4-bitmap"),
         direct(tight(parity(Level::Raid6, 5))).scenario("raid6-5-direct-tight"),
+        striped(Level::Linear, 0, 2).scenario("linear-2"),
+        tagged(striped(Level::Linear, 0, 3)).scenario("linear-3-integrity"),
+        striped(Level::Raid0, 0, 3).scenario("raid0-3"),
+        tagged(striped(Level::Raid0, 0, 2)).scenario("raid0-2-integrity"),
+        bitmap(striped(Level::Raid0, 0, 3)).scenario("raid0-3-bitmap"),
+        copies(NEAR_2, 3).scenario("raid10-3-n2"),
+        copies(FAR_2, 3).scenario("raid10-3-f2"),
+        tagged(copies(NEAR_2, 4)).scenario("raid10-4-n2-integrity"),
+        tagged(copies(NEAR_3, 4)).scenario("raid10-4-n3-integrity"),
+        tagged(copies(FAR_2, 2)).scenario("raid10-2-f2-integrity"),
+        Shape { tagged: Some(TAGGED_4096), ..copies(OFFSET_2, 3) }
+            .scenario("raid10-3-o2-integrity-4096"),
+        inline(copies(OFFSET_2, 4)).scenario("raid10-4-o2-inline"),
+        direct(copies(NEAR_2, 3)).scenario("raid10-3-n2-direct"),
     ]
 }
+
+/// Layouts of RAID 10.
+const NEAR_3: u32 = 0x103;
+const FAR_2: u32 = 0x201;
+const OFFSET_2: u32 = 0x1_0201;
 
 /// What kind of array.
 #[derive(Clone, Copy)]
 struct Shape {
     level: Level,
+    layout: u32,
     count: u8,
     chunk_sectors: u32,
     tagged: Option<Tagged>,
@@ -88,11 +114,10 @@ impl Shape {
             None => DATA_OFFSET..member_sectors,
             Some(kind) => kind.body(member_sectors, Sector(DATA_OFFSET)),
         };
-        let missing_max = self.level.missing_max(self.count.into());
         Scenario {
             members: self.count.into(),
             member_sectors,
-            redundancy: missing_max.map_or(0, |most| usize_of(most.into())),
+            redundancy: self.redundancy(),
             verified: self.tagged.is_some(),
             member_tags: self.tagged.map_or(0, |kind| kind.member_tags),
             damageable,
@@ -100,6 +125,16 @@ impl Shape {
             cut_writes_unreadable: self.tagged.is_some_and(|kind| kind.tears()),
             open: Box::new(move |members, _, events| Box::pin(self.open(members, events))),
             ..disk(name, BlockSize::B512)
+        }
+    }
+
+    /// Members that may be missing, whichever they are.
+    fn redundancy(self) -> usize {
+        let count = self.count.into();
+        match self.level.missing_max(count) {
+            Some(most) => usize_of(most.into()),
+            None => Mirrors::new(self.layout, self.chunk_sectors, count, DATA_SECTORS)
+                .map_or(0, |mirrors| mirrors.spare_redundancy(|_| false)),
         }
     }
 
@@ -117,7 +152,7 @@ impl Shape {
         }
         let array = NewArray {
             level: self.level,
-            layout: if self.level == Level::Raid1 { 0 } else { LEFT_SYMMETRIC },
+            layout: self.layout,
             chunk_sectors: self.chunk_sectors,
             minor: Minor::V2,
             set_uuid: Uuid([7; 16]),
@@ -169,11 +204,12 @@ impl Shape {
             return Err(why.to_string());
         }
         let freshest = present[assembly.newest].superblock.clone();
+        let shape = assembly.shape(&candidates).map_err(|error| error.to_string())?;
         let mut found = Vec::new();
         for (slot, member) in assembly.in_sync() {
             let member = &present[member];
             let start = member.superblock.data_offset();
-            let data = Linear::new(member.top.clone(), start, member.superblock.size());
+            let data = Linear::new(member.top.clone(), start, member.superblock.used_sectors());
             found.push(Found {
                 slot,
                 name: format!("disk{}", member.index).into(),
@@ -184,14 +220,14 @@ impl Shape {
         }
         let options = Options {
             read_only: false,
-            missing_max: usize_of(self.level.missing_max(self.count.into()).unwrap_or(0).into()),
+            tolerance: shape.tolerance(),
             synced: assembly.resync,
             events,
             clock: Rc::new(|| Time(0)),
         };
         let array = Array::new(assembly.slots.len(), found, Some(&freshest), options);
         let layers = present.into_iter().filter_map(|member| member.layer).collect();
-        self.start(array, &freshest, layers)
+        self.start(array, shape, layers)
     }
 
     async fn open_member(
@@ -235,20 +271,37 @@ impl Shape {
     fn start(
         self,
         array: Rc<Array>,
-        freshest: &Superblock,
+        shape: ArrayShape,
         layers: Vec<Rc<Integrity>>,
     ) -> Result<Volume, String> {
-        if self.level == Level::Raid1 {
-            let raid = Mirror::new(array).map_err(|error| error.to_string())?;
-            raid.start();
-            let (scrub, device) = (Rc::clone(&raid), raid.device());
-            return Ok(volume(device, scrub, layers, async move { raid.close().await }));
-        }
-        let geometry = freshest.geometry().ok_or("no geometry")?.map_err(|e| e.to_string())?;
-        let member_sectors = freshest.size();
+        let placement = match shape {
+            ArrayShape::Stripes(stripes) => {
+                let layer = Striped::new(array, stripes).map_err(|error| error.to_string())?;
+                let (scrub, device) = (Rc::clone(&layer), layer.device());
+                return Ok(volume(device, scrub, layers, async move { layer.close().await }));
+            }
+            ArrayShape::Parity(geometry, member_sectors) => {
+                return self.start_parity(&array, geometry, member_sectors, layers);
+            }
+            ArrayShape::Mirror { .. } => Placement::Everywhere,
+            ArrayShape::Mirrors(mirrors) => Placement::Dealt(mirrors),
+        };
+        let raid = Mirror::new(array, placement).map_err(|error| error.to_string())?;
+        raid.start();
+        let (scrub, device) = (Rc::clone(&raid), raid.device());
+        Ok(volume(device, scrub, layers, async move { raid.close().await }))
+    }
+
+    fn start_parity(
+        self,
+        array: &Rc<Array>,
+        geometry: Geometry,
+        member_sectors: u64,
+        layers: Vec<Rc<Integrity>>,
+    ) -> Result<Volume, String> {
         let cache_bytes = self.cache_bytes;
         let options = raid456::Options { geometry, member_sectors, force: false, cache_bytes };
-        let raid = Raid456::new(&array, &options).map_err(|error| error.to_string())?;
+        let raid = Raid456::new(array, &options).map_err(|error| error.to_string())?;
         raid.start_resync();
         let raid = Rc::new(raid);
         let (scrub, device) = (Rc::clone(&raid), Device::shared(Rc::clone(&raid)));

@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod discards;
 mod exchange;
+mod levels;
 mod made;
 mod partial;
 mod server;
@@ -167,7 +168,9 @@ const fn sealed(cipher: &'static str, format: Format) -> Format {
 
 fn exchanges() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (name, subject, part) in volumes() {
+    let volumes =
+        volumes().into_iter().map(|(name, subject, part)| (name.to_owned(), subject, part));
+    for (name, subject, part) in volumes.chain(levels::volumes()) {
         cases.push(row(
             part,
             format!("ours-{name}"),
@@ -402,7 +405,7 @@ fn damages() -> Vec<Case> {
             move |lab| damage::flipped(lab, &format),
         ));
     }
-    for (level, members) in [(1, 2), (5, 3), (6, 4)] {
+    for (level, members) in [(1, 2), (5, 3), (6, 4), (10, 4)] {
         let subject = Subject::stacked(level, members, Format::CRC32C_4096);
         cases.push(row(
             if level == 5 { Part::Ci } else { Part::All },

@@ -291,7 +291,9 @@ const MODULES: &[&str] = &[
     "dm_integrity",
     "dm_mod",
     "md_mod",
+    "raid0",
     "raid1",
+    "raid10",
     "raid456",
     // Algorithms of tags, MACs and journal encryption.
     "aesni_intel",

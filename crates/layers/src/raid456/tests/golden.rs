@@ -6,6 +6,7 @@ use crate::linear::Linear;
 use crate::memory::MemoryDevice;
 use bio::Events;
 use md::assemble::{Candidate, assemble};
+use md::shape::Tolerance;
 use md::superblock::{Minor, Superblock, Time};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -62,7 +63,7 @@ fn open(images: &[Image], gone: &[usize]) -> Raid456 {
     let geometry = freshest.geometry().unwrap().unwrap();
     let options = ArrayOptions {
         read_only: true,
-        missing_max: geometry.level().parity_count(),
+        tolerance: Tolerance::Any(geometry.level().parity_count()),
         synced: assembly.resync,
         events: Events::none(),
         clock: Rc::new(|| Time(0)),

@@ -6,6 +6,7 @@ use crate::array::{Array, Found, Options as ArrayOptions};
 use crate::fault::{Effect, Fault, Faults, Kind, Rule};
 use crate::memory::MemoryDevice;
 use bio::Events;
+use md::shape::Tolerance;
 use md::superblock::Time;
 use units::BlockSize;
 
@@ -21,7 +22,7 @@ fn in_memory(above: impl Fn(usize, Device) -> Device) -> Rc<Raid456> {
     });
     let options = ArrayOptions {
         read_only: false,
-        missing_max: 2,
+        tolerance: Tolerance::Any(2),
         synced: ResyncOffset::Clean,
         events: Events::none(),
         clock: Rc::new(|| Time(0)),

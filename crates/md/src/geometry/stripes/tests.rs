@@ -11,7 +11,9 @@ fn slots(stripes: &Stripes, chunk: u64, count: u64) -> Vec<(usize, u64)> {
 #[test]
 fn zones_are_those_of_the_specification() {
     let stripes = Stripes::raid0(Some(LAYOUT_ORIGINAL), 128, &UNEVEN).unwrap();
-    assert_eq!(stripes.zone_ends().collect::<Vec<_>>(), [239_616, 305_152, 337_920]);
+    let ends: Vec<u64> = stripes.zones.iter().map(|zone| zone.end).collect();
+    assert_eq!(ends, [239_616, 305_152, 337_920]);
+    assert_eq!(stripes.run_lengths().collect::<Vec<_>>(), [128, 128, 32_768]);
     assert_eq!(stripes.array_sectors(), 337_920);
 }
 

@@ -252,6 +252,11 @@ impl Superblock {
         (0..self.raw.max_dev.get()).map_while(|number| self.role_of(number))
     }
 
+    /// Sets the hints about the member.
+    pub fn set_device_flags(&mut self, flags: DeviceFlags) {
+        self.raw.devflags = flags.0;
+    }
+
     /// Sets the event count.
     pub fn set_events(&mut self, events: u64) {
         self.raw.events = events.into();

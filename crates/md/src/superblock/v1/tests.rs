@@ -6,6 +6,7 @@ const DEVICE_SECTORS: u64 = 65536;
 fn sample() -> Superblock {
     Superblock::new(&NewSuperblock {
         minor: Minor::V2,
+        features: Features::default(),
         super_offset: Sector(8),
         set_uuid: Uuid([0xA5; 16]),
         set_name: *b"lab:sample\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",

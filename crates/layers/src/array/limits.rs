@@ -1,0 +1,27 @@
+//! What the members of an array can do together.
+
+use super::Array;
+use bio::Limits;
+
+impl Array {
+    /// The limits that hold for every member: sectors are those of the smallest, blocks those of the
+    /// member with the largest. `None` without a member.
+    pub(crate) fn common_limits(&self) -> Option<Limits> {
+        let mut members = self.members().map(|member| member.data().limits());
+        let mut limits = members.next()?.clone();
+        for other in members {
+            limits.sectors = limits.sectors.min(other.sectors);
+            limits.logical_block = limits.logical_block.max(other.logical_block);
+            limits.preferred_bytes = limits.preferred_bytes.max(other.preferred_bytes);
+            limits.max_bytes = limits.max_bytes.min(other.max_bytes);
+            limits.read_only |= other.read_only;
+            limits.verified &= other.verified;
+            limits.discard &= other.discard;
+            limits.fast_zeroes &= other.fast_zeroes;
+            limits.queue_depth += other.queue_depth;
+        }
+        limits.tag_size = 0;
+        limits.read_only |= self.read_only();
+        Some(limits)
+    }
+}
