@@ -98,7 +98,9 @@ impl Inner {
         for one in runs.filter(|one| !lost.contains(one)) {
             let finding = match mode {
                 ScrubMode::Check => Finding::Healable,
-                ScrubMode::Repair => self.scrub_heal(copies, &copy.member, one).await,
+                ScrubMode::Repair | ScrubMode::Decide(_) => {
+                    self.scrub_heal(copies, &copy.member, one).await
+                }
             };
             let name = Rc::clone(copy.member.name());
             findings.found.push((finding, Some(name), place(&copy.member, one)));
@@ -156,7 +158,9 @@ impl Inner {
             for copy in differing {
                 let finding = match mode {
                     ScrubMode::Check => Finding::Healable,
-                    ScrubMode::Repair => self.scrub_align(&copy.member, one, bytes).await,
+                    ScrubMode::Repair | ScrubMode::Decide(_) => {
+                        self.scrub_align(&copy.member, one, bytes).await
+                    }
                 };
                 let name = Rc::clone(copy.member.name());
                 findings.found.push((finding, Some(name), place(&copy.member, one)));
