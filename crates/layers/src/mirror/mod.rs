@@ -30,6 +30,7 @@
 //! lock; reads do not take it until they find damage.
 
 mod heal;
+mod majority;
 mod read;
 mod resync;
 mod scrub;

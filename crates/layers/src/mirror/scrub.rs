@@ -139,7 +139,7 @@ impl Inner {
         findings: &mut Findings,
     ) {
         let block = self.block().sectors();
-        let mut inconsistent: Vec<Extent> = Vec::new();
+        let mut inconsistent: Vec<(Extent, String)> = Vec::new();
         for one in blocks(window, block).filter(|one| !lost.contains(one)) {
             let mut whole = copies.iter().filter(|copy| !copy.damaged_at(one.sector));
             let Some(first) = whole.next() else { continue };
@@ -149,9 +149,23 @@ impl Inner {
                 continue;
             }
             if self.array.in_sync(&(one.sector.0..one.sector.0 + block)) {
+                let whole = copies.iter().all(|copy| !copy.damaged_at(one.sector));
+                let verdict = whole.then(|| Self::verdict(copies, one, mode)).flatten();
+                let mut words = String::new();
+                if let Some(verdict) = verdict {
+                    if self.carry_out(copies, (one, &verdict), mode, findings).await {
+                        continue;
+                    }
+                    words = Self::inference(copies, one, &verdict);
+                }
                 match inconsistent.last_mut() {
-                    Some(run) if run.sector + run.sectors == one.sector => run.sectors += block,
-                    _ => inconsistent.push(one),
+                    Some((run, of))
+                        if run.sector + run.sectors == one.sector
+                            && of.is_empty() == words.is_empty() =>
+                    {
+                        run.sectors += block;
+                    }
+                    _ => inconsistent.push((one, words)),
                 }
                 continue;
             }
@@ -173,9 +187,13 @@ impl Inner {
                 self.array.events().emit_detail(EventKind::Note, window.sector, 0, detail);
             }
         }
-        for run in inconsistent {
-            self.array.events().emit(EventKind::Inconsistent, run.sector, run.sectors);
-            findings.found.push((Finding::Inconsistent, None, run));
+        for (run, words) in inconsistent {
+            let (events, inferred) = (self.array.events(), !words.is_empty());
+            events.emit_detail(EventKind::Inconsistent, run.sector, run.sectors, words);
+            // What is inferred was listed with its members.
+            if !inferred {
+                findings.found.push((Finding::Inconsistent, None, run));
+            }
         }
     }
 
@@ -192,6 +210,6 @@ impl Inner {
 }
 
 /// An extent in the member's own sectors, as events name it.
-fn place(member: &Member, extent: Extent) -> Extent {
+pub(super) fn place(member: &Member, extent: Extent) -> Extent {
     Extent { sector: member.place(extent.sector), sectors: extent.sectors }
 }
