@@ -17,4 +17,4 @@ pub use device::{Allocation, BlockDevice, Device, LocalFuture};
 pub use error::{IoError, IoErrorKind, IoResult};
 pub use event::{Event, EventKind, Events};
 pub use limits::Limits;
-pub use scrub::{Extent, Finding, Findings, Scrub, ScrubMode};
+pub use scrub::{Decision, Extent, Finding, Findings, Scrub, ScrubMode, Trust};

@@ -30,8 +30,10 @@ impl Outcome {
     #[must_use]
     pub const fn of(finding: Finding) -> Self {
         match finding {
-            Finding::Healed | Finding::Healable | Finding::Resynced => Self::Healed,
-            Finding::Unreadable | Finding::Inconsistent => Self::Damaged,
+            Finding::Healed | Finding::Healable | Finding::Resynced | Finding::Decided => {
+                Self::Healed
+            }
+            Finding::Unreadable | Finding::Inconsistent | Finding::Inferred => Self::Damaged,
         }
     }
 }
@@ -64,6 +66,17 @@ impl fmt::Display for Line {
     }
 }
 
+/// Every kind of finding, in the order of reports.
+pub const FINDINGS: [Finding; 7] = [
+    Finding::Healed,
+    Finding::Healable,
+    Finding::Resynced,
+    Finding::Decided,
+    Finding::Inferred,
+    Finding::Inconsistent,
+    Finding::Unreadable,
+];
+
 /// The word for a finding, in reports.
 #[must_use]
 pub const fn word(finding: Finding) -> &'static str {
@@ -72,6 +85,8 @@ pub const fn word(finding: Finding) -> &'static str {
         Finding::Healable => "healable",
         Finding::Unreadable => "unreadable",
         Finding::Inconsistent => "inconsistent",
+        Finding::Inferred => "inferred",
+        Finding::Decided => "decided",
         Finding::Resynced => "resynced",
     }
 }
@@ -89,6 +104,10 @@ pub struct Summary {
     pub unreadable: Total,
     /// All tags valid, and the redundancy disagrees.
     pub inconsistent: Total,
+    /// Redundancy alone names it as wrong; nothing was written.
+    pub inferred: Total,
+    /// Written as an operator decided.
+    pub decided: Total,
     /// Made redundant again after an unclean stop.
     pub resynced: Total,
     /// The findings in order of their steps, neighbours joined, the first `list_max` of them.
@@ -110,6 +129,8 @@ impl Summary {
             healable: Total::default(),
             unreadable: Total::default(),
             inconsistent: Total::default(),
+            inferred: Total::default(),
+            decided: Total::default(),
             resynced: Total::default(),
             lines: Vec::new(),
             unlisted: 0,
@@ -134,6 +155,8 @@ impl Summary {
             Finding::Healable => self.healable,
             Finding::Unreadable => self.unreadable,
             Finding::Inconsistent => self.inconsistent,
+            Finding::Inferred => self.inferred,
+            Finding::Decided => self.decided,
             Finding::Resynced => self.resynced,
         }
     }
@@ -141,14 +164,7 @@ impl Summary {
     /// The worst thing that was found.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        let all = [
-            Finding::Healed,
-            Finding::Healable,
-            Finding::Unreadable,
-            Finding::Inconsistent,
-            Finding::Resynced,
-        ];
-        let found = all.into_iter().filter(|&finding| self.total(finding).sectors > 0);
+        let found = FINDINGS.into_iter().filter(|&finding| self.total(finding).sectors > 0);
         found.map(Outcome::of).max().unwrap_or(Outcome::Healthy)
     }
 
@@ -160,6 +176,8 @@ impl Summary {
             Finding::Healable => &mut self.healable,
             Finding::Unreadable => &mut self.unreadable,
             Finding::Inconsistent => &mut self.inconsistent,
+            Finding::Inferred => &mut self.inferred,
+            Finding::Decided => &mut self.decided,
             Finding::Resynced => &mut self.resynced,
         };
         total.sectors += line.extent.sectors;

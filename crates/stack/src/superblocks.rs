@@ -74,7 +74,7 @@ async fn compare(
         return None;
     }
     let mut finding = Finding::Healable;
-    if mode == ScrubMode::Repair {
+    if mode.writes() {
         let mut bytes = Buf::zeroed(usize_of(AREA_SECTORS * SECTOR));
         if let Some(area) = area {
             bytes.as_mut_slice().copy_from_slice(area.as_slice());
@@ -95,7 +95,7 @@ async fn md(array: &Rc<Array>, mode: ScrubMode, findings: &mut Findings) {
     let members = u64::try_from(array.members().count()).unwrap_or(0);
     findings.checked_sectors += members * SUPERBLOCK_SECTORS;
     let mut finding = Finding::Healable;
-    if mode == ScrubMode::Repair && !damaged.is_empty() {
+    if mode.writes() && !damaged.is_empty() {
         // Dirty, and clean again: two rounds over all members.
         let dirty = array.begin_write(0..0).await.map(drop);
         let clean = array.settle().await;

@@ -407,7 +407,7 @@ impl Volume {
         })
         .await;
         summary.add(superblocks);
-        let whole = options.mode == ScrubMode::Repair && options.range.is_none();
+        let whole = options.mode.writes() && options.range.is_none();
         while let Some(progress) = last.filter(|_| whole && summary.stopped_at.is_none()) {
             if !self.top.is_resyncing() {
                 break;

@@ -152,7 +152,7 @@ async fn answer(
 
 async fn scrub_here(context: &Context, volume: &Opened, request: &Value, teller: &Teller) -> Value {
     let walk = scrub::options(request);
-    if walk.mode == ScrubMode::Repair && volume.is_read_only() {
+    if walk.mode.writes() && volume.is_read_only() {
         let text = "the volume is served read-only: only --check is possible";
         return json!({"error": text, "exit_code": 3});
     }

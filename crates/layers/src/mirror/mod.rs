@@ -33,6 +33,7 @@
 //! lock; reads do not take it until they find damage.
 
 mod heal;
+mod majority;
 mod placement;
 mod read;
 mod resync;

@@ -108,7 +108,9 @@ impl Inner {
         for one in runs.filter(|one| !lost.contains(one)) {
             let finding = match mode {
                 ScrubMode::Check => Finding::Healable,
-                ScrubMode::Repair => self.scrub_heal(copies, &copy.site, one).await,
+                ScrubMode::Repair | ScrubMode::Decide(_) => {
+                    self.scrub_heal(copies, &copy.site, one).await
+                }
             };
             let name = Rc::clone(copy.site.member.name());
             findings.found.push((finding, Some(name), place(&copy.site, one)));
@@ -147,7 +149,7 @@ impl Inner {
         findings: &mut Findings,
     ) {
         let block = self.block().sectors();
-        let mut inconsistent: Vec<Extent> = Vec::new();
+        let mut inconsistent: Vec<(Extent, String)> = Vec::new();
         for one in blocks(window, block).filter(|one| !lost.contains(one)) {
             let mut whole = copies.iter().filter(|copy| !copy.damaged_at(one.sector));
             let Some(first) = whole.next() else { continue };
@@ -157,16 +159,32 @@ impl Inner {
                 continue;
             }
             if self.array.in_sync(&(one.sector.0..one.sector.0 + block)) {
+                let whole = copies.iter().all(|copy| !copy.damaged_at(one.sector));
+                let verdict = whole.then(|| Self::verdict(copies, one, mode)).flatten();
+                let mut words = String::new();
+                if let Some(verdict) = verdict {
+                    if self.carry_out(copies, (one, &verdict), mode, findings).await {
+                        continue;
+                    }
+                    words = Self::inference(copies, one, &verdict);
+                }
                 match inconsistent.last_mut() {
-                    Some(run) if run.sector + run.sectors == one.sector => run.sectors += block,
-                    _ => inconsistent.push(one),
+                    Some((run, of))
+                        if run.sector + run.sectors == one.sector
+                            && of.is_empty() == words.is_empty() =>
+                    {
+                        run.sectors += block;
+                    }
+                    _ => inconsistent.push((one, words)),
                 }
                 continue;
             }
             for copy in differing {
                 let finding = match mode {
                     ScrubMode::Check => Finding::Healable,
-                    ScrubMode::Repair => self.scrub_align(&copy.site, one, bytes).await,
+                    ScrubMode::Repair | ScrubMode::Decide(_) => {
+                        self.scrub_align(&copy.site, one, bytes).await
+                    }
                 };
                 let name = Rc::clone(copy.site.member.name());
                 findings.found.push((finding, Some(name), place(&copy.site, one)));
@@ -179,9 +197,13 @@ impl Inner {
                 self.array.events().emit_detail(EventKind::Note, window.sector, 0, detail);
             }
         }
-        for run in inconsistent {
-            self.array.events().emit(EventKind::Inconsistent, run.sector, run.sectors);
-            findings.found.push((Finding::Inconsistent, None, run));
+        for (run, words) in inconsistent {
+            let (events, inferred) = (self.array.events(), !words.is_empty());
+            events.emit_detail(EventKind::Inconsistent, run.sector, run.sectors, words);
+            // What is inferred was listed with its members.
+            if !inferred {
+                findings.found.push((Finding::Inconsistent, None, run));
+            }
         }
     }
 
@@ -198,6 +220,6 @@ impl Inner {
 }
 
 /// An extent in the member's own sectors, as events name it.
-fn place(site: &Site, extent: Extent) -> Extent {
+pub(super) fn place(site: &Site, extent: Extent) -> Extent {
     Extent { sector: site.place(extent.sector), sectors: extent.sectors }
 }

@@ -197,7 +197,7 @@ impl Inner {
 
 /// A row with what is missing computed; none if that cannot be done, or parity that was there does
 /// not agree with it.
-fn complete(columns: &Columns, row: Vec<Option<Buf>>) -> Option<Vec<Buf>> {
+pub(super) fn complete(columns: &Columns, row: Vec<Option<Buf>>) -> Option<Vec<Buf>> {
     let length = bytes(columns.block);
     let mut computed: Vec<Option<Buf>> =
         row.iter().map(|data| data.is_none().then(|| Buf::alloc(length))).collect();

@@ -23,7 +23,7 @@ use super::columns::{Block, Columns};
 use super::combine::Combined;
 use super::{Inner, bytes};
 use crate::array::Member;
-use bio::{Bio, Buf, EventKind, Finding, IoErrorKind};
+use bio::{Bio, Buf, Decision, EventKind, Finding, IoErrorKind};
 use gf::Strip;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -34,6 +34,8 @@ use units::Sector;
 /// What may be done about damage.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Healing {
+    /// Rewrite what was rebuilt, and what an operator decides.
+    Decide(Decision),
     /// Rewrite what was rebuilt.
     Write,
     /// Only say so.
@@ -285,7 +287,12 @@ impl Inner {
     }
 
     /// Writes a block and reads it back from the medium.
-    async fn rewrite(&self, member: &Rc<Member>, sector: Sector, data: &Buf) -> Result<(), String> {
+    pub(super) async fn rewrite(
+        &self,
+        member: &Rc<Member>,
+        sector: Sector,
+        data: &Buf,
+    ) -> Result<(), String> {
         let device = member.data();
         let told = |error: bio::IoError| error.kind.to_string();
         device.submit(&mut Bio::write(sector, data.clone())).await.map_err(told)?;

@@ -59,6 +59,7 @@
 mod cache;
 mod columns;
 mod combine;
+mod decide;
 mod doubts;
 mod flush;
 mod heal;

@@ -51,6 +51,11 @@ impl Equations {
         [Some(self.p), self.q].into_iter().flatten()
     }
 
+    /// The data strip of each exponent of Q; none where the layout leaves a gap.
+    pub(super) fn powers(&self) -> &[Option<usize>] {
+        &self.powers
+    }
+
     /// Which data strip `slot` holds, if it holds one.
     pub(super) fn data_index(&self, slot: usize) -> Option<usize> {
         self.data.iter().position(|&data| data == slot)

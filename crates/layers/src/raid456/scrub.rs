@@ -25,8 +25,9 @@ impl Inner {
             let _ = self.flush_stripe(stripe).await;
         }
         let healing = match mode {
+            ScrubMode::Decide(decision) if !self.limits.read_only => Healing::Decide(decision),
             ScrubMode::Repair if !self.limits.read_only => Healing::Write,
-            ScrubMode::Repair | ScrubMode::Check => Healing::Report,
+            ScrubMode::Decide(_) | ScrubMode::Repair | ScrubMode::Check => Healing::Report,
         };
         let extent = self.extent_of(&stripes);
         match self.verify(stripes, healing, true).await {

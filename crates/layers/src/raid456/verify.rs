@@ -20,7 +20,8 @@ struct Verdict {
     stores: Vec<Store>,
     /// Rows to be made true.
     unfinished: Vec<Range<u64>>,
-    inconsistent: Vec<Range<u64>>,
+    /// Rows of blocks.
+    inconsistent: Vec<usize>,
 }
 
 impl Inner {
@@ -101,20 +102,17 @@ impl Inner {
             for (finding, slot, sector) in settled.found {
                 let Some(member) = self.member(slot) else { continue };
                 let extent = Extent { sector: member.place(sector), sectors: columns.block };
-                push(findings, finding, Some(member.name().clone()), extent);
+                findings.push(finding, Some(member.name().clone()), extent);
             }
             self.judge_row(&columns, index, settled.disagreeing, &mut verdict);
         }
         let extent = self.extent_of(&(stripe..stripe + 1));
-        if !verdict.inconsistent.is_empty() {
-            self.list(stripe, &verdict.inconsistent);
-            push(findings, Finding::Inconsistent, None, extent);
-        }
+        self.decide_rows(&columns, verdict.inconsistent, healing, findings).await;
         if verdict.unfinished.is_empty() {
             return Ok(());
         }
         if healing == Healing::Report {
-            push(findings, Finding::Healable, None, extent);
+            findings.push(Finding::Healable, None, extent);
             return Ok(());
         }
         let guard = self.array.begin_write(self.strips_of(&(stripe..stripe + 1))).await;
@@ -124,8 +122,36 @@ impl Inner {
             self.made_true(self.absolute(stripe, &rows));
         }
         self.array.events().emit(EventKind::Resynced, extent.sector, extent.sectors);
-        push(findings, Finding::Resynced, None, extent);
+        findings.push(Finding::Resynced, None, extent);
         Ok(())
+    }
+
+    /// Rows that nobody can decide, unless somebody does.
+    async fn decide_rows(
+        &self,
+        columns: &Columns,
+        mut inconsistent: Vec<usize>,
+        healing: Healing,
+        findings: &mut Findings,
+    ) {
+        let stripe = columns.equations.stripe;
+        let decision = match healing {
+            Healing::Decide(decision) => Some(decision),
+            Healing::Write | Healing::Report => None,
+        };
+        let decided = self.decide(columns, &inconsistent, decision, findings).await;
+        for &index in &decided.settled {
+            self.made_true(self.absolute(stripe, &columns.rows_of(index)));
+        }
+        inconsistent.retain(|index| !decided.settled.contains(index));
+        if inconsistent.is_empty() {
+            return;
+        }
+        self.list(columns, &inconsistent, &decided.inference);
+        if decided.inference.is_empty() {
+            let extent = self.extent_of(&(stripe..stripe + 1));
+            findings.push(Finding::Inconsistent, None, extent);
+        }
     }
 
     /// What one row of blocks amounts to, now that it is settled.
@@ -148,7 +174,7 @@ impl Inner {
             // An unfinished row stays one that nothing is rebuilt from.
             if !unfinished && !damaged && unknown.count() <= parity.count() {
                 // Two parities give a missing block two contents.
-                verdict.inconsistent.push(rows);
+                verdict.inconsistent.push(index);
             }
             return;
         }
@@ -165,42 +191,28 @@ impl Inner {
             }));
             verdict.unfinished.push(rows);
         } else {
-            verdict.inconsistent.push(rows);
+            verdict.inconsistent.push(index);
         }
     }
 
-    /// Says which rows nobody can decide.
-    fn list(&self, stripe: u64, inconsistent: &[Range<u64>]) {
-        let mut news = false;
-        for rows in inconsistent {
-            news |= self.doubts.add(self.absolute(stripe, rows));
-        }
+    /// Says which rows nobody can decide, and what redundancy alone says of them.
+    fn list(&self, columns: &Columns, inconsistent: &[usize], inference: &str) {
+        let stripe = columns.equations.stripe;
+        let mut rows =
+            inconsistent.iter().map(|&index| self.absolute(stripe, &columns.rows_of(index)));
+        let Some(first) = rows.next() else { return };
+        let mut news = self.doubts.add(first.clone());
+        rows.for_each(|rows| news |= self.doubts.add(rows));
         if news {
-            let first = self.absolute(stripe, &inconsistent[0]).start;
-            let blocks = inconsistent.len();
-            let detail =
+            let (blocks, first) = (inconsistent.len(), first.start);
+            let mut detail =
                 format!("{blocks} blocks of each strip, first at member data sector {first}");
+            if !inference.is_empty() {
+                detail = format!("{detail}; inferred: {inference}");
+            }
             let extent = self.extent_of(&(stripe..stripe + 1));
             let events = self.array.events();
             events.emit_detail(EventKind::Inconsistent, extent.sector, extent.sectors, detail);
         }
     }
-}
-
-/// Adds a finding, joining it to the last if it continues that.
-fn push(
-    findings: &mut Findings,
-    finding: Finding,
-    member: Option<std::rc::Rc<str>>,
-    extent: Extent,
-) {
-    if let Some((last, of, run)) = findings.found.last_mut()
-        && *last == finding
-        && *of == member
-        && run.sector + run.sectors == extent.sector
-    {
-        run.sectors += extent.sectors;
-        return;
-    }
-    findings.found.push((finding, member, extent));
 }

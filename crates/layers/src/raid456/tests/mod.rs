@@ -3,6 +3,7 @@
 mod combine;
 mod crash;
 mod damage;
+mod decide;
 mod golden;
 mod members;
 mod random;
