@@ -11,6 +11,7 @@ use stack::create::{CreateLevel, CreateOptions, Minor, create};
 use stack::{Fault, OpenOptions, Verdict, VolumeStatus};
 use std::path::PathBuf;
 use steadfast_stack as stack;
+use units::Sector;
 
 const MEMBER: u64 = 8 << 20;
 
@@ -152,6 +153,61 @@ fn without_redundancy_a_missing_member_is_named_and_refused() {
 
 fn level_name(level: CreateLevel) -> &'static str {
     if level == CreateLevel::Linear { "linear" } else { "raid0" }
+}
+
+#[test]
+fn members_of_more_than_32_bits_of_sectors_are_used_to_their_ends() {
+    for (level, layout, count, spare) in [
+        (CreateLevel::Linear, None, 2, 0),
+        (CreateLevel::Raid0, None, 3, 0),
+        (CreateLevel::Raid1, None, 2, 1),
+        (CreateLevel::Raid5, None, 3, 1),
+        (CreateLevel::Raid10, Some("f2"), 3, 1),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = paths(folder.path(), count);
+        let options = CreateOptions { layout: layout.map(str::to_owned), ..bare(level) };
+        // Sparse files: 2 TiB is where 32 bits of sectors end.
+        let member_bytes = Some((2 << 40) + (1 << 30));
+        make(&CreateOptions { members: members(&paths), member_bytes, ..options });
+        let bytes = noise(1 << 20, 5);
+        let (first, second) = (bytes.clone(), bytes);
+        with_volume(OpenOptions::writable(members(&paths)), move |volume| async move {
+            let device = volume.device();
+            assert!(device.limits().sectors > 1 << 32, "{level:?}");
+            for at in ends(device.limits().sectors) {
+                device.write(at, bio::Buf::copy_of(&first)).await.unwrap();
+            }
+            device.flush().await.unwrap();
+        });
+        let left = OpenOptions::read_only(members(&paths[spare..]));
+        with_volume(left, move |volume| async move {
+            let device = volume.device();
+            for at in ends(device.limits().sectors) {
+                let read = device.read(at, 2048).await.unwrap();
+                assert!(read.as_slice() == second, "{level:?} at {at}");
+            }
+        });
+    }
+}
+
+/// A mebibyte on either side of where 32 bits end on the first member, and the last one.
+fn ends(sectors: u64) -> [Sector; 3] {
+    [Sector((1 << 32) - 2048), Sector(1 << 32), Sector(sectors - 2048)]
+}
+
+#[test]
+fn an_array_of_384_members_is_one() {
+    for (level, integrity) in [(CreateLevel::Raid10, true), (CreateLevel::Raid0, false)] {
+        let usual = CreateOptions::new(Vec::new(), level).integrity;
+        let folder = tempfile::tempdir().unwrap();
+        let paths = paths(folder.path(), 384);
+        let options = CreateOptions { integrity: usual.filter(|_| integrity), ..bare(level) };
+        let member_bytes = Some(2 << 20);
+        make(&CreateOptions { members: members(&paths), member_bytes, ..options });
+        let status = write_and_read(&paths, "384 members");
+        assert_eq!((status.slots, status.missing), (384, 0));
+    }
 }
 
 #[test]

@@ -183,6 +183,11 @@ fn crc32c_4k_with_a_larger_journal() {
 }
 
 #[test]
+fn raid0() {
+    opened_for_writing(&looked_at("md-raid0-3-64k", 0));
+}
+
+#[test]
 fn raid1() {
     opened_for_writing(&looked_at("md-raid1-2", 1));
 }
@@ -190,6 +195,21 @@ fn raid1() {
 #[test]
 fn raid1_with_a_bitmap_is_served_read_only() {
     served_read_only("md-raid1-2-bitmap", "bitmap");
+}
+
+#[test]
+fn raid10() {
+    opened_for_writing(&looked_at("md-raid10-4-n2-64k", 1));
+}
+
+#[test]
+fn raid10_over_an_odd_number_of_members() {
+    looked_at("md-raid10-3-n2-64k", 1);
+}
+
+#[test]
+fn raid4() {
+    opened_for_writing(&looked_at("md-raid4-4-64k", 1));
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(crate) async fn in_runs(
                 data = std::mem::replace(&mut left, rest);
             }
             pieces.push(piece(bio, at, sectors, data));
-            at = at + sectors;
+            at += sectors;
         }
         let each = &each;
         let running = pieces.into_iter().map(|mut piece| async move {

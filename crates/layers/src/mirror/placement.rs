@@ -86,7 +86,7 @@ impl Inner {
         std::iter::from_fn(move || {
             let sectors = (end - at).min(if at < end { self.run_sectors(at) } else { 0 });
             let run = Extent { sector: at, sectors };
-            at = at + sectors;
+            at += sectors;
             (sectors > 0).then_some(run)
         })
     }

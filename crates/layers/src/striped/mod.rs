@@ -82,12 +82,17 @@ impl Striped {
         Device::shared(Rc::clone(self))
     }
 
-    /// Waits for nothing: what was submitted has ended. Writes after this fail with `Unavailable`.
+    /// Makes durable what was written. Writes after this fail with `Unavailable`.
     ///
     /// # Errors
     /// What the members say.
     pub async fn close(&self) -> IoResult {
-        self.array.close().await
+        // The superblocks were never said to be dirty, so becoming clean flushes nothing.
+        let flushed = match self.limits.read_only {
+            true => Ok(()),
+            false => self.array.flush(PROMISE).await,
+        };
+        flushed.and(self.array.close().await)
     }
 
     fn locate(&self, sector: Sector) -> IoResult<(Run, &Rc<Member>)> {
@@ -170,7 +175,7 @@ impl Striped {
             while at < end && runs.len() < RUNS_MAX {
                 let sectors = self.stripes.locate(at).sectors.min(end - at);
                 runs.push(self.look(Extent { sector: at, sectors }));
-                at = at + sectors;
+                at += sectors;
             }
             for found in runtime::join_all(runs).await {
                 findings.merge(found);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::array::testing::{DATA_OFFSET, DATA_SECTORS, Rig};
+use crate::array::testing::{DATA_OFFSET, DATA_SECTORS, Entry, Rig};
 use bio::Buf;
 use md::superblock::{Level, ResyncOffset};
 use runtime::block_on;
@@ -140,6 +140,26 @@ fn a_flush_that_failed_ends_writing() {
         assert!(layer.device().write(Sector(0), Buf::zeroed(512)).await.is_err());
         layer.device().read(Sector(0), 768).await.unwrap();
     });
+}
+
+#[test]
+fn closing_makes_durable_what_was_written() {
+    let rig = rig(Level::Raid0);
+    let held = Rc::clone(&rig);
+    block_on(async move {
+        let layer = open(&held, Level::Raid0, false);
+        fill(&layer).await;
+        layer.close().await.unwrap();
+    });
+    let log = rig.log.borrow();
+    for disk in 0..3 {
+        let last = log
+            .iter()
+            .rposition(|entry| matches!(entry, Entry::Write { disk: d, .. } if *d == disk));
+        let flush =
+            log.iter().rposition(|entry| matches!(entry, Entry::Flush { disk: d } if *d == disk));
+        assert!(last < flush, "disk {disk}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(super) fn volumes() -> Vec<(String, Subject, Part)> {
     }
     for (layout, members) in MIRRORS {
         let subject = Subject { layout: Some(layout), ..Subject::md(10, *members) };
-        let part = if *layout == "f2" { Part::Ci } else { Part::All };
+        let part = if (*layout, *members) == ("f2", 4) { Part::Ci } else { Part::All };
         volumes.push((format!("raid10-{members}-{layout}"), subject, part));
     }
     for (level, members) in [(1, 2), (5, 3), (10, 3)] {
@@ -27,7 +27,7 @@ pub(super) fn volumes() -> Vec<(String, Subject, Part)> {
         }
     }
     let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
-    let unequal = Subject { step_bytes: 3 << 20, ..Subject::md(0, 4) };
+    let unequal = Subject { member_bytes: 8 << 20, step_bytes: 2 << 20, ..Subject::md(0, 4) };
     let others = [
         ("raid0", Subject::md(0, 3), Part::Ci),
         ("raid0-unequal", unequal, Part::Ci),
