@@ -461,6 +461,19 @@ mod tests {
     }
 
     #[test]
+    fn every_level_is_spelled_as_md_prints_it() {
+        for number in [-1, 0, 1, 4, 5, 6, 10] {
+            let level = ArrayLevel::from_number(number).unwrap();
+            assert_eq!(level.number(), number);
+            let text = format!("{}(file:a, missing)", md::superblock::Level::from_number(number));
+            let node: Node = text.parse().unwrap();
+            assert_eq!(node, Node::Array(level, vec!["file:a".parse().unwrap(), Node::Missing]));
+            assert_eq!(node.to_string(), text);
+        }
+        assert_eq!(ArrayLevel::from_number(2), None);
+    }
+
+    #[test]
     fn blanks_do_not_matter() {
         let node: Node = " raid1 ( file:a ,\n file:b ) ".parse().unwrap();
         assert_eq!(node.to_string(), "raid1(file:a, file:b)");
