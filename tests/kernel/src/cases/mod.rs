@@ -217,6 +217,9 @@ fn crashes() -> Vec<Case> {
         ("raid5", Subject::md(5, 3), Part::All),
         ("raid5-crc32c", stacked(5, 3, Format::CRC32C_4096), Part::Ci),
         ("raid1-crc32c", stacked(1, 2, Format::CRC32C), Part::All),
+        ("raid0-crc32c", stacked(0, 2, Format::CRC32C_4096), Part::All),
+        ("raid10", Subject::md(10, 3), Part::All),
+        ("raid10-crc32c", stacked(10, 4, Format::CRC32C_4096), Part::All),
     ];
     let mut cases = Vec::new();
     for (name, subject, part) in subjects {
