@@ -26,6 +26,7 @@ pub(crate) fn rows() -> anyhow::Result<Vec<Row>> {
     for data_count in [4, 8] {
         let stripe_count = BEYOND_CACHES_BYTES / (data_count * STRIP_BYTES);
         rows.extend(parity(data_count, stripe_count, "in memory"));
+        rows.extend(checks(data_count, stripe_count));
     }
     Ok(rows)
 }
@@ -123,6 +124,20 @@ fn parity(data_count: usize, stripe_count: usize, place: &str) -> [Row; 3] {
     [row("P", 1, p), row("P+Q", 2, pq), row("two data strips of", 2, two)]
 }
 
+/// Parity compared, as a scrub does it, over `stripe_count` stripes in turn; GB/s of all strips.
+fn checks(data_count: usize, stripe_count: usize) -> [Row; 2] {
+    let stripes: Vec<Stripe> = (0..stripe_count).map(|_| Stripe::new(data_count)).collect();
+    let next = cycle(&stripes);
+    let p =
+        beside_isal(|| assert!(next().p_agrees()), || assert!(isal::xor_check(&next().with_p())));
+    let pq = beside_isal(|| assert!(next().agrees()), || assert!(isal::pq_check(&next().all())));
+    let row = |what: &str, parity_count: usize, (ours, peer): (f64, Option<f64>)| {
+        let name = format!("{what} {data_count}+{parity_count} checked in memory");
+        rate_row(name, (data_count + parity_count) * STRIP_BYTES, ours, "libisal", peer)
+    };
+    [row("P", 1, p), row("P+Q", 2, pq)]
+}
+
 /// Median seconds of ours and, where it is linked, of libisal.
 fn beside_isal(ours: impl FnMut(), peer: impl FnMut()) -> (f64, Option<f64>) {
     let (ours, peer) = pair(ours, peer);
@@ -174,6 +189,22 @@ impl Stripe {
 
     fn data(&self) -> Vec<&[u8]> {
         self.data.iter().map(Strip64K::bytes).collect()
+    }
+
+    fn with_p(&self) -> Vec<&[u8]> {
+        self.data.iter().chain([&self.p]).map(Strip64K::bytes).collect()
+    }
+
+    fn all(&self) -> Vec<&[u8]> {
+        self.data.iter().chain([&self.p, &self.q]).map(Strip64K::bytes).collect()
+    }
+
+    fn p_agrees(&self) -> bool {
+        gf::agree(&self.data(), self.p.bytes(), None)
+    }
+
+    fn agrees(&self) -> bool {
+        gf::agree(&self.data(), self.p.bytes(), Some(self.q.bytes()))
     }
 
     fn all_but_first_and_last(&self) -> Vec<&[u8]> {
@@ -247,6 +278,7 @@ mod tests {
         let [mut x, mut y] = [Strip64K::new(), Strip64K::new()];
         stripe.recover_first_and_last(x.bytes_mut(), y.bytes_mut());
         assert!(x.bytes() == stripe.data[0].bytes() && y.bytes() == stripe.data[3].bytes());
+        assert!(stripe.p_agrees() && stripe.agrees());
     }
 
     #[cfg(feature = "isal")]
@@ -256,6 +288,7 @@ mod tests {
             let stripe = Stripe::new(data_count);
             let [mut x, mut y] = [Strip64K::new(), Strip64K::new()];
             let (x, y) = (x.bytes_mut(), y.bytes_mut());
+            assert!(isal::xor_check(&stripe.with_p()) && isal::pq_check(&stripe.all()));
             isal::pq_gen(&stripe.data(), x, y);
             assert!(*x == *stripe.p.bytes() && *y == *stripe.q.bytes());
             x.fill(0);

@@ -27,6 +27,22 @@ pub(crate) fn pq_gen(data: &[&[u8]], p: &mut [u8], q: &mut [u8]) {
     assert_eq!(failed, 0, "pq_gen takes the strips");
 }
 
+/// Whether the last strip is the XOR of the others.
+pub(crate) fn xor_check(strips: &[&[u8]]) -> bool {
+    let length = checked(strips, &[]);
+    let mut pointers = pointers(strips);
+    // SAFETY: `checked` saw to lengths and alignment; nothing is written.
+    unsafe { ffi::xor_check(int(strips.len()), length, pointers.as_mut_ptr()) == 0 }
+}
+
+/// Whether the last two strips are P and Q of the others.
+pub(crate) fn pq_check(strips: &[&[u8]]) -> bool {
+    let length = checked(strips, &[]);
+    let mut pointers = pointers(strips);
+    // SAFETY: `checked` saw to lengths and alignment; nothing is written.
+    unsafe { ffi::pq_check(int(strips.len()), length, pointers.as_mut_ptr()) == 0 }
+}
+
 /// The recovery of two data strips from the others, P and Q, with its tables made beforehand.
 pub(crate) struct Decoder {
     strip_count: usize,
@@ -78,7 +94,7 @@ impl Decoder {
 
 /// The length of all strips, after seeing to what the library only documents.
 fn checked(sources: &[&[u8]], targets: &[&mut [u8]]) -> c_int {
-    let length = targets[0].len();
+    let length = sources[0].len();
     let strips = || sources.iter().copied().chain(targets.iter().map(|target| &**target));
     assert!(strips().all(|strip| strip.len() == length), "strips have one length");
     assert!(
@@ -105,6 +121,8 @@ mod ffi {
     unsafe extern "C" {
         pub(super) fn xor_gen(vects: c_int, len: c_int, array: *mut *mut c_void) -> c_int;
         pub(super) fn pq_gen(vects: c_int, len: c_int, array: *mut *mut c_void) -> c_int;
+        pub(super) fn xor_check(vects: c_int, len: c_int, array: *mut *mut c_void) -> c_int;
+        pub(super) fn pq_check(vects: c_int, len: c_int, array: *mut *mut c_void) -> c_int;
         pub(super) fn ec_init_tables(k: c_int, rows: c_int, a: *mut c_uchar, tables: *mut c_uchar);
         pub(super) fn ec_encode_data(
             len: c_int,

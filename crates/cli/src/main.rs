@@ -12,6 +12,7 @@ mod control;
 mod error;
 mod exit;
 mod opened;
+mod position;
 mod report;
 
 use clap::Parser;

@@ -242,6 +242,11 @@ impl Opened {
         Some(Review { folder, book, error, devices })
     }
 
+    /// The folder in which its state is kept; none: nothing is kept.
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.keeper.kept.borrow().as_ref().map(|kept| kept.folder.clone())
+    }
+
     /// A scrub went over `range` (none: all of it) to its end: every unresolved place is read
     /// again, and where redundancy is not inconsistent any more, that is resolved too.
     pub async fn scrubbed(&self, range: Option<Extent>, summary: &Summary) {
@@ -249,8 +254,10 @@ impl Opened {
         if self.volume.is_read_only() || self.volume.device().flush().await.is_ok() {
             self.resolve(&book, usize::MAX).await;
         }
-        let is_listed = summary.unlisted == 0 || summary.inconsistent.sectors == 0;
-        if summary.stopped_at.is_some() || !is_listed {
+        let none = |finding| summary.total(finding).sectors == 0;
+        let is_listed = summary.unlisted == 0 || none(Finding::Inconsistent);
+        // What is inferred is listed by member, and is open as inconsistent until it is decided.
+        if summary.stopped_at.is_some() || !is_listed || !none(Finding::Inferred) {
             return;
         }
         let still = |extent: Extent| {

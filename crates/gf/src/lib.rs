@@ -22,7 +22,7 @@ mod simd;
 
 pub use field::{div, exp, inv, log, mul};
 pub use locate::{Wrong, locate};
-pub use parity::{p, p_update, pq, pq_update, xor_into};
+pub use parity::{agree, p, p_update, pq, pq_update, xor_into};
 pub use recover::{Strip, Unrecoverable, recover};
 
 /// Data strips that Q can tell apart: the powers of g repeat after this many.

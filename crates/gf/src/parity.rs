@@ -29,6 +29,45 @@ pub fn pq(data: &[&[u8]], p: &mut [u8], q: &mut [u8]) {
     simd::run(Level::best(), Job::Syndromes { data, p, q });
 }
 
+/// Whether `p`, and `q` where there is one, are the parity of `data`; the strip at index i has
+/// exponent i. Each strip is read once, and nothing is allocated by the strips' length: parity is
+/// made of a piece that fits the nearest cache, and compared there.
+///
+/// # Panics
+/// If there is no data, lengths differ, or there is Q of more than [`DATA_STRIPS_MAX`] strips.
+#[must_use]
+pub fn agree(data: &[&[u8]], p: &[u8], q: Option<&[u8]>) -> bool {
+    let length = p.len();
+    let all = data.iter().copied().chain(q);
+    assert!(all.clone().all(|strip| strip.len() == length), "strips have one length");
+    let mut made = [[0; PIECE_BYTES]; 2];
+    let mut pieces: Vec<&[u8]> = Vec::with_capacity(data.len());
+    for from in (0..length).step_by(PIECE_BYTES) {
+        let piece = from..length.min(from + PIECE_BYTES);
+        pieces.clear();
+        pieces.extend(data.iter().map(|strip| &strip[piece.clone()]));
+        let [made_p, made_q] = &mut made;
+        let (made_p, made_q) = (&mut made_p[..piece.len()], &mut made_q[..piece.len()]);
+        let agrees = match q {
+            None => {
+                self::p(&pieces, made_p);
+                true
+            }
+            Some(q) => {
+                pq(&pieces, made_p, made_q);
+                *made_q == q[piece.clone()]
+            }
+        };
+        if !agrees || *made_p != p[piece] {
+            return false;
+        }
+    }
+    true
+}
+
+/// Bytes of each strip that are looked at together.
+const PIECE_BYTES: usize = 4096;
+
 /// Corrects `p` in place for one data strip that changes from `old` to `new`.
 ///
 /// # Panics
@@ -63,6 +102,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn parity_agrees_exactly_as_long_as_no_byte_is_changed(
+            count in 1usize..12,
+            length in 1usize..10_000,
+            six: bool,
+            strip in any::<proptest::sample::Index>(),
+            at in any::<proptest::sample::Index>(),
+            flip in 1u8..,
+        ) {
+            let byte = |strip: usize, i: usize| (i * 37 + strip * 101).to_le_bytes()[0];
+            let mut strips: Vec<Vec<u8>> =
+                (0..count).map(|strip| (0..length).map(|i| byte(strip, i)).collect()).collect();
+            let data: Vec<&[u8]> = strips.iter().map(Vec::as_slice).collect();
+            let (mut made, mut q) = (vec![0; length], vec![0; length]);
+            pq(&data, &mut made, &mut q);
+            prop_assert!(agree(&data, &made, six.then_some(&q)));
+            strips.extend([made, q]);
+            let changed = strip.index(count + 1 + usize::from(six));
+            strips[changed][at.index(length)] ^= flip;
+            let all: Vec<&[u8]> = strips.iter().map(Vec::as_slice).collect();
+            prop_assert!(!agree(&all[..count], all[count], six.then_some(all[count + 1])));
+        }
+
         #[test]
         fn updating_parity_is_making_it_anew(
             count in 1usize..12,

@@ -14,5 +14,5 @@
 mod summary;
 mod walk;
 
-pub use summary::{FINDINGS, Line, Outcome, Summary, Total, word};
+pub use summary::{FINDINGS, Line, Outcome, Summary, Total, Totals, word};
 pub use walk::{Options, Progress, run};

@@ -1,6 +1,7 @@
 //! What a scrub found, in bounded memory.
 
 use bio::{Extent, Finding, Findings};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
@@ -45,6 +46,26 @@ pub struct Total {
     pub extents: u64,
     /// Sectors in them.
     pub sectors: u64,
+}
+
+/// The sums of all kinds of findings.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Totals([Total; FINDINGS.len()]);
+
+impl Totals {
+    /// The sum for one kind.
+    #[must_use]
+    pub fn of(&self, finding: Finding) -> Total {
+        let mut each = FINDINGS.iter().zip(&self.0);
+        each.find(|(kind, _)| **kind == finding).map_or_else(Total::default, |(_, total)| *total)
+    }
+
+    fn add(&mut self, finding: Finding, more: Total) {
+        for (_, total) in FINDINGS.iter().zip(&mut self.0).filter(|(kind, _)| **kind == finding) {
+            total.extents += more.extents;
+            total.sectors += more.sectors;
+        }
+    }
 }
 
 /// One line of the list: a run of sectors that the same thing happened to.
@@ -96,20 +117,8 @@ pub const fn word(finding: Finding) -> &'static str {
 pub struct Summary {
     /// Member sectors that were read and checked.
     pub checked_sectors: u64,
-    /// Rebuilt, written back, read again.
-    pub healed: Total,
-    /// Redundancy has it; nothing was written.
-    pub healable: Total,
-    /// Nothing can give it back.
-    pub unreadable: Total,
-    /// All tags valid, and the redundancy disagrees.
-    pub inconsistent: Total,
-    /// Redundancy alone names it as wrong; nothing was written.
-    pub inferred: Total,
-    /// Written as an operator decided.
-    pub decided: Total,
-    /// Made redundant again after an unclean stop.
-    pub resynced: Total,
+    totals: Totals,
+    members: BTreeMap<Rc<str>, Totals>,
     /// The findings in order of their steps, neighbours joined, the first `list_max` of them.
     pub lines: Vec<Line>,
     /// Lines that had no room in the list; the totals count them.
@@ -125,13 +134,8 @@ impl Summary {
     pub fn new(list_max: usize) -> Self {
         Self {
             checked_sectors: 0,
-            healed: Total::default(),
-            healable: Total::default(),
-            unreadable: Total::default(),
-            inconsistent: Total::default(),
-            inferred: Total::default(),
-            decided: Total::default(),
-            resynced: Total::default(),
+            totals: Totals::default(),
+            members: BTreeMap::new(),
             lines: Vec::new(),
             unlisted: 0,
             stopped_at: None,
@@ -149,16 +153,14 @@ impl Summary {
 
     /// The sum for one kind of finding.
     #[must_use]
-    pub const fn total(&self, finding: Finding) -> Total {
-        match finding {
-            Finding::Healed => self.healed,
-            Finding::Healable => self.healable,
-            Finding::Unreadable => self.unreadable,
-            Finding::Inconsistent => self.inconsistent,
-            Finding::Inferred => self.inferred,
-            Finding::Decided => self.decided,
-            Finding::Resynced => self.resynced,
-        }
+    pub fn total(&self, finding: Finding) -> Total {
+        self.totals.of(finding)
+    }
+
+    /// The members on which something was found, by name, with their own sums. What concerns a whole
+    /// stripe is nobody's.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &Totals)> {
+        self.members.iter().map(|(name, totals)| (name.as_ref(), totals))
     }
 
     /// The worst thing that was found.
@@ -171,21 +173,15 @@ impl Summary {
     fn add_line(&mut self, line: Line) {
         let joins =
             self.unlisted == 0 && self.lines.last().is_some_and(|last| follows(last, &line));
-        let total = match line.finding {
-            Finding::Healed => &mut self.healed,
-            Finding::Healable => &mut self.healable,
-            Finding::Unreadable => &mut self.unreadable,
-            Finding::Inconsistent => &mut self.inconsistent,
-            Finding::Inferred => &mut self.inferred,
-            Finding::Decided => &mut self.decided,
-            Finding::Resynced => &mut self.resynced,
-        };
-        total.sectors += line.extent.sectors;
+        let one = Total { extents: u64::from(!joins), sectors: line.extent.sectors };
+        self.totals.add(line.finding, one);
+        if let Some(name) = &line.member {
+            self.members.entry(Rc::clone(name)).or_default().add(line.finding, one);
+        }
         if joins && let Some(last) = self.lines.last_mut() {
             last.extent.sectors += line.extent.sectors;
             return;
         }
-        total.extents += 1;
         if self.lines.len() < self.list_max {
             self.lines.push(line);
         } else {
@@ -217,8 +213,11 @@ mod tests {
         summary.add(found(Finding::Healed, 8, 8));
         summary.add(found(Finding::Unreadable, 16, 8));
         assert_eq!(summary.lines.len(), 2);
-        assert_eq!(summary.healed, Total { extents: 1, sectors: 16 });
+        assert_eq!(summary.total(Finding::Healed), Total { extents: 1, sectors: 16 });
         assert_eq!(summary.checked_sectors, 24);
+        let members: Vec<_> = summary.members().collect();
+        assert_eq!((members.len(), members[0].0), (1, "a"));
+        assert_eq!(members[0].1.of(Finding::Unreadable), Total { extents: 1, sectors: 8 });
         assert_eq!(summary.lines[0].to_string(), "a: healed at sector 0 (16 sectors)");
     }
 
@@ -229,7 +228,7 @@ mod tests {
             summary.add(found(Finding::Healable, n * 100, 8));
         }
         assert_eq!((summary.lines.len(), summary.unlisted), (2, 8));
-        assert_eq!(summary.healable, Total { extents: 10, sectors: 80 });
+        assert_eq!(summary.total(Finding::Healable), Total { extents: 10, sectors: 80 });
     }
 
     #[test]

@@ -175,7 +175,7 @@ fn an_array_is_checked_before_its_members_are_adopted() {
     assert!(check(&options).expect("they make one").is_consistent());
     flip(&paths[1], 8 << 20, 1);
     let found = check(&options).expect("they make one");
-    assert!(!found.is_consistent() && found.summary.inconsistent.sectors > 0);
+    assert!(!found.is_consistent() && found.summary.total(bio::Finding::Inconsistent).sectors > 0);
     flip(&paths[1], 8 << 20, 1);
 
     let plan = options.clone();

@@ -320,7 +320,7 @@ fn a_scrub_heals_superblocks_that_were_damaged_while_the_volume_was_open() {
             });
         let healed = if integrity { 2 } else { 1 };
         assert_eq!(
-            (first.healed.extents, first.lines.len()),
+            (first.total(bio::Finding::Healed).extents, first.lines.len()),
             (healed, usize::try_from(healed).unwrap()),
             "{:?}",
             first.lines

@@ -131,8 +131,8 @@ fn look_in_every_way(golden: &Golden) -> Vec<u8> {
         }
         let check = scrub::Options::new(bio::ScrubMode::Check);
         let summary = volume.scrub(&check, |_, _| ControlFlow::Continue(())).await;
-        assert_eq!(summary.unreadable.sectors, 0, "{:?}", summary.lines);
-        assert_eq!(summary.inconsistent.sectors, 0, "{:?}", summary.lines);
+        assert_eq!(summary.total(bio::Finding::Unreadable).sectors, 0, "{:?}", summary.lines);
+        assert_eq!(summary.total(bio::Finding::Inconsistent).sectors, 0, "{:?}", summary.lines);
         let _status = volume.status();
         content
     })

@@ -6,10 +6,13 @@ use super::{Context, upkeep};
 use crate::control;
 use crate::error::Failure;
 use crate::exit::Outcome;
-use bio::{Extent, Finding, ScrubMode};
-use scrub::{Options, Summary, Total, word};
+use crate::opened::Opened;
+use crate::position::{Position, Positions};
+use bio::{Decision, Extent, ScrubMode, Trust};
+use scrub::{FINDINGS, Options, Summary, Total, word};
 use serde_json::{Value, json};
 use stack::{Running, Volume};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use units::Sector;
 
@@ -22,6 +25,22 @@ pub struct Arguments {
     /// Write nothing, ever
     #[arg(long, alias = "dry-run")]
     check: bool,
+
+    /// What to write where redundancy disagrees and no tag decides: 'inferred' is what redundancy alone
+    /// names as wrong, on members without tags (P and Q of RAID 6; most of three or more copies)
+    #[arg(long, value_name = "inferred", conflicts_with = "check")]
+    repair: Option<Repair>,
+
+    /// What is right where redundancy disagrees, on your word: data (parity is made anew), parity (RAID 6:
+    /// the one data strip that P and Q name is computed), member=N (mirrors: the copy in slot N goes to
+    /// the others), all-but=N (slot N is computed from the others, if they agree)
+    #[arg(long, value_name = "data|parity|member=N|all-but=N", value_parser = trust,
+        conflicts_with = "check")]
+    trust: Option<Trust>,
+
+    /// Go on where the last one was interrupted, in the part of the volume that it was to read
+    #[arg(long = "continue", conflicts_with = "range")]
+    go_on: bool,
 
     /// Only these sectors of the volume, the end excluded
     #[arg(long, value_name = "A-B")]
@@ -39,6 +58,33 @@ pub struct Arguments {
     recalculate: upkeep::Arguments,
 }
 
+/// What else is repaired.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum Repair {
+    /// What redundancy alone names
+    Inferred,
+}
+
+fn trust(text: &str) -> Result<Trust, String> {
+    let slot = |number: &str| number.parse().map_err(|_| format!("'{number}' is not a slot"));
+    match text.split_once('=') {
+        None if text == "data" => Ok(Trust::Data),
+        None if text == "parity" => Ok(Trust::Parity),
+        Some(("member", number)) => slot(number).map(Trust::Member),
+        Some(("all-but", number)) => slot(number).map(Trust::AllBut),
+        _ => Err("expected data, parity, member=N or all-but=N".to_owned()),
+    }
+}
+
+fn trust_text(trust: Trust) -> String {
+    match trust {
+        Trust::Data => "data".to_owned(),
+        Trust::Parity => "parity".to_owned(),
+        Trust::Member(slot) => format!("member={slot}"),
+        Trust::AllBut(slot) => format!("all-but={slot}"),
+    }
+}
+
 /// Findings that are listed one by one.
 const LISTED_MAX: usize = 1000;
 
@@ -50,7 +96,8 @@ impl Arguments {
             return Err(Failure::usage("--rate: 0 would never end"));
         }
         Ok(json!({"verb": "scrub", "check": self.check || self.volume.is_read_only(), "rate": rate,
-            "range": range.map(|extent| [extent.sector.0, extent.sectors])}))
+            "inferred": self.repair == Some(Repair::Inferred), "continue": self.go_on,
+            "trust": self.trust.map(trust_text), "range": range.map(|extent| [extent.sector.0, extent.sectors])}))
     }
 }
 
@@ -67,9 +114,15 @@ fn range(text: &str) -> Result<Extent, Failure> {
 }
 
 /// The walk that `request` asks for.
-pub fn options(request: &Value) -> Options {
+fn options(request: &Value) -> Options {
     let check = request["check"].as_bool().unwrap_or(true);
-    let mut options = Options::new(if check { ScrubMode::Check } else { ScrubMode::Repair });
+    let inferred = request["inferred"].as_bool().unwrap_or(false);
+    let trust = request["trust"].as_str().and_then(|text| trust(text).ok());
+    let mut options = Options::new(match check {
+        true => ScrubMode::Check,
+        false if inferred || trust.is_some() => ScrubMode::Decide(Decision { inferred, trust }),
+        false => ScrubMode::Repair,
+    });
     options.list_max = LISTED_MAX;
     options.bytes_per_second = request["rate"].as_u64();
     options.range = match (request["range"][0].as_u64(), request["range"][1].as_u64()) {
@@ -79,9 +132,59 @@ pub fn options(request: &Value) -> Options {
     options
 }
 
+/// Walks through `volume` as `request` says, from where the last walk was stopped if that was asked for.
+/// Where it is stopped is kept; the object says whether.
+pub async fn walk(
+    volume: &Opened,
+    request: &Value,
+    mut on_progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<(Value, Outcome), Failure> {
+    checkable(volume)?;
+    let mut walk = options(request);
+    if let Some(trust) = walk.mode.decision().trust {
+        volume.check_trust(trust)?;
+    }
+    let sectors = volume.device().limits().sectors;
+    if walk.range.is_some_and(|r| r.sector.0.saturating_add(r.sectors) > sectors) {
+        return Err(Failure::usage(format!("--range: the volume has {sectors} sectors")));
+    }
+    if walk.mode.writes() && volume.is_read_only() {
+        let text = "the volume is open for reading only: only --check is possible";
+        return Err(Failure::new(Outcome::Refused, text.to_owned()));
+    }
+    let positions = Positions::new(volume.folder());
+    let from = positions.load(sectors).filter(|_| request["continue"] == true);
+    if let Some(from) = from {
+        (walk.first_step, walk.range) = (from.next_step, from.range);
+    }
+    let walked = walk.range;
+    let at = |next_step| Position { next_step, range: walked, sectors };
+    let summary = volume
+        .scrub(&walk, |progress, _| {
+            positions.pass(at(progress.next_step));
+            on_progress(progress.done, progress.total)
+        })
+        .await;
+    let kept = match summary.stopped_at {
+        Some(step) => positions.keep(at(step)),
+        None => {
+            positions.clear();
+            false
+        }
+    };
+    // What was found before it was stopped is not in this summary.
+    if from.is_none() {
+        volume.scrubbed(walked, &summary).await;
+    }
+    let mut object = object(&summary);
+    object["continued_from_step"] = json!(from.map(|from| from.next_step));
+    object["position_kept"] = json!(kept);
+    Ok((object, outcome(&summary)))
+}
+
 /// Whether a walk makes sense: of an array whose shape is being changed, a stripe belongs to one
 /// shape or to both, and is not checked.
-pub fn checkable(volume: &Volume) -> Result<(), Failure> {
+fn checkable(volume: &Volume) -> Result<(), Failure> {
     let Some(reshape) = volume.status().reshape else { return Ok(()) };
     let text = format!("{reshape}, so its stripes cannot be checked");
     let advice = "read it all with 'steadfast export', or let the kernel finish the reshape";
@@ -91,7 +194,7 @@ pub fn checkable(volume: &Volume) -> Result<(), Failure> {
 /// Reads it all.
 pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failure> {
     let request = arguments.request()?;
-    let (told, walk, volume) = (Rc::clone(context), options(&request), arguments.volume.clone());
+    let (told, asked, volume) = (Rc::clone(context), request.clone(), arguments.volume.clone());
     let check = arguments.check || arguments.volume.is_read_only();
     let (journal, recalculate) = (arguments.journal, arguments.recalculate);
     let served = journal.is_none() && !recalculate.any();
@@ -111,25 +214,16 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
         {
             return close(volume, Err(failure)).await;
         }
-        if let Err(refused) = checkable(&volume) {
-            return close(volume, Err(refused)).await;
-        }
-        let sectors = volume.device().limits().sectors;
-        if walk.range.is_some_and(|r| r.sector.0.saturating_add(r.sectors) > sectors) {
-            let wrong = Failure::usage(format!("--range: the volume has {sectors} sectors"));
-            return close(volume, Err(wrong)).await;
-        }
         let bar = told.report.percent(if check { "checking" } else { "scrubbing" });
-        let summary = volume
-            .scrub(&walk, |progress, _| {
-                bar.scale(progress.done, progress.total);
-                told.go_on()
-            })
-            .await;
+        let walked = walk(&volume, &asked, |done, total| {
+            bar.scale(done, total);
+            told.go_on()
+        });
+        let walked = walked.await;
         drop(bar);
-        volume.scrubbed(walk.range, &summary).await;
-        let outcome = outcome(&summary).max(members_only(&volume.status()));
-        close(volume, Ok((object(&summary), outcome))).await
+        let health = members_only(&volume.status());
+        let walked = walked.map(|(object, outcome)| (object, outcome.max(health)));
+        close(volume, walked).await
     });
     let (object, outcome) = match scrubbed {
         Err(failure) if served && is_locked(&failure) => {
@@ -146,9 +240,14 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
         context.report.line(line);
     }
     let stopped = object["stopped_at_step"].is_u64();
+    let kept = object["position_kept"] == true;
     context.report.object(object);
     if stopped {
-        context.report.warn("interrupted; what was done stays done, start again to go on");
+        context.report.warn(if kept {
+            "interrupted; what was done stays done, go on with --continue"
+        } else {
+            "interrupted; what was done stays done, start again to go on"
+        });
         return Ok(Outcome::Interrupted);
     }
     Ok(outcome)
@@ -170,7 +269,6 @@ fn members_only(status: &stack::VolumeStatus) -> Outcome {
 
 /// What was found, as one object.
 pub fn object(summary: &Summary) -> Value {
-    let total = |Total { extents, sectors }| json!({"extents": extents, "sectors": sectors});
     let lines: Vec<Value> = summary
         .lines
         .iter()
@@ -179,17 +277,32 @@ pub fn object(summary: &Summary) -> Value {
                 "sector": line.extent.sector.0, "sectors": line.extent.sectors})
         })
         .collect();
-    json!({
+    let mut object = json!({
         "checked_sectors": summary.checked_sectors,
-        "healed": total(summary.total(Finding::Healed)),
-        "healable": total(summary.total(Finding::Healable)),
-        "resynced": total(summary.total(Finding::Resynced)),
-        "unreadable": total(summary.total(Finding::Unreadable)),
-        "inconsistent": total(summary.total(Finding::Inconsistent)),
+        "members": members(summary),
         "findings": lines,
         "unlisted": summary.unlisted,
         "stopped_at_step": summary.stopped_at,
-    })
+    });
+    for finding in FINDINGS {
+        object[word(finding)] = total(summary.total(finding));
+    }
+    object
+}
+
+fn total(Total { extents, sectors }: Total) -> Value {
+    json!({"extents": extents, "sectors": sectors})
+}
+
+/// The sums of each member on which something was found.
+fn members(summary: &Summary) -> Value {
+    let mut members = json!({});
+    for (name, totals) in summary.members() {
+        for finding in FINDINGS {
+            members[name][word(finding)] = total(totals.of(finding));
+        }
+    }
+    members
 }
 
 /// The object as lines for a person.
@@ -209,19 +322,33 @@ pub fn lines(object: &Value) -> Vec<String> {
     }
     let checked = object["checked_sectors"].as_u64().unwrap_or_default();
     let mut sum = format!("checked {} of the members", open::human_sectors(checked));
-    let words = ["healed", "healable", "resynced", "unreadable", "inconsistent"];
-    let wrong: Vec<String> = words
-        .into_iter()
-        .filter_map(|word| {
-            let sectors = object[word]["sectors"].as_u64().filter(|&sectors| sectors > 0)?;
-            Some(format!("{word} {sectors} sectors"))
-        })
-        .collect();
+    let wrong = counted(object);
     sum += &if wrong.is_empty() {
         ": nothing wrong".to_owned()
     } else {
         format!(": {}", wrong.join(", "))
     };
     lines.push(sum);
+    if let Some(members) = object["members"].as_object().filter(|members| members.len() > 1) {
+        let each =
+            members.iter().map(|(name, sums)| format!("  {name}: {}", counted(sums).join(", ")));
+        lines.extend(each);
+    }
+    if object["inferred"]["sectors"].as_u64().is_some_and(|sectors| sectors > 0) {
+        lines.push(
+            "what is inferred is likely, not proven: 'explain --sector N' shows it, 'scrub \
+                    --repair inferred' writes it"
+                .to_owned(),
+        );
+    }
     lines
+}
+
+/// What was found, kind by kind, in words.
+fn counted(object: &Value) -> Vec<String> {
+    let of_kind = |finding| {
+        let sectors = object[word(finding)]["sectors"].as_u64().filter(|&sectors| sectors > 0)?;
+        Some(format!("{} {sectors} sectors", word(finding)))
+    };
+    FINDINGS.into_iter().filter_map(of_kind).collect()
 }

@@ -150,26 +150,18 @@ async fn answer(
 }
 
 async fn scrub_here(context: &Context, volume: &Opened, request: &Value, teller: &Teller) -> Value {
-    let walk = scrub::options(request);
-    if walk.mode.writes() && volume.is_read_only() {
-        let text = "the volume is served read-only: only --check is possible";
-        return json!({"error": text, "exit_code": 3});
-    }
-    if let Err(refused) = scrub::checkable(volume) {
-        return json!({"error": refused.message, "exit_code": refused.outcome.code()});
-    }
     let told = Rc::new(Cell::new(0));
-    let summary = volume
-        .scrub(&walk, |progress, _| {
-            // A hundred messages at most, each sent on its own: the walk does not wait for them.
-            let percent = progress.done * 100 / progress.total.max(1);
-            if percent > told.replace(percent) {
-                let (teller, done, total) = (teller.clone(), progress.done, progress.total);
-                drop(runtime::spawn(async move { teller.progress(done, total).await }));
-            }
-            if context.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .await;
-    volume.scrubbed(walk.range, &summary).await;
-    json!({"result": scrub::object(&summary), "exit_code": scrub::outcome(&summary).code()})
+    let walked = scrub::walk(volume, request, |done, total| {
+        // A hundred messages at most, each sent on its own: the walk does not wait for them.
+        let percent = done * 100 / total.max(1);
+        if percent > told.replace(percent) {
+            let teller = teller.clone();
+            drop(runtime::spawn(async move { teller.progress(done, total).await }));
+        }
+        if context.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    match walked.await {
+        Ok((object, outcome)) => json!({"result": object, "exit_code": outcome.code()}),
+        Err(refused) => json!({"error": refused.to_string(), "exit_code": refused.outcome.code()}),
+    }
 }

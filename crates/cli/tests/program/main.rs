@@ -21,6 +21,7 @@ mod bad_input;
 mod change;
 mod crash;
 mod damage;
+mod evidence;
 mod find;
 mod given;
 mod golden;

@@ -61,6 +61,26 @@ impl Equations {
         self.data.iter().position(|&data| data == slot)
     }
 
+    /// Whether the parity of `strips`, given by slot, is that of their data.
+    pub(super) fn agree(&self, strips: &[&[u8]]) -> bool {
+        let length = strips[self.p].len();
+        let q = self.q.map(|slot| strips[slot]);
+        if self.powers.len() == self.data.len() || q.is_none() {
+            let by_power = self.powers.iter().flatten().map(|&index| strips[self.data[index]]);
+            return gf::agree(&by_power.collect::<Vec<_>>(), strips[self.p], q);
+        }
+        // A layout that leaves gaps: zeroes stand there.
+        (0..length).step_by(ZEROS.len()).all(|from| {
+            let piece = from..length.min(from + ZEROS.len());
+            let by_power = self.powers.iter().map(|index| match index {
+                Some(index) => &strips[self.data[*index]][piece.clone()],
+                None => &ZEROS[..piece.len()],
+            });
+            let by_power: Vec<&[u8]> = by_power.collect();
+            gf::agree(&by_power, &strips[self.p][piece.clone()], q.map(|q| &q[piece.clone()]))
+        })
+    }
+
     /// Computes the parity that is asked for of `data`, one piece for each data strip, all of one
     /// length.
     pub(super) fn generate(

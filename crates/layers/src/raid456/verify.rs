@@ -9,7 +9,7 @@ use super::columns::{Block, Columns};
 use super::heal::Healing;
 use super::store::Store;
 use super::{Inner, bytes};
-use bio::{Buf, EventKind, Extent, Finding, Findings, IoResult, Segments};
+use bio::{Buf, EventKind, Extent, Finding, Findings, IoResult};
 use runtime::join_all;
 use std::ops::Range;
 use units::{Sector, u64_of};
@@ -73,18 +73,9 @@ impl Inner {
     fn agrees(&self, stripe: u64, reads: &[Buf], offset: u64) -> bool {
         let chunk = self.geometry.chunk_sectors();
         let within = bytes(offset)..bytes(offset + chunk);
-        let equations = self.equations(stripe);
-        let data: Vec<Segments> =
-            (equations.data.iter()).map(|&slot| reads[slot].slice(within.clone()).into()).collect();
-        let data: Vec<&Segments> = data.iter().collect();
-        let mut p = Buf::alloc(bytes(chunk));
-        let mut q = equations.q.map(|_| Buf::alloc(bytes(chunk)));
-        equations.generate(&data, Some(p.as_mut_slice()), q.as_mut().map(Buf::as_mut_slice));
-        let same = |slot: usize, parity: &Buf| {
-            parity.as_slice() == &reads[slot].as_slice()[within.clone()]
-        };
-        let q_agrees = equations.q.zip(q).is_none_or(|(slot, q)| same(slot, &q));
-        same(equations.p, &p) && q_agrees
+        let strips: Vec<&[u8]> =
+            reads.iter().map(|read| &read.as_slice()[within.clone()]).collect();
+        self.equations(stripe).agree(&strips)
     }
 
     async fn verify_stripe(

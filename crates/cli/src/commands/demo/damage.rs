@@ -130,7 +130,9 @@ pub async fn one_stripe_too_much(stage: &Stage) -> Result<Vec<(u64, u64)>, Failu
     }
     close(volume, Ok(())).await?;
     for (slot, byte, _) in flips {
+        // Two bits: one would be named by the CRC, and turned back.
         stage.flip(slot, byte + 100, 3)?;
+        stage.flip(slot, byte + 200, 5)?;
     }
     Ok(lost)
 }

@@ -254,7 +254,7 @@ impl Story {
         for line in scrub_verb::lines(&object) {
             self.line(format!("  {line}"));
         }
-        Ok((scrub_verb::outcome(&summary), summary.healed.sectors))
+        Ok((scrub_verb::outcome(&summary), summary.total(bio::Finding::Healed).sectors))
     }
 }
 

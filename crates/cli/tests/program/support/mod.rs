@@ -174,12 +174,12 @@ pub fn noise(length: u64, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Flips one bit of the byte.
+/// Turns some bits of the byte: more than one, which a CRC would name.
 pub fn flip(path: &Path, byte: u64) {
     let mut found = [0];
     let file = File::options().read(true).write(true).open(path).expect("it is ours");
     file.read_exact_at(&mut found, byte).expect("the byte is there");
-    file.write_all_at(&[found[0] ^ 0x10], byte).expect("it can be written");
+    file.write_all_at(&[found[0] ^ 0x9A], byte).expect("it can be written");
 }
 
 /// A path as text.
