@@ -171,7 +171,7 @@ fn the_copy_that_the_damaged_members_tag_vouches_for_is_the_one() {
         held.disks[0].flip(DATA_OFFSET);
         let damaged = &raid.inner.sites(Extent { sector: Sector(0), sectors: 1 })[0];
         let extent = bio::Extent { sector: Sector(0), sectors: 1 };
-        let bytes = raid.inner.heal(&damaged, extent, IoErrorKind::Protection);
+        let bytes = raid.inner.heal(damaged, extent, IoErrorKind::Protection);
         assert_eq!(bytes.await.unwrap().as_slice(), [9; 512]);
     });
     assert_eq!(rig.events.borrow()[0].kind, healed(true));
