@@ -320,7 +320,7 @@ fn tell(context: &Context, object: &Value, outcome: Outcome, resume: &str) {
             "{lacking} sectors could not be rebuilt and stay unreadable; see 'steadfast status'"
         )),
         Outcome::Fine => report.line("every slot has a complete member"),
-        _ => report.line(format!("{} slots have no complete member", object["missing"])),
+        _ => report.line(format!("slots without a complete member: {}", object["missing"])),
     }
 }
 
