@@ -16,10 +16,9 @@
 //!
 //! 1. Its own superblock says that it is a spare (whoever made it wrote that). Crash: a spare.
 //! 2. In memory it has a place and holes, so that it is written from now on. Crash: a spare.
-//! 3. A round gives it its slot, its own superblock saying that it is filled below its first hole.
-//!    Crash: those that were written say so; if its own was not, it takes itself for a spare and is
-//!    one; if only its own was, it is the freshest and speaks for all. Never is it taken for more
-//!    than a member that holds nothing.
+//! 3. A round gives it its slot, in its own superblock last, which says that it is filled below its
+//!    first hole. Crash: those that were written say so; as long as its own was not, it takes itself
+//!    for a spare and is one. Never is it taken for more than a member that holds nothing.
 //!
 //! Filling:
 //!

@@ -110,10 +110,14 @@ impl Rounds {
     }
 }
 
-/// The members that take part and have superblocks.
+/// The members that take part and have superblocks, those last that are given their slot now: as long
+/// as the others do not know of it, they would not believe a fresher member that they take for a spare.
 fn superblocks(members: &[Rc<Member>]) -> impl Iterator<Item = (Rc<Member>, Superblock)> + '_ {
     let members = members.iter().filter(|member| !member.failed());
-    members.filter_map(|member| Some((Rc::clone(member), member.superblock()?)))
+    let mut all: Vec<(Rc<Member>, Superblock)> =
+        members.filter_map(|member| Some((Rc::clone(member), member.superblock()?))).collect();
+    all.sort_by_key(|(_, own)| !matches!(own.role(), Some(Role::Active(_))));
+    all.into_iter()
 }
 
 /// What a superblock is to say.
