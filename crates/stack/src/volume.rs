@@ -9,7 +9,7 @@ use crate::probe::{Probed, ReadIntegrity};
 use crate::spec::{ArrayLevel, Node};
 use crate::top::Top;
 use bio::{Device, Events, IoResult, ScrubMode};
-use layers::array::{Array, Member as Running};
+use layers::array::Array;
 use layers::integrity::{Integrity, JournalKeys};
 use md::superblock::{ResyncOffset, Superblock};
 use serde::Serialize;
@@ -26,7 +26,7 @@ pub struct Volume {
     array: Option<Rc<Array>>,
     pub(crate) freshest: Option<Superblock>,
     resync_at_open: ResyncOffset,
-    members: RefCell<Vec<Rc<MemberPart>>>,
+    pub(crate) members: RefCell<Vec<Rc<MemberPart>>>,
     read_only: bool,
     /// What the disks did not say when it was opened.
     pub(crate) given: Given,
@@ -358,62 +358,6 @@ impl Volume {
         lines
     }
 
-    /// The slot of a member, and how it is now.
-    pub(crate) fn place_of(&self, part: &MemberPart) -> (Option<usize>, MemberState) {
-        let Some(array) = &self.array else { return (part.slot, part.state) };
-        if let Some(running) = self.running(&part.name) {
-            let state = match (running.replaces(), running.is_complete()) {
-                (true, _) => MemberState::Replacing,
-                (false, false) => MemberState::Rebuilding,
-                (false, true) => MemberState::InSync,
-            };
-            return (Some(running.slot()), state);
-        }
-        let took_part = matches!(
-            part.state,
-            MemberState::InSync | MemberState::Rebuilding | MemberState::Replacing
-        );
-        match part.slot.filter(|_| took_part) {
-            Some(slot) if array.member(slot).is_some() => (None, MemberState::Replaced),
-            Some(slot) => (Some(slot), MemberState::Failed),
-            None if took_part => (None, MemberState::Failed),
-            None => (None, part.state),
-        }
-    }
-
-    /// The member of this name that takes part.
-    pub(crate) fn running(&self, name: &str) -> Option<Rc<Running>> {
-        self.array.as_ref()?.members().find(|member| **member.name() == *name)
-    }
-
-    /// Every member that was named or came since.
-    pub(crate) fn parts(&self) -> Vec<Rc<MemberPart>> {
-        self.members.borrow().clone()
-    }
-
-    /// Takes another member in.
-    pub(crate) fn take_in(&self, part: MemberPart) {
-        self.members.borrow_mut().push(Rc::new(part));
-    }
-
-    /// Knows nothing of the member of this name any more.
-    pub(crate) fn let_go(&self, name: &str) -> Option<Rc<MemberPart>> {
-        let mut parts = self.members.borrow_mut();
-        let index = parts.iter().position(|part| *part.name == *name)?;
-        Some(parts.remove(index))
-    }
-
-    /// Whether members are being filled; and how many sectors of how many are done.
-    #[must_use]
-    pub fn rebuilding(&self) -> (bool, u64, u64) {
-        let Some(array) = &self.array else { return (false, 0, 0) };
-        let filling: Vec<_> =
-            array.members().filter(|m| !m.is_complete() || m.replaces()).collect();
-        let total: u64 = filling.iter().map(|member| member.data().limits().sectors).sum();
-        let lacking: u64 = filling.iter().map(|member| member.lacking_sectors()).sum();
-        (array.is_rebuilding(), total - lacking, total)
-    }
-
     fn line(&self, part: &MemberPart) -> MemberStatus {
         let running = self.running(&part.name);
         let (slot, state) = self.place_of(part);
@@ -524,21 +468,6 @@ impl Volume {
         let mut result = self.top.close().await;
         for part in self.parts() {
             result = result.and(self.close_part(&part).await);
-        }
-        result
-    }
-
-    /// Closes one member, which nobody uses any more.
-    ///
-    /// # Errors
-    /// What it says; it is then as after a crash.
-    pub(crate) async fn close_part(&self, part: &MemberPart) -> IoResult {
-        let mut result = Ok(());
-        if let Some(integrity) = &part.integrity {
-            result = integrity.volume.close().await;
-        }
-        if !self.read_only && part.is_written {
-            result = result.and(part.leaf.flush().await);
         }
         result
     }

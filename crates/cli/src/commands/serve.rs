@@ -6,7 +6,6 @@ use crate::control::{Control, Files, Teller};
 use crate::error::Failure;
 use crate::exit::Outcome;
 use crate::opened::Opened;
-use bio::ScrubMode;
 use front::nbd::{Address, BindError, Export, Server};
 use serde_json::{Value, json};
 use std::cell::Cell;

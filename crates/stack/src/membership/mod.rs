@@ -14,6 +14,7 @@
 //! superblock; its content means nothing any more from then on.
 
 mod error;
+mod parts;
 mod prepare;
 
 pub use error::MembershipError;
