@@ -41,6 +41,10 @@ pub enum EventKind {
     MemberFailed,
     /// The array was not closed cleanly.
     Dirty,
+    /// A member without content is given what belongs on it, from redundancy.
+    RebuildStarted,
+    /// A member that had no content has all of it now.
+    Rebuilt,
     /// Redundancy was made true again for this range.
     Resynced,
     /// An unreplayed journal was replayed, or overlaid in memory.
@@ -90,6 +94,8 @@ impl fmt::Display for Event {
             EventKind::MemberStale => f.write_str("member stale, left out")?,
             EventKind::MemberFailed => f.write_str("member failed")?,
             EventKind::Dirty => f.write_str("was not closed cleanly")?,
+            EventKind::RebuildStarted => f.write_str("rebuild started")?,
+            EventKind::Rebuilt => f.write_str("rebuilt")?,
             EventKind::Resynced => f.write_str("resynced")?,
             EventKind::JournalReplayed => f.write_str("journal replayed")?,
             EventKind::Note => f.write_str("note")?,

@@ -1,10 +1,12 @@
 //! How a running server is asked: a control socket for each served volume.
 //!
-//! A served volume's members are locked, so `status` and `scrub` ask the server instead. It listens
+//! A served volume's members are locked, so `status`, `scrub`, `add`, `replace`, `fail`, `remove` and
+//! `rebuild` ask the server instead. It listens
 //! on a Unix socket (mode 0600, in a directory of the user's own), which is found by any of its
 //! members: a symbolic link named after the member's device and inode number points to it.
 //!
-//! One JSON object per line. The request: `{"verb":"status"}`, `{"verb":"scrub","mode":"check"}`.
+//! One JSON object per line. The request: `{"verb":"status"}`, `{"verb":"scrub","mode":"check"}`,
+//! `{"verb":"add","new":"/dev/sdx","yes":false}`.
 //! The answer: any number of `{"progress":{...}}`, then `{"result":{...},"exit_code":N}` or
 //! `{"error":"...","exit_code":N}`.
 

@@ -204,6 +204,8 @@ impl Draft {
             | EventKind::MemberMissing
             | EventKind::MemberStale
             | EventKind::Dirty
+            | EventKind::RebuildStarted
+            | EventKind::Rebuilt
             | EventKind::JournalReplayed
             | EventKind::Note => return None,
         };

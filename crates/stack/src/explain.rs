@@ -5,7 +5,7 @@ use crate::spec::Node;
 use crate::tags;
 use crate::trial::read_bytes;
 use crate::verdict::{Fault, Verdict};
-use crate::volume::{IntegrityPart, MemberPart, Volume};
+use crate::volume::{IntegrityPart, MemberPart, MemberState, Volume};
 use bio::{Buf, IoError};
 use integrity::explain::tag_text;
 use integrity::layout::SECTION_METADATA_SECTORS;
@@ -134,11 +134,18 @@ pub async fn explain(volume: &Volume, sector: Sector) -> Result<Explanation, Exp
     let mut explanation =
         Explanation { sector: sector.0, stripe: None, data_index: None, places: Vec::new() };
     let Some(md) = &volume.freshest else {
-        let place = place(Part::Data, None, volume.members.first(), sector, Sector::ZERO).await?;
+        let parts = volume.parts();
+        let alone = parts.first().map(|part| &**part);
+        let place = place(Part::Data, None, alone, sector, Sector::ZERO).await?;
         explanation.places.push(place);
         return Ok(explanation);
     };
-    let holder = |slot: usize| volume.members.iter().find(|part| part.slot == Some(slot));
+    let parts = volume.parts();
+    let holds = |part: &MemberPart, slot: usize| {
+        let (place, state) = volume.place_of(part);
+        place == Some(slot) && state != MemberState::Replacing
+    };
+    let holder = |slot: usize| parts.iter().find(|part| holds(part, slot)).map(|part| &**part);
     let sides = md.sides().and_then(Result::ok).map(|sides| sides.at(sector));
     let offset = |slot: usize| {
         let own = holder(slot).and_then(|part| part.md.as_ref()).unwrap_or(md);

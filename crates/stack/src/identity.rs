@@ -15,7 +15,8 @@ impl Volume {
         if let Some(freshest) = &self.freshest {
             return Some(freshest.set_uuid().to_string());
         }
-        let [part] = &self.members[..] else { return None };
+        let parts = self.parts();
+        let [part] = &parts[..] else { return None };
         let salt = part.integrity.as_ref()?.volume.superblock().salt;
         Some(match salt {
             [0, ..] if salt == [0; 16] => place(part),
@@ -28,13 +29,14 @@ impl Volume {
     /// can be used has only its place.
     #[must_use]
     pub fn device_identity(&self, member: &str) -> Option<String> {
-        let part = self.members.iter().find(|part| *part.name == *member)?;
+        let parts = self.parts();
+        let part = parts.iter().find(|part| *part.name == *member)?;
         Some(self.identity_of(part))
     }
 
     /// The members' lasting identities, each with its name.
-    pub fn device_identities(&self) -> impl Iterator<Item = (&str, String)> {
-        self.members.iter().map(|part| (&*part.name, self.identity_of(part)))
+    pub fn device_identities(&self) -> impl Iterator<Item = (String, String)> {
+        self.parts().into_iter().map(|part| (part.name.to_string(), self.identity_of(&part)))
     }
 
     pub(crate) fn identity_of(&self, part: &MemberPart) -> String {

@@ -17,6 +17,7 @@ mod journal;
 mod leaf;
 mod mapfile;
 mod member;
+pub mod membership;
 mod open;
 mod patched;
 mod probe;

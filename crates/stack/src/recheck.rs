@@ -51,9 +51,10 @@ impl Volume {
         fine
     }
 
-    fn part_of(&self, device: &str) -> Option<&MemberPart> {
-        let mut parts = self.members.iter();
-        parts.find(|part| part.state == MemberState::InSync && self.identity_of(part) == device)
+    fn part_of(&self, device: &str) -> Option<Rc<MemberPart>> {
+        let here = |part: &MemberPart| matches!(self.place_of(part), (_, MemberState::InSync));
+        let mut parts = self.parts().into_iter();
+        parts.find(|part| here(part) && self.identity_of(part) == device)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::events::{INTEGRITY_SUPERBLOCK, MD_SUPERBLOCK};
 use crate::open::heal_told;
-use crate::volume::{MemberPart, MemberState, Volume};
+use crate::volume::{MemberPart, Volume};
 use bio::{Bio, Buf, Device, Extent, Finding, Findings, ScrubMode};
 use integrity::superblock::{AREA_SECTORS, SUPERBLOCK_BYTES};
 use integrity::{Flags, Superblock};
@@ -20,9 +20,9 @@ use units::{SECTOR, SECTOR_BYTES, Sector, usize_of};
 pub(crate) async fn scrub(volume: &Volume, mode: ScrubMode) -> Findings {
     let mode = if volume.is_read_only() { ScrubMode::Check } else { mode };
     let mut findings = Findings::default();
-    for part in &volume.members {
-        if part.state == MemberState::InSync {
-            integrity(part, mode, &mut findings).await;
+    for part in volume.parts() {
+        if volume.array().is_none() || volume.running(&part.name).is_some() {
+            integrity(&part, mode, &mut findings).await;
         }
     }
     tell(volume, &findings, INTEGRITY_SUPERBLOCK);
@@ -118,7 +118,7 @@ async fn md(array: &Rc<Array>, mode: ScrubMode, findings: &mut Findings) {
 async fn damaged(array: &Rc<Array>) -> Vec<(Rc<str>, Extent)> {
     // While one is being written, the medium may have it already and the array not yet.
     let _still = array.hold_superblocks().await;
-    let members: Vec<Rc<Member>> = array.members().cloned().collect();
+    let members: Vec<Rc<Member>> = array.members().collect();
     let mut found = Vec::new();
     for member in members {
         let Some(expected) = member.superblock() else { continue };

@@ -22,8 +22,7 @@ impl Volume {
         &self,
         mut on_progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> IoResult<u64> {
-        let volumes: Vec<Rc<Integrity>> =
-            self.integrity().map(|(_, part)| Rc::clone(part)).collect();
+        let volumes: Vec<Rc<Integrity>> = self.integrity().map(|(_, part)| part).collect();
         let ended = Rc::new(RefCell::new(None));
         let (waiting, told) = (volumes.clone(), Rc::clone(&ended));
         drop(runtime::spawn(async move {

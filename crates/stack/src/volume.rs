@@ -1,6 +1,7 @@
 //! An open volume: its device, what it is made of, how it is, and how it is closed.
 
 use crate::events::{Counters, EventLog};
+use crate::given::Given;
 use crate::leaf::{Leaf, LeafKind};
 use crate::member::Member;
 use crate::open::decide::{ArrayDecision, Decision, describe_problem};
@@ -12,6 +13,7 @@ use layers::array::Array;
 use layers::integrity::{Integrity, JournalKeys};
 use md::superblock::{ResyncOffset, Superblock};
 use serde::Serialize;
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
@@ -24,8 +26,10 @@ pub struct Volume {
     array: Option<Rc<Array>>,
     pub(crate) freshest: Option<Superblock>,
     resync_at_open: ResyncOffset,
-    pub(crate) members: Vec<MemberPart>,
+    pub(crate) members: RefCell<Vec<Rc<MemberPart>>>,
     read_only: bool,
+    /// What the disks did not say when it was opened.
+    pub(crate) given: Given,
     log: EventLog,
     events: Events,
 }
@@ -44,7 +48,10 @@ pub(crate) struct MemberPart {
     pub problem: Option<String>,
     /// The slot that it holds, once known.
     pub slot: Option<usize>,
+    /// How it was when it was opened.
     pub state: MemberState,
+    /// Its own cache is to be emptied at the end.
+    pub is_written: bool,
 }
 
 /// The dm-integrity part of a member.
@@ -74,6 +81,7 @@ impl MemberPart {
             problem: describe_problem(probed),
             slot: None,
             state: MemberState::LeftOut,
+            is_written: false,
         }
     }
 
@@ -95,8 +103,12 @@ impl MemberPart {
 pub enum MemberState {
     /// It holds its slot, complete.
     InSync,
-    /// It holds its slot, filled only in part: counts as missing.
+    /// It holds its slot, filled only in part.
     Rebuilding,
+    /// It stands beside the holder of its slot, which it is to replace.
+    Replacing,
+    /// It was replaced.
+    Replaced,
     /// It was left out.
     LeftOut,
     /// It is there and holds nothing.
@@ -124,6 +136,10 @@ pub struct MemberStatus {
     pub problem: Option<String>,
     /// Corrected sectors, as its superblock has counted over its life.
     pub corrected_sectors: u32,
+    /// Sectors of its data that it was not given yet.
+    pub lacking_sectors: u64,
+    /// Sectors of its data that the array uses.
+    pub data_sectors: u64,
     /// The first sector whose tag is not known to be valid yet, of a recalculation that did not
     /// finish; none: there is none.
     pub recalculated_below: Option<u64>,
@@ -161,6 +177,8 @@ pub struct VolumeStatus {
     pub spare_redundancy: usize,
     /// It was not closed cleanly before it was opened.
     pub was_dirty: bool,
+    /// Members are being filled now.
+    pub rebuilding: bool,
     /// Redundancy is true below this member sector only; none: everywhere.
     pub synced_below: Option<u64>,
     /// The change of shape that it was caught in, in words.
@@ -199,24 +217,27 @@ pub(crate) struct Parts<'a> {
     pub assembly: Option<&'a ArrayDecision>,
     pub members: Vec<MemberPart>,
     pub read_only: bool,
+    pub given: Given,
     pub log: EventLog,
     pub events: Events,
 }
 
 impl Volume {
     pub(crate) fn new(parts: Parts<'_>) -> Self {
-        let Parts { top, array, freshest, assembly, mut members, read_only, log, events } = parts;
+        let Parts { top, array, freshest, assembly, mut members, .. } = parts;
+        let Parts { read_only, given, log, events, .. } = parts;
         let resync_at_open =
             assembly.map_or(ResyncOffset::Clean, |decision| decision.assembly.resync);
         match assembly {
-            None => members[0].state = MemberState::InSync,
+            None => (members[0].state, members[0].is_written) = (MemberState::InSync, true),
             Some(decision) => place(&mut members, decision),
         }
         let node = match &freshest {
             Some(freshest) => array_node(freshest, &members),
             None => members[0].node(),
         };
-        Self { top, node, array, freshest, resync_at_open, members, read_only, log, events }
+        let members = RefCell::new(members.into_iter().map(Rc::new).collect());
+        Self { top, node, array, freshest, resync_at_open, members, read_only, given, log, events }
     }
 
     /// A leaf as it is, without a look at what lies on it.
@@ -240,6 +261,7 @@ impl Volume {
             problem: None,
             slot: None,
             state: MemberState::InSync,
+            is_written: true,
         };
         Self {
             top: Top::plain(device),
@@ -247,8 +269,9 @@ impl Volume {
             array: None,
             freshest: None,
             resync_at_open: ResyncOffset::Clean,
-            members: vec![part],
+            members: RefCell::new(vec![Rc::new(part)]),
             read_only,
+            given: Given::default(),
             log: EventLog::default(),
             events: Events::none(),
         }
@@ -281,8 +304,9 @@ impl Volume {
     /// The files that are its members, by device and inode number.
     #[must_use]
     pub fn files(&self) -> Vec<(u64, u64)> {
-        let members = self.members.iter().filter_map(|part| part.member.as_ref());
-        let data = self.members.iter().filter_map(|part| part.data.as_ref()?.member());
+        let parts = self.parts();
+        let members = parts.iter().filter_map(|part| part.member.as_ref());
+        let data = parts.iter().filter_map(|part| part.data.as_ref()?.member());
         crate::leaf::file_numbers(members.chain(data))
     }
 
@@ -306,6 +330,7 @@ impl Volume {
             name: md.map(Superblock::name).filter(|name| !name.is_empty()),
             slots,
             missing,
+            rebuilding: self.array.as_ref().is_some_and(|array| array.is_rebuilding()),
             spare_redundancy: self.array.as_ref().map_or(0, |array| array.spare_redundancy()),
             was_dirty: self.resync_at_open != ResyncOffset::Clean,
             synced_below: match synced {
@@ -320,35 +345,34 @@ impl Volume {
     }
 
     fn member_lines(&self, slots: usize) -> Vec<MemberStatus> {
-        let mut lines = Vec::new();
+        let mut lines: Vec<MemberStatus> =
+            self.parts().iter().map(|part| self.line(part)).collect();
         for slot in 0..slots {
-            let holder = match self.array {
-                Some(_) => self.members.iter().find(|part| part.slot == Some(slot)),
-                None => self.members.first(),
-            };
-            lines.push(holder.map_or_else(|| missing_line(slot), |part| self.line(part)));
+            let there = |line: &MemberStatus| line.slot == Some(slot) || self.array.is_none();
+            if !lines.iter().any(there) {
+                lines.push(missing_line(slot));
+            }
         }
-        if self.array.is_some() {
-            let rest = self.members.iter().filter(|part| part.slot.is_none());
-            lines.extend(rest.map(|part| self.line(part)));
-        }
+        // In order of slots, then who has none.
+        lines.sort_by_key(|line| line.slot.unwrap_or(usize::MAX));
         lines
     }
 
     fn line(&self, part: &MemberPart) -> MemberStatus {
-        let running = part.slot.and_then(|slot| self.array.as_ref()?.member(slot));
-        let in_sync = part.state == MemberState::InSync;
-        let failed = in_sync && self.array.is_some() && running.is_none();
-        let current = running.and_then(|member| member.superblock());
+        let running = self.running(&part.name);
+        let (slot, state) = self.place_of(part);
+        let current = running.as_ref().and_then(|member| member.superblock());
         let superblock = current.as_ref().or(part.md.as_ref());
         MemberStatus {
             name: part.name.to_string(),
-            slot: part.slot,
-            state: if failed { MemberState::Failed } else { part.state },
+            slot,
+            state,
             access: format!("{}, {}", crate::open::kind_word(part.kind), part.access),
             integrity: part.integrity.as_ref().map(|part| part.tagger.algorithm().to_string()),
             problem: part.problem.clone(),
             corrected_sectors: superblock.map_or(0, Superblock::corrected_reads),
+            lacking_sectors: running.as_ref().map_or(0, |member| member.lacking_sectors()),
+            data_sectors: running.as_ref().map_or(0, |member| member.data().limits().sectors),
             recalculated_below: part.integrity.as_ref().and_then(unfinished),
             suspect: part.integrity.as_ref().map_or_else(Vec::new, |part| {
                 let regions = part.volume.suspect().into_iter();
@@ -359,9 +383,12 @@ impl Volume {
     }
 
     /// The members' dm-integrity volumes, by the members' names.
-    pub(crate) fn integrity(&self) -> impl Iterator<Item = (&Rc<str>, &Rc<Integrity>)> {
-        let parts = self.members.iter();
-        parts.filter_map(|part| Some((&part.name, &part.integrity.as_ref()?.volume)))
+    pub(crate) fn integrity(&self) -> impl Iterator<Item = (Rc<str>, Rc<Integrity>)> + use<> {
+        let parts = self.parts().into_iter();
+        parts.filter_map(|part| {
+            let volume = &part.integrity.as_ref()?.volume;
+            Some((Rc::clone(&part.name), Rc::clone(volume)))
+        })
     }
 
     /// What was counted for a member. Without redundancy, what is damaged is lost.
@@ -378,7 +405,8 @@ impl Volume {
     /// opened.
     #[must_use]
     pub fn lost_sectors(&self) -> u64 {
-        let members = self.members.iter().map(|part| self.counters(part).lost_sectors);
+        let parts = self.parts();
+        let members = parts.iter().map(|part| self.counters(part).lost_sectors);
         self.log.volume_counters().lost_sectors + members.sum::<u64>()
     }
 
@@ -438,13 +466,8 @@ impl Volume {
     /// is lost.
     pub async fn close(self) -> IoResult {
         let mut result = self.top.close().await;
-        for part in &self.members {
-            if let Some(integrity) = &part.integrity {
-                result = result.and(integrity.volume.close().await);
-            }
-            if !self.read_only && part.state == MemberState::InSync {
-                result = result.and(part.leaf.flush().await);
-            }
+        for part in self.parts() {
+            result = result.and(self.close_part(&part).await);
         }
         result
     }
@@ -461,12 +484,23 @@ fn place(members: &mut [MemberPart], decision: &ArrayDecision) {
     for (index, why) in &decision.left_out {
         members[*index].problem = Some(why.to_string());
     }
-    for (slot, index) in &decision.rebuilding {
-        members[*index].slot = Some(*slot);
-        members[*index].state = MemberState::Rebuilding;
+    for (list, state) in [
+        (&decision.rebuilding, MemberState::Rebuilding),
+        (&decision.replacing, MemberState::Replacing),
+    ] {
+        for &(slot, index) in list {
+            members[index].slot = Some(slot);
+            members[index].state = state;
+        }
     }
-    for &index in &decision.spares {
+    for &index in decision.spares.iter().chain(&decision.journals) {
         members[index].state = MemberState::Spare;
+    }
+    for part in members.iter_mut() {
+        part.is_written = matches!(
+            part.state,
+            MemberState::InSync | MemberState::Rebuilding | MemberState::Replacing
+        );
     }
 }
 
@@ -498,6 +532,8 @@ fn missing_line(slot: usize) -> MemberStatus {
         integrity: None,
         problem: None,
         corrected_sectors: 0,
+        lacking_sectors: 0,
+        data_sectors: 0,
         recalculated_below: None,
         suspect: Vec::new(),
         counters: Counters::default(),

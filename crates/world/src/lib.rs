@@ -28,6 +28,7 @@ pub mod opening;
 pub mod oracle;
 pub mod ordering;
 pub mod power;
+pub mod rebuilding;
 pub mod resizing;
 pub mod rng;
 pub mod scenario;

@@ -10,16 +10,17 @@
 //! | mending its journal | the same, with damage between, over a volume that is mended |
 //! | resizing it | cuts at every boundary ([`resize`]) |
 //! | dm-integrity with inline tags | the usual ones |
-//! | arrays | the usual ones; for mirrors the same, with a member missing after the second cut |
+//! | arrays | members that are lost, rebuilt and replaced; the usual ones; for mirrors the same, with a member missing after the second cut |
 
 use crate::explore::{cut, fresh, schedule};
 use crate::machine::{Watch, live};
 use crate::making::{garbage, make};
 use crate::oracle::Violation;
 use crate::power::Survival;
+use crate::rebuilding::rebuild;
 use crate::resizing::resize;
 use crate::rng::Rng;
-use crate::scenario::{Scenario, late, mending, resizable, unjournalled, unwiped};
+use crate::scenario::{Scenario, late, mending, resizable, spared, unjournalled, unwiped};
 use crate::workload::{Places, wear};
 use crate::{Catalogue, Failure};
 use layers::{array, integrity};
@@ -62,6 +63,7 @@ pub struct Mutations {
     resizable: Catalogue,
     arrays: Catalogue,
     mirrors: Catalogue,
+    spared: Catalogue,
     inline: Catalogue,
 }
 
@@ -87,6 +89,7 @@ impl Default for Mutations {
             resizable: Catalogue::of(resizable()),
             arrays: only("raid"),
             mirrors: only("raid1-"),
+            spared: Catalogue::of(spared()),
             inline: only("inline-4096"),
         }
     }
@@ -99,7 +102,7 @@ impl Mutations {
         below.chain(stack::resize::ORDERINGS).copied()
     }
 
-    fn catalogues(&self) -> [&Catalogue; 7] {
+    fn catalogues(&self) -> [&Catalogue; 8] {
         [
             &self.late,
             &self.unwiped,
@@ -108,6 +111,7 @@ impl Mutations {
             &self.resizable,
             &self.arrays,
             &self.mirrors,
+            &self.spared,
         ]
     }
 
@@ -143,7 +147,8 @@ impl Mutations {
             }
             _ => {
                 let usual = self.arrays.run(seed).err();
-                usual.or_else(|| self.mirrors.wear(seed).err()).map(failed)
+                let usual = usual.or_else(|| self.mirrors.wear(seed).err()).map(failed);
+                usual.or_else(|| each(&self.spared, |one, seed| rebuild(one, seed).map(drop)))
             }
         }
     }

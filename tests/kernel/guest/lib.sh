@@ -99,6 +99,27 @@ check() {
   echo "mismatch_cnt $(cat /sys/block/md0/md/mismatch_cnt)"
 }
 
+# A member is being filled, slowly.
+slowly() {
+  echo 1 > /sys/block/md0/md/sync_speed_min
+  echo 1500 > /sys/block/md0/md/sync_speed_max
+}
+md_recovers() {
+  case "$(cat /sys/block/md0/md/sync_completed)" in
+    none | delayed | "0 / "*) return 1 ;;
+  esac
+}
+
+# begin_recovery DEVICE, begin_replacement OLD NEW: the array is about half filled when this returns.
+begin_recovery() { slowly; mdadm /dev/md0 --quiet --add "$1"; wait_for md_recovers; usleep 1500000; }
+begin_replacement() {
+  slowly
+  mdadm /dev/md0 --quiet --add "$2"
+  mdadm /dev/md0 --quiet --replace "$1" --with "$2"
+  wait_for md_recovers
+  usleep 1500000
+}
+
 # How an array stands.
 md_state() {
   for name in level raid_disks chunk_size layout array_state degraded resync_start; do

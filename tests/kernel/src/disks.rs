@@ -53,6 +53,12 @@ impl Disks {
         Self { all: self.all[first..first + self.each()].to_vec(), ..self.clone() }
     }
 
+    /// Some of the members, in this order.
+    pub(crate) fn choose(&self, indexes: &[usize]) -> Self {
+        let all = indexes.iter().flat_map(|&index| self.member(index).all);
+        Self { all: all.collect(), ..self.clone() }
+    }
+
     /// Where the tags of a member lie.
     pub(crate) fn metadata(&self, member: usize) -> &Path {
         &self.all[member * self.each()]

@@ -153,13 +153,25 @@ impl<'a> Lab<'a> {
     /// # Errors
     /// If one of them fails.
     pub(crate) fn import(&self, members: &Disks, writes: &[Write]) -> anyhow::Result<()> {
+        self.import_ending(members, writes, 0)
+    }
+
+    /// The same while a member is missing.
+    ///
+    /// # Errors
+    /// If one of them fails.
+    pub(crate) fn import_degraded(&self, members: &Disks, writes: &[Write]) -> anyhow::Result<()> {
+        self.import_ending(members, writes, 1)
+    }
+
+    fn import_ending(&self, members: &Disks, writes: &[Write], code: i32) -> anyhow::Result<()> {
         let file = self.path("piece");
         for write in writes {
             std::fs::write(&file, write.bytes())?;
             let offset = (write.sector * SECTOR).to_string();
             let from = text(&file)?;
             self.steadfast("import", members, &["-q", "--from", from, "--offset", &offset])?
-                .ended(0)?;
+                .ended(code)?;
         }
         Ok(())
     }

@@ -124,6 +124,31 @@ impl Subject {
         script
     }
 
+    /// The same without a member that was there when it was last open.
+    pub(crate) fn open_degraded(&self) -> String {
+        self.open().replace("mdadm --assemble", "mdadm --assemble --run")
+    }
+
+    /// The guest makes dm-integrity, if there is any, for one member more, and opens it.
+    pub(crate) fn make_member(&self, member: usize) -> String {
+        let Some(format) = &self.integrity else { return String::new() };
+        let disk = member * format.disks();
+        format.format_command(disk) + &format.open_command(disk, &format!("t{member}"))
+    }
+
+    /// The guest closes that.
+    pub(crate) fn close_member(&self, member: usize) -> String {
+        self.integrity.map_or_else(String::new, |_| format!("integritysetup close t{member}\n"))
+    }
+
+    /// What the array has a member on.
+    pub(crate) fn member_device(&self, member: usize) -> String {
+        match self.integrity {
+            Some(_) => format!("/dev/mapper/t{member}"),
+            None => format!("$D{member}"),
+        }
+    }
+
     /// The guest closes it cleanly.
     pub(crate) fn close(&self) -> String {
         let mut script = String::new();
@@ -173,10 +198,6 @@ impl Subject {
     }
 
     fn member_devices(&self) -> String {
-        let name = |member| match self.integrity {
-            Some(_) => format!("/dev/mapper/t{member}"),
-            None => format!("$D{member}"),
-        };
-        (0..self.members).map(name).collect::<Vec<_>>().join(" ")
+        (0..self.members).map(|member| self.member_device(member)).collect::<Vec<_>>().join(" ")
     }
 }

@@ -186,6 +186,14 @@ fn only(option: &str, found: &str, known: &str) -> Result<(), Failure> {
     if found == known { Ok(()) } else { Err(not_made(option, found, known)) }
 }
 
+/// What a phase is called.
+pub fn what_lies_ahead(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Looking => "looking at the members",
+        Phase::Writing => "writing",
+    }
+}
+
 /// Makes it.
 pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failure> {
     let options = arguments.options()?;
@@ -200,11 +208,7 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
                 _ => {
                     // The old bar is cleared before the new one is drawn.
                     bar = None;
-                    let label = match phase {
-                        Phase::Looking => "looking at the members",
-                        Phase::Writing => "writing",
-                    };
-                    bar = Some((phase, told.report.progress(label, total)));
+                    bar = Some((phase, told.report.progress(what_lies_ahead(phase), total)));
                 }
             }
         };

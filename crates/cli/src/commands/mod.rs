@@ -10,6 +10,7 @@ mod import;
 mod inspect;
 mod ledger;
 mod man;
+mod membership;
 mod open;
 mod resize;
 mod scrub;
@@ -49,6 +50,16 @@ pub enum Verb {
     Ledger(ledger::Arguments),
     /// Show where a sector of the volume lives: members, tags, stripe, journal; writes nothing
     Explain(explain::Arguments),
+    /// Make a new member ready and give it a slot that nobody holds, or keep it as a spare
+    Add(membership::AddArguments),
+    /// Put a new member in the place of another, which serves as a source until the new one is complete
+    Replace(membership::ReplaceArguments),
+    /// Give a member up: it is stale from then on
+    Fail(membership::MemberArguments),
+    /// Let go of a spare, or of a member that failed or is still being filled
+    Remove(membership::MemberArguments),
+    /// Give members what they lack, as after an interruption
+    Rebuild(membership::RebuildArguments),
     /// Make a lone dm-integrity volume larger or smaller
     Resize(resize::Arguments),
     /// Write the manual's pages into a folder, for man(1)
@@ -71,6 +82,11 @@ impl Verb {
             Self::Scrub(arguments) => scrub::run(context, arguments),
             Self::Ledger(arguments) => ledger::run(context, arguments),
             Self::Explain(arguments) => explain::run(context, arguments),
+            Self::Add(arguments) => membership::add(context, arguments),
+            Self::Replace(arguments) => membership::replace(context, arguments),
+            Self::Fail(arguments) => membership::fail(context, arguments),
+            Self::Remove(arguments) => membership::remove(context, arguments),
+            Self::Rebuild(arguments) => membership::rebuild(context, arguments),
             Self::Resize(arguments) => resize::run(context, arguments),
             Self::Man(arguments) => man::run(context, &arguments),
             Self::Demo(arguments) => demo::run(context, arguments),

@@ -1,7 +1,7 @@
 //! `steadfast serve`: the volume for any NBD client.
 
 use super::open::{self, close};
-use super::{Context, scrub, status, upkeep};
+use super::{Context, membership, scrub, status, upkeep};
 use crate::control::{Control, Files, Teller};
 use crate::error::Failure;
 use crate::exit::Outcome;
@@ -100,7 +100,7 @@ async fn alone(mut volume: Rc<Opened>) -> Opened {
     }
 }
 
-/// Answers `status` and `scrub` for the volume as long as it is served. The tasks hold it only
+/// Answers `status`, `scrub` and what changes its members for the volume as long as it is served. The tasks hold it only
 /// while they answer.
 fn control(context: &Rc<Context>, volume: &Rc<Opened>, arguments: &Arguments) -> Option<Files> {
     let bound = arguments.volume.names().and_then(|names| {
@@ -145,7 +145,10 @@ async fn answer(
             json!({"result": object, "exit_code": outcome.code()})
         }
         Some("scrub") => scrub_here(context, volume, request, teller).await,
-        _ => json!({"error": "no such request", "exit_code": 64}),
+        _ => match membership::answer(context, volume, request, teller).await {
+            Some(answer) => answer,
+            None => json!({"error": "no such request", "exit_code": 64}),
+        },
     }
 }
 

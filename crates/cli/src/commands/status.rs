@@ -13,7 +13,7 @@ use crate::opened::Review;
 use crate::report::Report;
 use ::ledger::State;
 use serde_json::{Value, json};
-use stack::{MemberState, Volume, VolumeStatus};
+use stack::{MemberState, MemberStatus, Volume, VolumeStatus};
 use std::rc::Rc;
 
 /// How a volume is, as an exit code: lost data, or something wrong, or nothing.
@@ -108,6 +108,9 @@ pub fn object(volume: &Volume, review: Option<&Review>, spelled: &str) -> Value 
     if let Some(Value::Array(members)) = object.get_mut("members") {
         for (line, member) in members.iter_mut().zip(&status.members) {
             let counters = &member.counters;
+            if member.data_sectors > 0 {
+                line["filled_percent"] = json!(filled_percent(member));
+            }
             line["mismatches"] = json!(counters.mismatches);
             line["medium_errors"] = json!(counters.medium_errors);
             line["healed_sectors"] = json!(counters.healed_sectors);
@@ -123,6 +126,13 @@ pub fn object(volume: &Volume, review: Option<&Review>, spelled: &str) -> Value 
     object
 }
 
+/// How much of what belongs on a member is there.
+fn filled_percent(member: &MemberStatus) -> u64 {
+    let filled = u128::from(member.data_sectors - member.lacking_sectors.min(member.data_sectors));
+    let percent = filled * 100 / u128::from(member.data_sectors.max(1));
+    u64::try_from(percent).unwrap_or(100)
+}
+
 fn state(status: &VolumeStatus) -> (&'static str, Vec<String>) {
     let mut why = Vec::new();
     for member in &status.members {
@@ -135,7 +145,16 @@ fn state(status: &VolumeStatus) -> (&'static str, Vec<String>) {
                 why.push(format!("slot {slot} has no member"));
             }
             MemberState::Failed => why.push(format!("{} stopped answering", member.name)),
-            MemberState::Rebuilding => why.push(format!("{} is only partly filled", member.name)),
+            MemberState::Rebuilding => {
+                let (name, filled) = (&member.name, filled_percent(member));
+                why.push(format!("{name} is filled only in part: {filled} %"));
+            }
+            MemberState::Replacing => {
+                let (name, filled) = (&member.name, filled_percent(member));
+                let slot = member.slot.unwrap_or_default();
+                why.push(format!("{name} is to replace the member in slot {slot}: {filled} %"));
+            }
+            MemberState::Replaced => why.push(format!("{} was replaced", member.name)),
             MemberState::InSync | MemberState::Spare | MemberState::LeftOut => {}
         }
         if let Some(sector) = member.recalculated_below {
@@ -189,11 +208,23 @@ fn action(volume: &Volume, status: &VolumeStatus, unresolved: Outcome, spelled: 
     if volume.is_read_only() && status.synced_below.is_some() {
         return format!("steadfast scrub {spelled}   (makes redundancy true again)");
     }
+    let state = |wanted| status.members.iter().find(|member| member.state == wanted);
+    let filling = state(MemberState::Rebuilding).or_else(|| state(MemberState::Replacing));
+    if filling.is_some() && status.rebuilding {
+        return "nothing; it is being rebuilt, see the members below".to_owned();
+    }
+    if filling.is_some() {
+        return format!("steadfast rebuild {spelled}   (fills what is filled only in part)");
+    }
+    if let (0, Some(old)) = (status.missing, state(MemberState::Replaced)) {
+        let name = &old.name;
+        return format!("steadfast remove {spelled} --member {name}   (it is not needed any more)");
+    }
     if status.missing > 0 {
         let more = status.spare_redundancy;
         return format!(
-            "bring the missing members back and name them too; {more} more may fail before data \
-             is lost"
+            "bring the missing members back and name them too, or give the array another: \
+             steadfast add {spelled} --new MEMBER; {more} more may fail before data is lost"
         );
     }
     if status.reshape.is_some() {
@@ -257,7 +288,7 @@ pub fn lines(object: &Value) -> Vec<String> {
     for member in object["members"].as_array().into_iter().flatten() {
         let slot = member["slot"].as_u64().map_or_else(|| "-".to_owned(), |slot| slot.to_string());
         lines.push(format!(
-            "         {slot:<4} {:<11} {:>9} {:>7} {:>8} {:>7}  {}{}",
+            "         {slot:<4} {:<11} {:>9} {:>7} {:>8} {:>7}  {}{}{}",
             member["state"].as_str().unwrap_or_default(),
             member["mismatches"].to_string(),
             member["healed_sectors"].to_string(),
@@ -265,6 +296,10 @@ pub fn lines(object: &Value) -> Vec<String> {
             member["lost_sectors"].to_string(),
             member["name"].as_str().unwrap_or_default(),
             member["integrity"].as_str().map_or_else(String::new, |name| format!(" ({name})")),
+            match (member["filled_percent"].as_u64(), member["lacking_sectors"].as_u64()) {
+                (Some(percent), Some(1..)) => format!(", {percent} % filled"),
+                _ => String::new(),
+            },
         ));
     }
     let lost = object["lost_sectors"].as_u64().unwrap_or_default();

@@ -14,6 +14,7 @@
 //!   inline       tags in the metadata of the members' blocks
 //!   running      modes, tags computed anew, discards, damaged journals
 //!   ledger       what is remembered over restarts
+//!   members      members that are added, replaced, failed, removed, rebuilt
 //!   interop      integritysetup and mdadm look at what 'create' makes
 //! ```
 
@@ -28,6 +29,7 @@ mod golden;
 mod inline;
 mod interop;
 mod ledger;
+mod members;
 mod running;
 mod space;
 mod support;

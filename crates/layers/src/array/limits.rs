@@ -7,8 +7,8 @@ impl Array {
     /// The limits that hold for every member: sectors are those of the smallest, blocks those of the
     /// member with the largest. `None` without a member.
     pub(crate) fn common_limits(&self) -> Option<Limits> {
-        let mut members = self.members().map(|member| member.data().limits());
-        let mut limits = members.next()?.clone();
+        let mut members = self.members().map(|member| member.data().limits().clone());
+        let mut limits = members.next()?;
         for other in members {
             limits.sectors = limits.sectors.min(other.sectors);
             limits.logical_block = limits.logical_block.max(other.logical_block);

@@ -1,13 +1,19 @@
 //! One member of a running array.
+//!
+//! What a member does not hold yet of its part of the array are its *holes*: sectors of its data.
+//! It is written everywhere, and read only where it has none. Its superblock claims that it is
+//! filled below its first hole, as that was before its last flush: what was filled since is lost
+//! with the power.
 
-use super::Found;
-use bio::{Device, Events};
-use md::superblock::{DeviceFlags, Superblock};
+use super::{Found, RangeSet};
+use bio::{Device, Events, IoResult};
+use md::superblock::{DeviceFlags, Features, Superblock};
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::Rc;
 use units::Sector;
 
-/// One member of a running array: complete, and holding its slot until it fails.
+/// One member of a running array, until it fails or is replaced.
 pub struct Member {
     slot: usize,
     name: Rc<str>,
@@ -16,15 +22,33 @@ pub struct Member {
     data_offset: Sector,
     superblock: RefCell<Option<Superblock>>,
     events: Events,
+    /// It takes no part any more.
     failed: Cell<bool>,
+    /// It stands beside the holder of its slot, which it is to replace.
+    replaces: Cell<bool>,
+    /// What it does not hold, in sectors of its data.
+    holes: RefCell<RangeSet>,
+    /// It lacked something when it came, and no rebuild has come to its end since.
+    filling: Cell<bool>,
+    /// Below what it was filled, durably; none: everywhere.
+    claim: Cell<Option<Sector>>,
     /// Sectors corrected since the superblock was written.
     corrected: Cell<u32>,
 }
 
 impl Member {
+    /// A member as it was found: filled as far as its superblock says.
     pub(super) fn new(found: Found, events: &Events) -> Self {
         let events = events.for_member(&found.name);
-        let data_offset = found.superblock.as_ref().map_or(Sector::ZERO, Superblock::data_offset);
+        let superblock = found.superblock.as_ref();
+        let data_offset = superblock.map_or(Sector::ZERO, Superblock::data_offset);
+        let claim = superblock.and_then(Superblock::recovery_offset);
+        let replaces = superblock.is_some_and(|own| own.features().contains(Features::REPLACEMENT));
+        let mut holes = RangeSet::default();
+        let end = found.data.limits().sectors;
+        if let Some(filled) = claim.filter(|filled| filled.0 < end) {
+            holes.insert(filled.0..end);
+        }
         Self {
             slot: found.slot,
             name: found.name,
@@ -34,8 +58,25 @@ impl Member {
             superblock: RefCell::new(found.superblock),
             events,
             failed: Cell::new(false),
+            replaces: Cell::new(replaces),
+            holes: RefCell::new(holes),
+            filling: Cell::new(claim.is_some() || replaces),
+            claim: Cell::new(claim),
             corrected: Cell::new(0),
         }
+    }
+
+    /// A member that holds all but `holes`, durably.
+    pub(super) fn to_fill(found: Found, holes: &RangeSet, replaces: bool, events: &Events) -> Self {
+        let member = Self::new(found, events);
+        member.replaces.set(replaces);
+        let end = member.data.limits().sectors;
+        let mut own = RangeSet::default();
+        holes.iter().for_each(|hole| own.insert(hole.start.min(end)..hole.end.min(end)));
+        member.holes.replace(own);
+        member.claim.set(member.filled_below());
+        member.filling.set(true);
+        member
     }
 
     /// Its slot.
@@ -89,6 +130,84 @@ impl Member {
         flags.is_some_and(|flags| flags.contains(DeviceFlags::WRITE_MOSTLY))
     }
 
+    /// Whether it stands beside the holder of its slot, which it is to replace.
+    #[must_use]
+    pub fn replaces(&self) -> bool {
+        self.replaces.get()
+    }
+
+    pub(super) fn set_replaces(&self, replaces: bool) {
+        self.replaces.set(replaces);
+    }
+
+    /// Whether it holds all of `sectors` of its data.
+    #[must_use]
+    pub fn holds(&self, sectors: &Range<u64>) -> bool {
+        !self.holes.borrow().overlaps(sectors)
+    }
+
+    /// Whether it holds all of its part of the array.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.holes.borrow().len() == 0
+    }
+
+    /// Whether it holds all that is left of its part of the array: what it lacks is lost.
+    #[must_use]
+    pub fn is_as_complete_as_can_be(&self) -> bool {
+        !self.filling.get() || self.is_complete()
+    }
+
+    /// A rebuild has come to its end. Whether it was the first.
+    pub(super) fn end_filling(&self) -> bool {
+        self.filling.replace(false)
+    }
+
+    /// Sectors of its data that it does not hold.
+    #[must_use]
+    pub fn lacking_sectors(&self) -> u64 {
+        self.holes.borrow().iter().map(|hole| hole.end - hole.start).sum()
+    }
+
+    /// The first sectors from `from` on that it does not hold.
+    #[must_use]
+    pub fn next_hole(&self, from: u64) -> Option<Range<u64>> {
+        self.holes.borrow().next(from)
+    }
+
+    /// Up to where it is filled; none: everywhere.
+    fn filled_below(&self) -> Option<Sector> {
+        self.holes.borrow().first().map(Sector)
+    }
+
+    /// Says that it was given what belongs to `sectors`.
+    pub(crate) fn set_filled(&self, sectors: Range<u64>) {
+        let mut holes = self.holes.borrow_mut();
+        // Beyond the bound it is forgotten, and filled once more.
+        if holes.len() > 0 && (holes.len() < HOLES_MAX || !holes.cuts(&sectors)) {
+            holes.remove(sectors);
+        }
+    }
+
+    /// Makes what it holds durable, after which its superblock may claim it.
+    pub(super) async fn flush(&self, reason: &'static str) -> IoResult {
+        let filled = self.filled_below();
+        self.device.flush_for(reason).await?;
+        self.claim.set(filled);
+        Ok(())
+    }
+
+    /// What its superblock may say of how far it is filled.
+    pub(super) fn claim(&self) -> Option<Sector> {
+        self.claim.get()
+    }
+
+    /// Whether its superblock says all that it may.
+    pub(super) fn is_claimed(&self) -> bool {
+        let superblock = self.superblock.borrow();
+        superblock.as_ref().is_none_or(|own| own.recovery_offset() == self.filled_below())
+    }
+
     /// Whether it no longer takes part.
     #[must_use]
     pub fn failed(&self) -> bool {
@@ -112,3 +231,6 @@ impl Member {
         self.corrected.take()
     }
 }
+
+/// Holes, at most: beyond, no more of them are cut in two.
+const HOLES_MAX: usize = 1 << 16;

@@ -43,6 +43,8 @@
 //! 2. Round on the survivors with its device marked faulty. Crash: as 1, or it is stale.
 //! 3. The write completes. From here on the member is stale for ever.
 //!
+//! A member that joins, is filled, or replaces another: the header of [`rebuild`].
+//!
 //! If a superblock cannot be written, that member is the one that failed; the round goes on to the
 //! remaining members first, so that they stay one event apart, and is then repeated with the new
 //! device table. If too few would be left, nobody is failed: writing ends with an error, and
@@ -56,8 +58,10 @@ mod limits;
 mod member;
 pub(crate) mod ordering;
 mod ranges;
+pub(crate) mod rebuild;
 mod rounds;
 mod runs;
+mod seats;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -67,6 +71,7 @@ pub use member::Member;
 pub use ordering::ORDERINGS;
 pub(crate) use ranges::RangeSet;
 pub(crate) use runs::in_runs;
+pub use seats::JoinError;
 
 use bio::{Device, EventKind, Events, IoError, IoErrorKind, IoResult};
 use md::shape::Tolerance;
@@ -74,6 +79,7 @@ use md::superblock::{ResyncOffset, Superblock, Time};
 use ordering::CLEAN;
 use rounds::Rounds;
 use runtime::{Notify, Permit, Semaphore};
+use seats::{Seat, seats};
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::{Rc, Weak};
@@ -95,7 +101,8 @@ pub struct Options {
     pub clock: Rc<dyn Fn() -> Time>,
 }
 
-/// A complete member, as it was found.
+/// A member, as it was found. Its superblock says how far it is filled, and whether it is to replace
+/// the holder of its slot.
 pub struct Found {
     /// The slot that it holds.
     pub slot: usize,
@@ -111,7 +118,9 @@ pub struct Found {
 
 /// The members of a running array.
 pub struct Array {
-    slots: Vec<Option<Rc<Member>>>,
+    seats: RefCell<Vec<Seat>>,
+    /// Members that hold nothing.
+    spares: RefCell<Vec<Found>>,
     options: Options,
     rounds: Rounds,
     /// One permit: whoever writes superblocks.
@@ -128,6 +137,11 @@ pub struct Array {
     broken: Cell<Option<IoErrorKind>>,
     closed: Cell<bool>,
     counters_changed: Cell<bool>,
+    /// Members are being filled.
+    rebuilding: Cell<bool>,
+    /// Counts members that came or went, and who wants to know of it.
+    changes: Cell<u64>,
+    on_change: RefCell<Option<Rc<dyn Fn()>>>,
 }
 
 /// Held while a write is under way: the array stays marked dirty.
@@ -168,19 +182,16 @@ impl Array {
         freshest: Option<&Superblock>,
         options: Options,
     ) -> Rc<Self> {
-        let mut held: Vec<Option<Rc<Member>>> = vec![None; slots];
-        for found in members {
-            let slot = found.slot;
-            let member = Rc::new(Member::new(found, &options.events));
-            assert!(held[slot].replace(member).is_none(), "one member in slot {slot}");
-        }
-        let rounds = Rounds::new(freshest, held.iter().flatten());
+        let new = |found| Rc::new(Member::new(found, &options.events));
+        let members: Vec<Rc<Member>> = members.into_iter().map(new).collect();
+        let rounds = Rounds::new(freshest, members.iter());
         let mut unsynced = RangeSet::default();
         if let ResyncOffset::Below(sector) = options.synced {
             unsynced.insert(sector.0..u64::MAX);
         }
         let array = Self {
-            slots: held,
+            seats: RefCell::new(seats(slots, members)),
+            spares: RefCell::default(),
             rounds,
             lock: Semaphore::new(1),
             active: Cell::new(false),
@@ -191,39 +202,12 @@ impl Array {
             broken: Cell::new(None),
             closed: Cell::new(false),
             counters_changed: Cell::new(false),
+            rebuilding: Cell::new(false),
+            changes: Cell::new(0),
+            on_change: RefCell::default(),
             options,
         };
         Rc::new(array)
-    }
-
-    /// Slots of the array.
-    #[must_use]
-    pub fn raid_disks(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// The member in `slot`, unless there is none or it failed.
-    #[must_use]
-    pub fn member(&self, slot: usize) -> Option<&Rc<Member>> {
-        self.slots.get(slot)?.as_ref().filter(|member| !member.failed())
-    }
-
-    /// The members that hold their slots, in order of slots.
-    pub fn members(&self) -> impl Iterator<Item = &Rc<Member>> {
-        self.slots.iter().flatten().filter(|member| !member.failed())
-    }
-
-    /// Slots that nobody holds.
-    #[must_use]
-    pub fn missing_count(&self) -> usize {
-        self.raid_disks() - self.members().count()
-    }
-
-    /// How many more members may go, whichever they are.
-    #[must_use]
-    pub fn spare_redundancy(&self) -> usize {
-        let missing = |slot: usize| self.member(slot).is_none();
-        self.options.tolerance.spare_redundancy(self.raid_disks(), missing)
     }
 
     /// Whether nothing is written, ever.
@@ -322,7 +306,7 @@ impl Array {
 
     /// The header's first list.
     async fn become_active(self: &Rc<Self>) -> IoResult {
-        if self.rounds.table_changed(&self.slots) {
+        if self.rounds.table_changed(&self.members().collect::<Vec<_>>()) {
             self.round(self.rounds.on_disk()).await?;
         }
         self.round(ResyncOffset::Below(Sector::ZERO)).await?;
@@ -363,16 +347,15 @@ impl Array {
         for (member, error) in self.flush_each(reason).await {
             match error.kind {
                 IoErrorKind::NoSpace => return Err(error),
-                _ => self.fail(member.slot(), error).await.inspect_err(|e| self.end_writing(*e))?,
+                _ => self.fail(&member, error).await.inspect_err(|e| self.end_writing(*e))?,
             }
         }
         Ok(())
     }
 
     async fn flush_each(&self, reason: &'static str) -> Vec<(Rc<Member>, IoError)> {
-        let members: Vec<Rc<Member>> = self.members().cloned().collect();
-        let flushes = members.into_iter().map(|member| async move {
-            let result = member.device().flush_for(reason).await;
+        let flushes = self.members().map(|member| async move {
+            let result = member.flush(reason).await;
             result.err().map(|error| (member, error))
         });
         runtime::join_all(flushes).await.into_iter().flatten().collect()
@@ -389,52 +372,34 @@ impl Array {
         Ok(())
     }
 
-    /// Says that the member in `slot` no longer answers or cannot be written. When this returns
+    /// Says that `member` no longer answers or cannot be written. When this returns
     /// Ok, the survivors' superblocks know; only then may a write that it missed complete. The
     /// header's third list.
     ///
     /// # Errors
     /// `error`, if the array cannot spare the member: it then stays; or what the survivors said.
-    pub async fn fail(&self, slot: usize, error: IoError) -> IoResult {
-        if let Some(member) = self.member(slot) {
-            self.drop_member(&Rc::clone(member), error)?;
-        }
+    pub async fn fail(&self, member: &Rc<Member>, error: IoError) -> IoResult {
+        self.drop_member(member, error)?;
+        self.record_members().await
+    }
+
+    /// Writes down who takes part, if the superblocks say something else.
+    async fn record_members(&self) -> IoResult {
         if self.options.read_only {
             return Ok(());
         }
         let _lock = self.lock.acquire(1).await;
         self.unbroken()?;
-        if self.rounds.table_changed(&self.slots) {
+        if self.rounds.table_changed(&self.members().collect::<Vec<_>>()) {
             self.round(self.rounds.on_disk()).await?;
         }
         Ok(())
     }
 
-    /// Stops asking `member`, if the array can spare it.
-    fn drop_member(&self, member: &Rc<Member>, error: IoError) -> IoResult {
-        if member.failed() {
-            return Ok(());
-        }
-        // A full device has lost nothing: failing its member would cost redundancy for ever, and
-        // where the members share a file system all of them are full. Writing ends instead.
-        if error.kind == IoErrorKind::NoSpace {
-            return Err(error);
-        }
-        let missing = |slot: usize| slot == member.slot() || self.member(slot).is_none();
-        if !self.options.tolerance.survives(self.raid_disks(), missing) {
-            return Err(error);
-        }
-        member.set_failed();
-        member.events().emit_detail(EventKind::MemberFailed, Sector::ZERO, 0, error.to_string());
-        Ok(())
-    }
-
-    /// Counts `sectors` sectors of the member in `slot` as corrected; on disk with the next round.
-    pub fn count_corrected(&self, slot: usize, sectors: u64) {
-        if let Some(member) = self.member(slot) {
-            member.count_corrected(sectors);
-            self.counters_changed.set(true);
-        }
+    /// Counts `sectors` sectors of `member` as corrected; on disk with the next round.
+    pub fn count_corrected(&self, member: &Member, sectors: u64) {
+        member.count_corrected(sectors);
+        self.counters_changed.set(true);
     }
 
     /// Waits for the writes in flight, refuses further ones, and leaves the superblocks saying how
@@ -448,7 +413,7 @@ impl Array {
         }
         self.quiet.until(|| self.in_flight.get() == 0).await;
         self.settle().await?;
-        if self.counters_changed.get() {
+        if self.counters_changed.get() || !self.members().all(|member| member.is_claimed()) {
             let _lock = self.lock.acquire(1).await;
             // What was healed on an array that was never dirty is in the members' caches still.
             self.flush_members().await?;
@@ -486,7 +451,8 @@ impl Array {
         loop {
             let time = (self.options.clock)();
             // Each failure removes a member, so this ends.
-            let failures = self.rounds.write(&self.slots, resync, time).await;
+            let members: Vec<Rc<Member>> = self.members().collect();
+            let failures = self.rounds.write(&members, resync, time).await;
             if failures.is_empty() {
                 return Ok(());
             }

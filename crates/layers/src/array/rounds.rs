@@ -41,17 +41,23 @@ impl Rounds {
     }
 
     /// Whether the device table names members that do not take part.
-    pub(super) fn table_changed(&self, slots: &[Option<Rc<Member>>]) -> bool {
-        *self.table.borrow() != self.table_of(slots)
+    pub(super) fn table_changed(&self, members: &[Rc<Member>]) -> bool {
+        *self.table.borrow() != self.table_of(members)
     }
 
-    /// The freshest table with every device faulty that claims a slot and is not here.
-    fn table_of(&self, slots: &[Option<Rc<Member>>]) -> Vec<Role> {
-        let here: Vec<u32> = superblocks(slots).map(|(_, own)| own.dev_number()).collect();
+    /// The freshest table with the slots of all members, and every device faulty that claims one
+    /// and is not here.
+    fn table_of(&self, members: &[Rc<Member>]) -> Vec<Role> {
+        let here: Vec<(u32, usize)> =
+            superblocks(members).map(|(member, own)| (own.dev_number(), member.slot())).collect();
         let table = self.table.borrow();
-        let roles = table.iter().zip(0..).map(|(role, number)| match role {
-            Role::Active(_) if !here.contains(&number) => Role::Faulty,
-            other => *other,
+        let roles = table.iter().zip(0..).map(|(role, number)| {
+            let slot = here.iter().find(|(here, _)| *here == number).map(|(_, slot)| *slot);
+            match (slot.and_then(|slot| u16::try_from(slot).ok()), role) {
+                (Some(slot), _) => Role::Active(slot),
+                (None, Role::Active(_)) => Role::Faulty,
+                (None, other) => *other,
+            }
         });
         roles.collect()
     }
@@ -60,16 +66,16 @@ impl Rounds {
     /// Gives the members that could not be written; the others all have the new count.
     pub(super) async fn write(
         &self,
-        slots: &[Option<Rc<Member>>],
+        members: &[Rc<Member>],
         resync: ResyncOffset,
         time: Time,
     ) -> Vec<(Rc<Member>, IoError)> {
-        let mut failures = self.level(slots, time).await;
-        let table = self.table_of(slots);
+        let mut failures = self.level(members, time).await;
+        let table = self.table_of(members);
         // A crash within the round leaves both; until its end only the lesser is promised.
         self.on_disk.set(self.on_disk.get().least(resync));
         let events = self.events.get() + 1;
-        for (member, own) in superblocks(slots).collect::<Vec<_>>() {
+        for (member, own) in superblocks(members).collect::<Vec<_>>() {
             if failures.iter().any(|(failed, _)| Rc::ptr_eq(failed, &member)) {
                 continue;
             }
@@ -87,11 +93,11 @@ impl Rounds {
     }
 
     /// Brings members that a crash left behind to the present count and view.
-    async fn level(&self, slots: &[Option<Rc<Member>>], time: Time) -> Vec<(Rc<Member>, IoError)> {
+    async fn level(&self, members: &[Rc<Member>], time: Time) -> Vec<(Rc<Member>, IoError)> {
         let mut failures = Vec::new();
         let events = self.events.get();
         let table = self.table.borrow().clone();
-        for (member, own) in superblocks(slots).collect::<Vec<_>>() {
+        for (member, own) in superblocks(members).collect::<Vec<_>>() {
             if own.events() == events {
                 continue;
             }
@@ -104,12 +110,14 @@ impl Rounds {
     }
 }
 
-/// The members that take part and have superblocks.
-fn superblocks(
-    slots: &[Option<Rc<Member>>],
-) -> impl Iterator<Item = (Rc<Member>, Superblock)> + '_ {
-    let members = slots.iter().flatten().filter(|member| !member.failed());
-    members.filter_map(|member| Some((Rc::clone(member), member.superblock()?)))
+/// The members that take part and have superblocks, those last that are given their slot now: as long
+/// as the others do not know of it, they would not believe a fresher member that they take for a spare.
+fn superblocks(members: &[Rc<Member>]) -> impl Iterator<Item = (Rc<Member>, Superblock)> + '_ {
+    let members = members.iter().filter(|member| !member.failed());
+    let mut all: Vec<(Rc<Member>, Superblock)> =
+        members.filter_map(|member| Some((Rc::clone(member), member.superblock()?))).collect();
+    all.sort_by_key(|(_, own)| !matches!(own.role(), Some(Role::Active(_))));
+    all.into_iter()
 }
 
 /// What a superblock is to say.
@@ -125,6 +133,8 @@ impl Change<'_> {
         own.set_events(self.events);
         own.set_resync(self.resync);
         own.set_utime(self.time);
+        own.set_recovery(member.claim());
+        own.set_replacement(member.replaces());
         own.add_corrected_reads(member.take_corrected());
         let slots = u32::try_from(own.roles().count()).unwrap_or(u32::MAX);
         for (number, role) in (0..slots).zip(self.table) {

@@ -3,9 +3,9 @@
 
 use super::{Array, Found, Options};
 use bio::{Bio, BlockDevice, Device, Event, Events, IoErrorKind, IoResult, Limits, Op};
-use md::assemble::{Assembly, Candidate, assemble};
-use md::create::{LEFT_SYMMETRIC, NewArray, NewMember, create};
-use md::superblock::{Level, Minor, ResyncOffset, Superblock, Time, Uuid};
+use md::assemble::{Assembly, Candidate, Slot, assemble};
+use md::create::{LEFT_SYMMETRIC, NewArray, NewMember, create, free_number, join};
+use md::superblock::{Level, Minor, ResyncOffset, Role, Superblock, Time, Uuid};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -326,22 +326,13 @@ impl Rig {
         let assembly = self.assembly(present);
         let fatal = assembly.cannot_start.iter().find(|why| !why.forceable());
         assert!(fatal.is_none(), "{fatal:?}");
-        let found = assembly.in_sync().map(|(slot, member)| {
-            let disk = &self.disks[present[member]];
-            let superblock = self.superblock(present[member]);
-            let window = crate::linear::Linear::new(
-                disk.device(),
-                superblock.data_offset(),
-                superblock.used_sectors(),
-            );
-            Found {
-                slot,
-                name: format!("disk{}", present[member]).into(),
-                device: disk.device(),
-                data: Device::new(window.unwrap()),
-                superblock: Some(superblock),
-            }
-        });
+        let holder = |slot: &Slot| match *slot {
+            Slot::Missing => None,
+            Slot::InSync(member) | Slot::Rebuilding { member, .. } => Some(member),
+        };
+        let holders = assembly.slots.iter().filter_map(holder);
+        let members = holders.chain(assembly.replacements.iter().copied());
+        let found: Vec<Found> = members.map(|member| self.found(present[member])).collect();
         let freshest = self.superblock(present[assembly.newest]);
         let data_sizes: Vec<u64> =
             present.iter().map(|disk| self.superblock(*disk).data_size()).collect();
@@ -354,6 +345,36 @@ impl Rig {
             events: Events::new(move |event| events.borrow_mut().push(event)),
             clock: Rc::new(|| Time(0)),
         };
-        Array::new(assembly.slots.len(), found.collect(), Some(&freshest), options)
+        let array = Array::new(assembly.slots.len(), found, Some(&freshest), options);
+        let spares = assembly.spares.iter().map(|&member| self.found(present[member]));
+        spares.for_each(|spare| array.add_spare(spare));
+        array
+    }
+
+    /// A disk as it is given to an array.
+    pub(crate) fn found(&self, disk: usize) -> Found {
+        let superblock = self.superblock(disk);
+        let slot = match superblock.role() {
+            Some(Role::Active(slot)) => slot.into(),
+            _ => 0,
+        };
+        let (device, offset) = (self.disks[disk].device(), superblock.data_offset());
+        let window = crate::linear::Linear::new(device.clone(), offset, superblock.used_sectors());
+        let (name, data) = (format!("disk{disk}").into(), Device::new(window.unwrap()));
+        Found { slot, name, device, data, superblock: Some(superblock) }
+    }
+
+    /// The same disks and one more, a spare with garbage where its data goes.
+    pub(crate) fn with_spare(&self, tagged: bool) -> Self {
+        let mut images = self.images();
+        let peer = self.superblock(0);
+        let uuid = Uuid([0x50 + u8::try_from(images.len()).unwrap(); 16]);
+        let new = NewMember { device_sectors: DEVICE_SECTORS, device_uuid: uuid };
+        let taken: Vec<u32> = (0..images.len()).map(|n| n.try_into().unwrap()).collect();
+        let spare = join(&peer, &new, free_number(&peer, &taken)).unwrap();
+        let mut bytes = vec![0xA5; usize_of(Sector(DEVICE_SECTORS).bytes())];
+        bytes[4096..8192].copy_from_slice(&spare.encode());
+        images.push(bytes);
+        Self::of_images(images, tagged)
     }
 }

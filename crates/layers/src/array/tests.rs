@@ -16,7 +16,7 @@ async fn write(array: &Rc<Array>, slots: &[usize], byte: u8) -> IoResult {
         let Some(member) = array.member(*slot) else { continue };
         let data = bio::Buf::copy_of(&[byte; 512]);
         if let Err(error) = member.data().write(Sector(0), data).await {
-            array.fail(*slot, error).await?;
+            array.fail(&member, error).await?;
         }
     }
     Ok(())
@@ -98,7 +98,7 @@ fn read_only_arrays_write_nothing() {
     block_on(async move {
         let array = held.open(&[0], true);
         assert_eq!(array.begin_write(0..8).await.err().unwrap().kind, IoErrorKind::ReadOnly);
-        array.count_corrected(0, 8);
+        array.count_corrected(&array.member(0).unwrap(), 8);
         array.close().await.unwrap();
     });
     assert!(rig.log.borrow().is_empty());
@@ -198,7 +198,7 @@ fn corrections_are_counted_on_disk() {
     let held = Rc::clone(&rig);
     block_on(async move {
         let array = held.open(&[0, 1], false);
-        array.count_corrected(1, 8);
+        array.count_corrected(&array.member(1).unwrap(), 8);
         array.close().await.unwrap();
         assert_eq!(held.superblock(0).corrected_reads(), 0);
         assert_eq!(held.superblock(1).corrected_reads(), 8);
@@ -303,7 +303,8 @@ fn without_superblocks_the_same_states_are_kept_in_memory() {
         let array = Array::new(2, found.collect(), None, options);
         drop(array.begin_write(0..8).await.unwrap());
         held.disks[0].gone.set(true);
-        array.fail(0, IoErrorKind::Unavailable.at(Sector(1))).await.unwrap();
+        let first = array.member(0).unwrap();
+        array.fail(&first, IoErrorKind::Unavailable.at(Sector(1))).await.unwrap();
         assert_eq!((array.missing_count(), usize_of(1)), (1, 1));
         array.close().await.unwrap();
     });

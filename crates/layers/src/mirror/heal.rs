@@ -85,7 +85,7 @@ impl Inner {
     /// The best copy of `extent` that the other members have.
     async fn find(&self, damaged: &Site, extent: Extent) -> Option<Evidence> {
         let mut best: Option<(bool, Buf)> = None;
-        for other in self.sites(extent.sector) {
+        for other in self.sites(extent) {
             if other.is(damaged) {
                 continue;
             }
@@ -120,13 +120,13 @@ impl Inner {
         }
         match self.rewrite(site, extent, &found.bytes).await {
             Ok(()) => {
-                self.array.count_corrected(member.slot(), extent.sectors);
+                self.array.count_corrected(member, extent.sectors);
                 let kind = EventKind::Healed { source: "mirror", vouched: found.vouched };
                 member.events().emit(kind, place, extent.sectors);
             }
             Err(error) if error.kind == IoErrorKind::Unavailable => {
                 // If it is the last one it stays; the reader has its bytes either way.
-                let _ = self.array.fail(member.slot(), error).await;
+                let _ = self.array.fail(member, error).await;
             }
             Err(error) => {
                 if self.tell_once(member.slot(), extent.sector) {
@@ -158,7 +158,7 @@ impl Inner {
         }
     }
 
-    fn tell_once(&self, slot: usize, sector: Sector) -> bool {
+    pub(super) fn tell_once(&self, slot: usize, sector: Sector) -> bool {
         let mut told = self.told.borrow_mut();
         told.len() < TOLD_MAX && told.insert((slot, sector.0))
     }

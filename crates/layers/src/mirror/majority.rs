@@ -82,7 +82,7 @@ impl Inner {
                 agree = false;
                 continue;
             }
-            self.array.count_corrected(member.slot(), one.sectors);
+            self.array.count_corrected(member, one.sectors);
             let healed = EventKind::Healed { source, vouched: false };
             member.events().emit(healed, extent.sector, extent.sectors);
             findings.push(Finding::Decided, Some(name), extent);

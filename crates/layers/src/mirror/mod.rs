@@ -32,6 +32,9 @@
 //! Overlapping writes, and everything that writes back what it read, exclude each other by a range
 //! lock; reads do not take it until they find damage.
 
+mod fill;
+#[cfg(test)]
+mod filled_tests;
 mod heal;
 mod majority;
 mod placement;
@@ -43,8 +46,8 @@ mod tests;
 mod write;
 
 use crate::array::ordering::PROMISE;
-use crate::array::{Array, in_runs};
-use bio::{Allocation, Bio, BlockDevice, Device, IoErrorKind, IoResult, Limits, Op};
+use crate::array::{Array, in_runs, rebuild};
+use bio::{Allocation, Bio, BlockDevice, Device, Extent, IoErrorKind, IoResult, Limits, Op};
 pub use placement::Placement;
 use runtime::{Notify, RangeLock, Tasks};
 use std::cell::{Cell, RefCell};
@@ -134,7 +137,14 @@ impl Mirror {
             array,
             placement,
         };
-        Ok(Rc::new(Self { inner: Rc::new(inner) }))
+        let inner = Rc::new(inner);
+        let weak = Rc::downgrade(&inner);
+        inner.array.on_change(move || {
+            if let Some(inner) = weak.upgrade() {
+                rebuild::start(&inner, &inner.tasks);
+            }
+        });
+        Ok(Rc::new(Self { inner }))
     }
 
     /// As a device.
@@ -149,10 +159,11 @@ impl Mirror {
         &self.inner.array
     }
 
-    /// Starts making copies agree that a crash may have left different, in the background. Does
-    /// nothing if there is nothing to do.
+    /// Starts making copies agree that a crash may have left different, and giving members what they
+    /// lack, in the background. Does nothing if there is nothing to do.
     pub fn start(&self) {
         Inner::start_resync(&self.inner);
+        rebuild::start(&self.inner, &self.inner.tasks);
     }
 
     /// Whether copies are being made to agree.
@@ -206,7 +217,7 @@ impl Inner {
     /// Whether any copy's tags vouch for `bio`, which lies in one run.
     async fn vouch(&self, bio: &mut Bio) -> IoResult {
         let mut outcome = Err(IoErrorKind::Unavailable.at(bio.sector));
-        for site in self.sites(bio.sector) {
+        for site in self.sites(Extent { sector: bio.sector, sectors: bio.sectors() }) {
             outcome = site.submit(bio).await;
             if outcome.is_ok() {
                 break;
@@ -237,9 +248,12 @@ impl BlockDevice for Mirror {
     }
 
     async fn allocation(&self, sector: Sector, sectors: u64) -> IoResult<Vec<Allocation>> {
-        let sites = self.inner.sites(sector);
-        let first = sites.first().ok_or(IoErrorKind::Unavailable.at(sector))?;
         let sectors = sectors.min(self.inner.run_sectors(sector));
+        let sites = self.inner.sites(Extent { sector, sectors });
+        let Some(first) = sites.first() else {
+            // What nobody holds all of is stored somewhere.
+            return Ok(vec![Allocation { sectors, hole: false }]);
+        };
         let result = first.member.data().allocation(first.own(sector), sectors).await;
         result.map_err(|error| error.kind.at(sector))
     }

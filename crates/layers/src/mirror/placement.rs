@@ -4,6 +4,7 @@ use super::Inner;
 use crate::array::Member;
 use bio::{Bio, Extent, IoResult};
 use md::geometry::Mirrors;
+use std::ops::Range;
 use std::rc::Rc;
 use units::Sector;
 
@@ -43,6 +44,21 @@ impl Site {
         self.own + (sector - self.array)
     }
 
+    /// Whether the member holds all of a run.
+    pub(super) fn holds(&self, run: Extent) -> bool {
+        self.member.holds(&self.range(run))
+    }
+
+    /// Says that the member was given all of a run.
+    pub(super) fn set_filled(&self, run: Extent) {
+        self.member.set_filled(self.range(run));
+    }
+
+    fn range(&self, run: Extent) -> Range<u64> {
+        let start = self.own(run.sector).0;
+        start..start + run.sectors
+    }
+
     /// Where it lies on the whole member: the address for events.
     pub(super) fn place(&self, sector: Sector) -> Sector {
         self.member.place(self.own(sector))
@@ -54,22 +70,60 @@ impl Site {
 }
 
 impl Inner {
-    /// The copies that are there of the run that begins at `sector`, in their order: the first is the
-    /// one that is believed where they may differ.
-    pub(super) fn sites(&self, sector: Sector) -> Vec<Site> {
+    /// The copies that can be asked for of a run, in their order: the first is the one that is believed
+    /// where they may differ.
+    pub(super) fn sites(&self, run: Extent) -> Vec<Site> {
         let site = |(slot, own): (usize, Sector)| {
-            let member = Rc::clone(self.array.member(slot)?);
-            Some(Site { member, array: sector, own })
+            let member = self.array.reader(slot, &(own.0..own.0 + run.sectors))?;
+            Some(Site { member, array: run.sector, own })
         };
+        self.spots(run.sector).into_iter().filter_map(site).collect()
+    }
+
+    /// Every place to which a run is to be written.
+    pub(super) fn targets(&self, run: Extent) -> Vec<Site> {
+        let sites = self.spots(run.sector).into_iter().flat_map(|(slot, own)| {
+            let writers = self.array.writers(slot).into_iter();
+            writers.map(move |member| Site { member, array: run.sector, own })
+        });
+        sites.collect()
+    }
+
+    /// Slot and member sector of every copy of `sector`.
+    fn spots(&self, sector: Sector) -> Vec<(usize, Sector)> {
         match &self.placement {
             Placement::Everywhere => {
-                (0..self.array.raid_disks()).filter_map(|slot| site((slot, sector))).collect()
+                (0..self.array.raid_disks()).map(|slot| (slot, sector)).collect()
             }
             Placement::Dealt(mirrors) => {
                 let spots = (0..mirrors.copies()).map(|copy| mirrors.locate(sector, copy));
-                spots.filter_map(|spot| site((spot.slot, spot.member_sector))).collect()
+                spots.map(|spot| (spot.slot, spot.member_sector)).collect()
             }
         }
+    }
+
+    /// What belongs to `sectors` of the data of a member in `slot`: each part with the run of the array
+    /// that it is a copy of; none: the array uses nothing of it.
+    pub(super) fn parts_of(
+        &self,
+        slot: usize,
+        sectors: Range<u64>,
+    ) -> Vec<(Range<u64>, Option<Extent>)> {
+        let Placement::Dealt(mirrors) = &self.placement else {
+            let end = sectors.end.min(self.limits.sectors);
+            let length = end.saturating_sub(sectors.start);
+            let run = Extent { sector: Sector(sectors.start), sectors: length };
+            return vec![(sectors, (length > 0).then_some(run))];
+        };
+        let chunk = mirrors.chunk_sectors();
+        let (mut at, mut parts) = (sectors.start, Vec::new());
+        while at < sectors.end {
+            let end = ((at / chunk + 1) * chunk).min(sectors.end);
+            let sector = mirrors.array_sector(slot, Sector(at));
+            parts.push((at..end, sector.map(|sector| Extent { sector, sectors: end - at })));
+            at = end;
+        }
+        parts
     }
 
     /// Sectors from `sector` on whose copies each lie in one run.

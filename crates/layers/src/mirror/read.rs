@@ -4,6 +4,7 @@ use super::Inner;
 use super::placement::Site;
 use crate::array::Member;
 use bio::{Bio, Buf, Extent, IoError, IoErrorKind, IoResult};
+use std::rc::Rc;
 use units::{Sector, usize_of};
 
 /// What one member holds of a run.
@@ -42,6 +43,10 @@ impl Inner {
     pub(super) async fn read(&self, bio: &mut Bio) -> IoResult {
         self.settle_for_reader(Extent { sector: bio.sector, sectors: bio.sectors() }).await;
         loop {
+            let run = Extent { sector: bio.sector, sectors: bio.sectors() };
+            if self.sites(run).is_empty() && !self.targets(run).is_empty() {
+                return self.read_pieces(bio).await;
+            }
             let site = self.pick(bio)?;
             let head = &self.heads[site.member.slot()];
             head.next.set(site.own(bio.end()).0);
@@ -65,7 +70,8 @@ impl Inner {
     /// The copy to ask for: where copies may differ always the first, else the one that continues
     /// where it stopped unless it is much busier, else the least busy.
     fn pick(&self, bio: &Bio) -> IoResult<Site> {
-        let mut sites = self.sites(bio.sector).into_iter();
+        let run = Extent { sector: bio.sector, sectors: bio.sectors() };
+        let mut sites = self.sites(run).into_iter();
         let chosen = if self.array.in_sync(&(bio.sector.0..bio.end().0)) {
             sites.min_by_key(|site| {
                 let head = &self.heads[site.member.slot()];
@@ -82,8 +88,8 @@ impl Inner {
     ///
     /// # Errors
     /// `error` if it is the last.
-    pub(super) async fn give_up(&self, member: &Member, error: IoError) -> IoResult {
-        let recorded = self.array.fail(member.slot(), error).await;
+    pub(super) async fn give_up(&self, member: &Rc<Member>, error: IoError) -> IoResult {
+        let recorded = self.array.fail(member, error).await;
         // Reading goes on even if it could not be recorded; writing has ended then.
         if member.failed() { Ok(()) } else { recorded.and(Err(error)) }
     }

@@ -115,7 +115,7 @@ impl Inner {
     /// left it different: else damage to the copy that was read would bring back another one.
     pub(super) async fn settle_for_reader(&self, run: Extent) {
         let range = run.sector.0..run.sector.0 + run.sectors;
-        let settled = || self.array.in_sync(&range) || self.sites(run.sector).len() < 2;
+        let settled = || self.array.in_sync(&range) || self.sites(run).len() < 2;
         if self.limits.read_only || settled() {
             return;
         }
@@ -127,14 +127,14 @@ impl Inner {
     }
 
     /// Makes all copies of a run what the first says, durably. Called under the range's lock.
-    async fn agree(&self, run: Extent) -> IoResult {
-        if self.sites(run.sector).len() < 2 {
+    pub(super) async fn agree(&self, run: Extent) -> IoResult {
+        if self.sites(run).len() < 2 {
             // Nothing is claimed of absent copies: their members are stale.
             return Ok(());
         }
         let (first, lost) = self.reference(run).await?;
         let mut rewritten = false;
-        for site in self.sites(run.sector) {
+        for site in self.sites(run) {
             if site.is(&first.site) {
                 continue;
             }
@@ -150,9 +150,9 @@ impl Inner {
     }
 
     /// The copy that all others are to agree with, and the runs that nobody has.
-    async fn reference(&self, run: Extent) -> IoResult<(Copy, Vec<Extent>)> {
+    pub(super) async fn reference(&self, run: Extent) -> IoResult<(Copy, Vec<Extent>)> {
         loop {
-            let first = self.sites(run.sector).into_iter().next();
+            let first = self.sites(run).into_iter().next();
             let first = first.ok_or(IoErrorKind::Unavailable.at(run.sector))?;
             match self.copy_of(&first, run.sector, run.sectors, false).await {
                 Ok(copy) => return Ok(self.fill(copy).await),

@@ -61,7 +61,7 @@ impl Inner {
 
     /// Every copy of the run.
     async fn copies(&self, window: Extent, findings: &mut Findings) -> Vec<Copy> {
-        let sites = self.sites(window.sector).into_iter().map(|site| async move {
+        let sites = self.sites(window).into_iter().map(|site| async move {
             let copy = self.copy_of(&site, window.sector, window.sectors, true).await;
             (site, copy)
         });

@@ -169,7 +169,7 @@ fn the_copy_that_the_damaged_members_tag_vouches_for_is_the_one() {
         // Slot 1 lost a write: an older copy, with a tag that is valid.
         held.disks[1].replace(DATA_OFFSET, &[8; 512]);
         held.disks[0].flip(DATA_OFFSET);
-        let damaged = &raid.inner.sites(Sector(0))[0];
+        let damaged = &raid.inner.sites(Extent { sector: Sector(0), sectors: 1 })[0];
         let extent = bio::Extent { sector: Sector(0), sectors: 1 };
         let bytes = raid.inner.heal(damaged, extent, IoErrorKind::Protection);
         assert_eq!(bytes.await.unwrap().as_slice(), [9; 512]);

@@ -15,7 +15,7 @@
 use super::Inner;
 use super::placement::Site;
 use crate::array::{Member, in_runs};
-use bio::{Bio, IoError, IoErrorKind, IoResult, Op, Segments};
+use bio::{Bio, Extent, IoError, IoErrorKind, IoResult, Op, Segments};
 use std::rc::Rc;
 use units::{Sector, usize_of};
 
@@ -35,8 +35,12 @@ impl Inner {
 
     /// Steps 3 and 4 for what lies in one run.
     async fn write_run(&self, bio: &Bio) -> IoResult {
-        let writes = self.sites(bio.sector).into_iter().map(|site| async move {
+        let run = Extent { sector: bio.sector, sectors: bio.sectors() };
+        let writes = self.targets(run).into_iter().map(|site| async move {
             let result = self.write_one(&site, bio).await;
+            if result.is_ok() {
+                site.set_filled(run);
+            }
             (site.member, result)
         });
         let outcomes = runtime::join_all(writes).await;
@@ -71,7 +75,7 @@ impl Inner {
             // Space may be made; the member is as good as before, but without this write.
             let settled = match error.kind {
                 IoErrorKind::NoSpace => Err(error),
-                _ => self.array.fail(member.slot(), error).await,
+                _ => self.array.fail(&member, error).await,
             };
             outcome = outcome.and(settled);
         }

@@ -18,7 +18,7 @@ pub(super) enum Block {
     Rebuilt,
     /// There is a member, and it has not these bytes.
     Damaged(IoErrorKind),
-    /// There is no member.
+    /// There is no member, or it was not given these bytes yet.
     Missing,
 }
 
@@ -132,7 +132,7 @@ impl Inner {
         for (slot, read) in reads.into_iter().enumerate() {
             let strip = match read? {
                 None => {
-                    let here = self.array.member(slot).is_some();
+                    let here = self.reader(slot, &range).is_some();
                     let gone = Block::Damaged(IoErrorKind::Unavailable);
                     let state = if here { gone } else { Block::Missing };
                     Strip {
@@ -144,7 +144,7 @@ impl Inner {
                     let mut blocks = vec![Block::Good; height];
                     for (place, kind) in bad {
                         let first = usize_of((place.start - range.start) / block);
-                        blocks[first] = Block::Damaged(kind);
+                        blocks[first] = kind.map_or(Block::Missing, Block::Damaged);
                     }
                     Strip { data, blocks }
                 }

@@ -126,7 +126,7 @@ impl Inner {
     }
 
     async fn peek(&self, slot: usize, mut bio: Bio) -> Option<Buf> {
-        let member = self.member(slot)?;
+        let member = self.reader(slot, &(bio.sector.0..bio.end().0))?;
         member.data().submit(&mut bio).await.ok()?;
         Some(bio.data.into_single())
     }
@@ -174,8 +174,9 @@ impl Inner {
         let in_sync = self.in_sync(&rows);
         let computed: Vec<usize> =
             (0..one.row.len()).filter(|&slot| one.row[slot].is_none()).collect();
-        let tagged =
-            |slot: usize| self.member(slot).is_some_and(|member| member.data().limits().verified);
+        let tagged = |slot: usize| {
+            self.reader(slot, &rows).is_some_and(|member| member.data().limits().verified)
+        };
         let (asked, blind): (Vec<usize>, Vec<usize>) =
             computed.iter().partition(|&&slot| tagged(slot));
         let left_over = self.geometry.level().parity_count() - computed.len();

@@ -104,7 +104,7 @@ impl Inner {
     }
 
     fn has_tags(&self, slot: usize) -> bool {
-        self.member(slot).is_none_or(|member| member.data().limits().verified)
+        self.array.member(slot).is_none_or(|member| member.data().limits().verified)
     }
 
     /// Parity made anew, where it differs.
@@ -121,7 +121,7 @@ impl Inner {
     /// Lists what could be written. In words, what that is.
     fn infer(&self, columns: &Columns, instead: &[Instead], findings: &mut Findings) -> String {
         let Some(first) = instead.first() else { return String::new() };
-        let Some(member) = self.member(first.slot) else { return String::new() };
+        let Some(member) = self.array.member(first.slot) else { return String::new() };
         for one in instead {
             let (extent, _) = self.place_of(columns, one);
             findings.push(Finding::Inferred, Some(Rc::clone(member.name())), extent);
@@ -144,8 +144,8 @@ impl Inner {
         source: &'static str,
         findings: &mut Findings,
     ) -> bool {
-        let Some(member) = self.member(one.slot) else { return false };
         let rows = self.absolute(columns.equations.stripe, &columns.rows_of(one.index));
+        let Some(member) = self.reader(one.slot, &rows) else { return false };
         let (extent, _) = self.place_of(columns, one);
         if let Err(why) = self.rewrite(&member, Sector(rows.start), &one.data).await {
             let detail = format!("could not be written as decided: {why}");
@@ -153,7 +153,7 @@ impl Inner {
             member.events().emit_detail(EventKind::Note, sector, sectors, detail);
             return false;
         }
-        self.array.count_corrected(one.slot, extent.sectors);
+        self.array.count_corrected(&member, extent.sectors);
         let healed = EventKind::Healed { source, vouched: false };
         member.events().emit(healed, extent.sector, extent.sectors);
         findings.push(Finding::Decided, Some(Rc::clone(member.name())), extent);
@@ -164,7 +164,7 @@ impl Inner {
     fn place_of<'a>(&self, columns: &'a Columns, one: &Instead) -> (Extent, &'a [u8]) {
         let rows = self.absolute(columns.equations.stripe, &columns.rows_of(one.index));
         let sector = Sector(rows.start);
-        let sector = self.member(one.slot).map_or(sector, |member| member.place(sector));
+        let sector = self.array.member(one.slot).map_or(sector, |member| member.place(sector));
         let extent = Extent { sector, sectors: columns.block };
         (extent, columns.block_bytes(one.slot, one.index))
     }

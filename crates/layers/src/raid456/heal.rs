@@ -59,7 +59,7 @@ pub(super) struct Told {
 
 impl Told {
     /// Whether this is news. Places beyond the bound are told every time.
-    fn first_time(&self, slot: usize, sector: Sector) -> bool {
+    pub(super) fn first_time(&self, slot: usize, sector: Sector) -> bool {
         let mut places = self.places.borrow_mut();
         if places.len() >= TOLD_MAX {
             return !places.contains(&(slot, sector.0));
@@ -200,6 +200,8 @@ impl Inner {
                     settled.disagreeing.push((slot, data));
                 }
                 Block::Damaged(_) => to_rebuild.push((slot, data)),
+                // Whoever lacks it is to be given it.
+                Block::Missing if self.array.is_held(slot) => to_rebuild.push((slot, data)),
                 Block::Good | Block::Rebuilt | Block::Missing => {}
             }
         }
@@ -246,7 +248,7 @@ impl Inner {
         let stripe = columns.equations.stripe;
         let range = self.absolute(stripe, &columns.rows_of(index));
         let sector = Sector(range.start);
-        let Some(member) = self.member(slot) else { return Finding::Unreadable };
+        let Some(member) = self.reader(slot, &range) else { return Finding::Unreadable };
         let place = member.place(sector);
         let length = range.end - range.start;
         if !columns.state(slot, index).is_known() {
@@ -271,7 +273,7 @@ impl Inner {
         match self.rewrite(&member, sector, &data).await {
             Ok(()) => {
                 self.told.forget(slot, range);
-                self.array.count_corrected(slot, length);
+                self.array.count_corrected(&member, length);
                 let healed = EventKind::Healed { source: "parity", vouched };
                 member.events().emit(healed, place, length);
                 Finding::Healed

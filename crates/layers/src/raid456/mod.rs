@@ -10,7 +10,8 @@
 //!          v                                      | damaged or missing
 //!    the row's columns (columns.rs) <-------------+ (rewrite.rs)
 //!          |
-//!    evidence, rewriting, reading again (heal.rs, combine.rs)   every stripe: verify.rs, resync.rs, scrub.rs
+//!    evidence, rewriting, reading again (heal.rs, combine.rs)   every stripe: verify.rs, resync.rs,
+//!                                                               scrub.rs, fill.rs
 //! ```
 //!
 //! A *row* is a sector of all members at one address: data and its parity. Parity is arithmetic on
@@ -61,6 +62,7 @@ mod columns;
 mod combine;
 mod decide;
 mod doubts;
+mod fill;
 mod flush;
 mod heal;
 mod parity;
@@ -76,7 +78,7 @@ mod zero;
 #[cfg(test)]
 mod tests;
 
-use crate::array::{Array, Member};
+use crate::array::{Array, Member, rebuild};
 use bio::{
     Allocation, Bio, BlockDevice, EventKind, IoError, IoErrorKind, IoResult, Limits, LocalFuture,
     Op, Scrub,
@@ -208,7 +210,14 @@ impl Raid456 {
             tasks: Tasks::default(),
             closing: Cell::new(false),
         };
-        Ok(Self { inner: Rc::new(inner) })
+        let inner = Rc::new(inner);
+        let weak = Rc::downgrade(&inner);
+        array.on_change(move || {
+            if let Some(inner) = weak.upgrade() {
+                rebuild::start(&inner, &inner.tasks);
+            }
+        });
+        Ok(Self { inner })
     }
 
     /// Whether parity may be relied on as far as it has to be.
@@ -279,10 +288,11 @@ impl Raid456 {
         self.inner.cache.bytes()
     }
 
-    /// Makes redundancy true in the background, if the array was found dirty. The task ends at the
-    /// end, on [`Self::close`], or when a member is missing.
+    /// Makes redundancy true in the background, if the array was found dirty, and gives members what
+    /// they lack. The tasks end at the end, on [`Self::close`], or when a member is missing.
     pub fn start_resync(&self) {
         resync::start(&self.inner);
+        rebuild::start(&self.inner, &self.inner.tasks);
     }
 
     /// Whether that task runs.
@@ -356,8 +366,9 @@ impl Inner {
         Equations::of(&self.geometry, stripe)
     }
 
-    fn member(&self, slot: usize) -> Option<Rc<Member>> {
-        self.array.member(slot).cloned()
+    /// Who can be asked for `rows` (member sectors) of `slot`.
+    fn reader(&self, slot: usize, rows: &Range<u64>) -> Option<Rc<Member>> {
+        self.array.reader(slot, rows)
     }
 
     fn member_sectors(&self) -> u64 {

@@ -77,7 +77,8 @@ impl Inner {
         let length = bio.sectors();
         let data = std::mem::take(&mut bio.data);
         let mut part = Part { sector: bio.sector, place, length, data, state: State::Hard };
-        if let Some(member) = self.member(place.slot) {
+        let rows = place.member_sector.0..place.member_sector.0 + length;
+        if let Some(member) = self.reader(place.slot, &rows) {
             let mut asked = Bio::read_into(place.member_sector, std::mem::take(&mut part.data));
             asked.bypass = bio.bypass;
             let result = submit(member.data(), &mut asked).await;
@@ -164,7 +165,8 @@ impl Inner {
             async move {
                 let mut asked = Bio::read_into(place.member_sector, data);
                 asked.bypass = bypass;
-                let result = match self.member(place.slot) {
+                let rows = place.member_sector.0..asked.end().0;
+                let result = match self.reader(place.slot, &rows) {
                     Some(member) => submit(member.data(), &mut asked).await,
                     None => Err(IoErrorKind::Unavailable.at(place.member_sector)),
                 };
@@ -218,7 +220,7 @@ impl Inner {
         let place = part.place;
         let start = place.member_sector.0 - self.geometry.strip_start(place.stripe).0;
         let rows = start..start + part.length;
-        if self.member(place.slot).is_none() {
+        if self.reader(place.slot, &self.absolute(place.stripe, &rows)).is_none() {
             let _shared = self.locks.lock_shared(place.stripe..place.stripe + 1).await;
             if let Some(data) = self.reconstruct(place, &rows).await {
                 part.data.copy_from(0, data.as_slice());
@@ -232,14 +234,14 @@ impl Inner {
         }
     }
 
-    /// Rows of a missing member's strip, if everything else that is needed is sound.
+    /// Rows of a strip that nobody holds, if everything else that is needed is sound.
     async fn reconstruct(&self, place: Place, rows: &Range<u64>) -> Option<Buf> {
         let range = self.absolute(place.stripe, rows);
         if !self.in_sync(&range) {
             return None;
         }
         let equations = self.equations(place.stripe);
-        let present = |slot: &usize| self.array.member(*slot).is_some();
+        let present = |slot: &usize| self.reader(*slot, &range).is_some();
         let unknown = equations.data.iter().filter(|slot| !present(slot)).count();
         let parity = equations.parity().filter(present).take(unknown);
         let needed: Vec<usize> =
@@ -339,7 +341,7 @@ impl Inner {
             return (false, 1);
         }
         let start = self.geometry.strip_start(stripe);
-        let members: Vec<_> = self.array.members().cloned().collect();
+        let members: Vec<_> = self.array.members().collect();
         let asked = members.iter().map(|m| m.data().allocation(start, clean * chunk));
         let (mut all_holes, mut any_stored) = (clean, clean);
         for answer in join_all(asked).await {

@@ -13,7 +13,7 @@
 //! bytes that nobody vouches for, and from a torn row nothing is reconstructed.
 
 use super::cache::Piece;
-use super::columns::Columns;
+use super::columns::{Block, Columns};
 use super::heal::Healing;
 use super::parity::Equations;
 use super::store::{Store, cut, parity_stores};
@@ -101,7 +101,7 @@ impl Inner {
         let new: Vec<Option<Segments>> =
             (0..equations.data.len()).map(|strip| new_bytes(pieces, strip, &rows)).collect();
         let known = |slot: usize| columns.state(slot, index).is_known();
-        let here = |slot: usize| self.member(slot).is_some();
+        let here = |slot: usize| self.array.is_held(slot);
         let mut stores: Vec<Store> = (new.iter().zip(&equations.data))
             .filter_map(|(new, &slot)| {
                 Some(Store { slot, rows: equations.absolute(&rows), data: new.clone()? })
@@ -122,7 +122,8 @@ impl Inner {
         if written().all(|(_, &slot)| known(slot)) {
             stores.extend(parity_corrected(columns, index, &new));
             // Lost parity stays as it was, and may be readable again when its member's fault goes.
-            let stale = equations.parity().any(|slot| here(slot) && !known(slot));
+            let damaged = |slot| matches!(columns.state(slot, index), Block::Damaged(_));
+            let stale = equations.parity().any(damaged);
             return Ok(Outcome { stores, made_true: false, torn: stale });
         }
         Ok(Outcome { stores, made_true: false, torn: true })

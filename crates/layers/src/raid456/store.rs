@@ -5,9 +5,11 @@
 
 use super::parity::Equations;
 use super::{Inner, at, bytes, is_loss, sectors};
+use crate::array::Member;
 use bio::{Bio, Buf, Device, IoError, IoErrorKind, IoResult, Op, Segments};
 use runtime::join_all;
 use std::ops::Range;
+use std::rc::Rc;
 use units::{Sector, u64_of, usize_of};
 
 /// Bytes for rows of one slot.
@@ -18,8 +20,8 @@ pub(super) struct Store {
     pub(super) data: Segments,
 }
 
-/// Which blocks of a run could not be read, and why.
-pub(super) type Bad = Vec<(Range<u64>, IoErrorKind)>;
+/// Which blocks of a run could not be read, and why; without a reason, nobody holds them.
+pub(super) type Bad = Vec<(Range<u64>, Option<IoErrorKind>)>;
 
 /// Hands `bio` down in pieces that the member takes.
 pub(super) async fn submit(device: &Device, bio: &mut Bio) -> IoResult {
@@ -45,40 +47,33 @@ pub(super) async fn submit(device: &Device, bio: &mut Bio) -> IoResult {
 }
 
 impl Inner {
-    /// Fails the member in `slot` if `error` says that it no longer answers.
+    /// Fails `member` if `error` says that it no longer answers.
     ///
     /// # Errors
     /// If the survivors' superblocks cannot say so. A member that cannot be spared stays; what it
     /// has is then lost to this request.
-    pub(super) async fn notice(&self, slot: usize, error: IoError) -> IoResult {
-        if error.kind != IoErrorKind::Unavailable || self.array.member(slot).is_none() {
+    pub(super) async fn notice(&self, member: &Rc<Member>, error: IoError) -> IoResult {
+        if error.kind != IoErrorKind::Unavailable || !self.array.can_spare(member) {
             return Ok(());
         }
-        if self.array.missing_count() >= self.geometry.level().parity_count() {
-            return Ok(());
-        }
-        self.array.fail(slot, error).await
+        self.array.fail(member, error).await
     }
 
-    /// Reads sectors of one member. `Unavailable` if there is none.
+    /// Reads sectors of one slot. `Unavailable` if nobody holds all of them.
     pub(super) async fn read_member(
         &self,
         slot: usize,
         range: Range<u64>,
         bypass: bool,
     ) -> IoResult<Buf> {
-        let start = Sector(range.start);
-        let Some(member) = self.member(slot) else {
-            return Err(IoErrorKind::Unavailable.at(start));
+        let Some(member) = self.reader(slot, &range) else {
+            return Err(IoErrorKind::Unavailable.at(Sector(range.start)));
         };
-        let mut bio = Bio::read(start, range.end - range.start);
-        bio.bypass = bypass;
-        submit(member.data(), &mut bio).await?;
-        Ok(bio.data.into_single())
+        read_from(&member, range, bypass).await
     }
 
-    /// Reads what can be read of sectors of one member, block by block where that is necessary.
-    /// None: nothing, because there is no member.
+    /// Reads what can be read of sectors of one slot, block by block where that is necessary.
+    /// None: nothing, because nobody holds any of it.
     ///
     /// # Errors
     /// Only what is neither damage nor absence.
@@ -92,7 +87,15 @@ impl Inner {
         let mut whole = Buf::alloc(bytes(range.end - range.start));
         let (mut bad, mut todo) = (Bad::new(), vec![range.clone()]);
         while let Some(part) = todo.pop() {
-            let error = match self.read_member(slot, part.clone(), bypass).await {
+            let Some(member) = self.reader(slot, &part) else {
+                if self.is_hole(slot, &part) {
+                    bad.extend(blocks(part, block).map(|one| (one, None)));
+                } else {
+                    todo.extend(halves(part, block));
+                }
+                continue;
+            };
+            let error = match read_from(&member, part.clone(), bypass).await {
                 Ok(data) if part == range => return Ok(Some((data, bad))),
                 Ok(data) => {
                     let within = bytes(part.start - range.start)..bytes(part.end - range.start);
@@ -102,14 +105,14 @@ impl Inner {
                 Err(error) => error,
             };
             if error.kind == IoErrorKind::Unavailable {
-                self.notice(slot, error).await?;
+                self.notice(&member, error).await?;
                 return Ok(None);
             }
             if !error.kind.is_damage() {
                 return Err(error);
             }
             if part.end - part.start <= block {
-                bad.push((part, error.kind));
+                bad.push((part, Some(error.kind)));
                 continue;
             }
             // The place that it names is asked for alone, and so are the parts around it: not
@@ -119,7 +122,18 @@ impl Inner {
             let around = [part.start..first, first..first + block, first + block..part.end];
             todo.extend(around.into_iter().filter(|part| !part.is_empty()));
         }
-        Ok(Some((whole, bad)))
+        let nobody = bad.iter().filter(|(_, kind)| kind.is_none());
+        let lacking: u64 = nobody.map(|(part, _)| part.end - part.start).sum();
+        Ok(if lacking == range.end - range.start { None } else { Some((whole, bad)) })
+    }
+
+    /// Whether nobody in `slot` holds any block of `rows` (member sectors).
+    fn is_hole(&self, slot: usize, rows: &Range<u64>) -> bool {
+        let held = |member: &Rc<Member>| {
+            let hole = member.next_hole(rows.start);
+            !hole.is_some_and(|hole| hole.start == rows.start && hole.end >= rows.end)
+        };
+        rows.end - rows.start <= self.block.sectors() || !self.array.writers(slot).iter().any(held)
     }
 
     /// Stores rows, all at once, what follows each other on a member in one request. Slots without
@@ -140,23 +154,30 @@ impl Inner {
             }
         }
         let touched: Vec<Range<u64>> = merged.iter().map(|store| store.rows.clone()).collect();
-        let results = join_all(merged.into_iter().filter_map(|store| {
-            let member = self.member(store.slot)?;
-            Some(async move {
-                let mut bio = Bio::write(Sector(store.rows.start), store.data);
+        let writes = merged.iter().flat_map(|store| {
+            let writers = self.array.writers(store.slot).into_iter();
+            writers.map(move |member| async move {
+                let mut bio = Bio::write(Sector(store.rows.start), store.data.clone());
                 bio.op = Op::Write { fua };
                 let result = submit(member.data(), &mut bio).await;
-                result.map_err(|error| (store.slot, error))
+                if result.is_ok() {
+                    member.set_filled(store.rows.clone());
+                }
+                result.map_err(|error| (member, error))
             })
-        }))
-        .await;
+        });
+        let results = join_all(writes).await;
         let mut outcome = Ok(());
-        for (slot, error) in results.into_iter().filter_map(Result::err) {
+        for (member, error) in results.into_iter().filter_map(Result::err) {
             // A member that cannot take a write has old bytes with valid tags: it must go.
-            let lost =
-                if is_loss(error.kind) { self.array.fail(slot, error).await } else { Err(error) };
+            let lost = if is_loss(error.kind) {
+                self.array.fail(&member, error).await
+            } else {
+                Err(error)
+            };
             if let Err(error) = lost {
-                outcome = outcome.and(Err(at(error, self.volume_place(slot, error.sector))));
+                let place = self.volume_place(member.slot(), error.sector);
+                outcome = outcome.and(Err(at(error, place)));
             }
         }
         if outcome.is_err() {
@@ -177,7 +198,8 @@ impl Inner {
     /// Whether the member's own stored tag vouches for `data` at this sector. False also where
     /// there is no tag or no member.
     pub(super) async fn vouches(&self, slot: usize, sector: Sector, data: &Buf) -> bool {
-        let Some(member) = self.member(slot) else { return false };
+        let rows = sector.0..sector.0 + sectors(data.len());
+        let Some(member) = self.reader(slot, &rows) else { return false };
         if !member.data().limits().verified {
             return false;
         }
@@ -197,7 +219,8 @@ impl Inner {
         while sector < end {
             let place = self.geometry.locate(Sector(sector));
             let length = (end - sector).min(chunk - sector % chunk);
-            let Some(member) = self.member(place.slot) else {
+            let rows = place.member_sector.0..place.member_sector.0 + length;
+            let Some(member) = self.reader(place.slot, &rows) else {
                 return Err(IoErrorKind::Unavailable.at(Sector(sector)));
             };
             let from = bytes(sector - bio.sector.0);
@@ -211,6 +234,28 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Reads sectors of one member's data.
+async fn read_from(member: &Member, range: Range<u64>, bypass: bool) -> IoResult<Buf> {
+    let mut bio = Bio::read(Sector(range.start), range.end - range.start);
+    bio.bypass = bypass;
+    submit(member.data(), &mut bio).await?;
+    Ok(bio.data.into_single())
+}
+
+/// The blocks of a run.
+fn blocks(run: Range<u64>, block: u64) -> impl Iterator<Item = Range<u64>> {
+    (0..(run.end - run.start) / block).map(move |index| {
+        let start = run.start + index * block;
+        start..start + block
+    })
+}
+
+/// A run of several blocks in two.
+fn halves(run: Range<u64>, block: u64) -> [Range<u64>; 2] {
+    let middle = run.start + ((run.end - run.start) / 2).next_multiple_of(block);
+    [run.start..middle, middle..run.end]
 }
 
 /// Cuts `data`, which starts at row `start`, to `rows`.

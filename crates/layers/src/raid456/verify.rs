@@ -46,7 +46,7 @@ impl Inner {
         let chunk = self.geometry.chunk_sectors();
         let rows = self.strips_of(&stripes);
         let start = rows.start;
-        let present = self.array.members().count();
+        let present = self.array.readers(&rows).len();
         let mut findings = Findings {
             checked_sectors: u64_of(present) * (rows.end - rows.start),
             found: Vec::new(),
@@ -91,7 +91,7 @@ impl Inner {
         for index in 0..columns.height() {
             let settled = self.settle_row(&mut columns, index, healing, true).await;
             for (finding, slot, sector) in settled.found {
-                let Some(member) = self.member(slot) else { continue };
+                let Some(member) = self.array.member(slot) else { continue };
                 let extent = Extent { sector: member.place(sector), sectors: columns.block };
                 findings.push(finding, Some(member.name().clone()), extent);
             }

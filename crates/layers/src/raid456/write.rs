@@ -217,7 +217,8 @@ impl Inner {
 
     /// How parity of an interval is best made.
     fn plan(&self, equations: &Equations, rows: &Range<u64>, new: &[Option<Segments>]) -> How {
-        let here = |slot: usize| self.array.member(slot).is_some();
+        let absolute = self.absolute(equations.stripe, rows);
+        let here = |slot: usize| self.reader(slot, &absolute).is_some();
         let parity = equations.parity().filter(|&slot| here(slot)).count();
         let (mut written, mut kept, mut modifies, mut rebuilds) = (0, 0, true, true);
         for (new, &slot) in new.iter().zip(&equations.data) {
@@ -232,10 +233,9 @@ impl Inner {
         if kept == 0 || (parity == 0 && modifies) {
             return How::Whole;
         }
-        let rows = self.absolute(equations.stripe, rows);
-        let prefers_rebuild = if self.is_unfinished(&rows) {
+        let prefers_rebuild = if self.is_unfinished(&absolute) {
             true
-        } else if self.doubts.overlap(&rows) {
+        } else if self.doubts.overlap(&absolute) {
             false
         } else {
             kept < written + parity
@@ -265,7 +265,9 @@ impl Inner {
                 How::Whole => {}
                 How::Rebuild => needed.extend(of(false).map(|slot| (number, slot))),
                 How::Modify => {
-                    let parity = equations.parity().filter(|&slot| self.member(slot).is_some());
+                    let rows = self.absolute(equations.stripe, &interval.rows);
+                    let parity =
+                        equations.parity().filter(|&slot| self.reader(slot, &rows).is_some());
                     needed.extend(of(true).chain(parity).map(|slot| (number, slot)));
                 }
                 How::Neither => return Err(Obstacle::Damage),
@@ -319,7 +321,7 @@ impl Inner {
         data: &[&Segments],
     ) -> Vec<Store> {
         let length = bytes(rows.end - rows.start);
-        let wanted = |slot: usize| self.member(slot).is_some().then(|| Buf::alloc(length));
+        let wanted = |slot: usize| self.array.is_held(slot).then(|| Buf::alloc(length));
         let (mut p, mut q) = (wanted(equations.p), equations.q.and_then(wanted));
         equations.generate(
             data,

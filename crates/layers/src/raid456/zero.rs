@@ -69,7 +69,7 @@ impl Inner {
             Op::WriteZeroes { unmap, .. } => Op::WriteZeroes { sectors, unmap },
             other => other,
         };
-        let members: Vec<_> = self.array.members().cloned().collect();
+        let members: Vec<_> = self.array.members().collect();
         let zeroed = join_all(members.iter().map(|member| async move {
             let mut bio = Bio::discard(Sector(rows.start), sectors);
             bio.op = op;
@@ -77,9 +77,12 @@ impl Inner {
         }));
         let mut outcome = Ok(());
         for (member, result) in members.iter().zip(zeroed.await) {
-            let Err(error) = result else { continue };
+            let Err(error) = result else {
+                member.set_filled(rows.clone());
+                continue;
+            };
             let result = if super::is_loss(error.kind) {
-                self.array.fail(member.slot(), error).await
+                self.array.fail(member, error).await
             } else {
                 Err(error)
             };

@@ -95,7 +95,7 @@ impl Striped {
         flushed.and(self.array.close().await)
     }
 
-    fn locate(&self, sector: Sector) -> IoResult<(Run, &Rc<Member>)> {
+    fn locate(&self, sector: Sector) -> IoResult<(Run, Rc<Member>)> {
         let run = self.stripes.locate(sector);
         let member = self.array.member(run.slot);
         Ok((run, member.ok_or(IoErrorKind::Unavailable.at(sector))?))

@@ -168,7 +168,11 @@ fn every_member_is_needed() {
     let array = rig.open(&[0, 1, 2], false);
     block_on(async move {
         let error = IoErrorKind::Unavailable.at(Sector(0));
-        assert_eq!(array.fail(1, error).await, Err(error), "it cannot be spared");
+        assert_eq!(
+            array.fail(&array.member(1).unwrap(), error).await,
+            Err(error),
+            "it cannot be spared"
+        );
     });
     let assembly = rig.assembly(&[0, 2]);
     assert!(!assembly.cannot_start.is_empty());

@@ -9,9 +9,12 @@ mod run;
 mod write;
 
 pub use md::superblock::Minor;
+pub(crate) use plan::plan_joining;
 pub use plan::{Identity, Plan, PlannedWrite, WriteKind, plan};
+pub(crate) use run::refuse_unfit;
 pub use run::{Created, Phase, create, dry_run};
 pub use write::CreateProgress;
+pub(crate) use write::{Target, write};
 
 use crate::leaf::MemberError;
 use crate::member::Member;

@@ -190,6 +190,35 @@ pub fn plan(
     Ok(Plan { members, sectors: volume_sectors, uuid, dirty })
 }
 
+/// Plans a member that joins an array, over a device of this size; `superblock` gives its md
+/// superblock for what is left of it inside dm-integrity.
+///
+/// # Errors
+/// What does not fit, with both numbers.
+pub(crate) fn plan_joining(
+    options: &CreateOptions,
+    sectors: DeviceSectors,
+    identity: &Identity,
+    superblock: impl FnOnce(u64) -> Result<md::superblock::Superblock, md::create::CreateError>,
+) -> Result<Plan, CreateError> {
+    let block = BlockSize::from_bytes(options.sector_size)
+        .ok_or(CreateError::SectorSize { found: options.sector_size })?;
+    let member = options.members[0].clone();
+    let integrity = options.integrity.map(|algorithm| {
+        plan_integrity(options, algorithm, &member, sectors, block, identity.salts[0])
+    });
+    let integrity = integrity.transpose()?;
+    let (name, data, writes) = (member.to_string(), None, Vec::new());
+    let mut member = MemberPlan { member, data, sectors, integrity, md: None, writes };
+    let inner = inner_sectors(&member);
+    let superblock =
+        superblock(inner).map_err(|error| CreateError::Md { member: Some(name), error })?;
+    let uuid = Some(superblock.set_uuid().to_string());
+    member.md = Some(superblock);
+    member.writes = writes_of(&member, false);
+    Ok(Plan { members: vec![member], sectors: inner, uuid, dirty: false })
+}
+
 fn inner_sectors(member: &MemberPlan) -> u64 {
     member.integrity.as_ref().map_or(member.sectors.metadata(), |plan| plan.layout.provided_sectors)
 }

@@ -164,7 +164,7 @@ impl Bytes {
 }
 
 /// Refuses a member whose blocks have no metadata for the tags that it is to hold.
-fn refuse_unfit(
+pub(crate) fn refuse_unfit(
     options: &CreateOptions,
     member: &Member,
     limits: &Limits,

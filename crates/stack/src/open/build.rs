@@ -26,7 +26,10 @@ pub(super) async fn build(
 ) -> Result<Volume, OpenError> {
     let taking_part: Vec<usize> = match &decision {
         Decision::Single => vec![0],
-        Decision::Array(array) => array.in_sync.iter().map(|&(_, index)| index).collect(),
+        Decision::Array(array) => {
+            let spares = array.spares.iter().copied().filter(|_| !rules.read_only);
+            array.holders().map(|(_, index)| index).chain(spares).collect()
+        }
     };
     if rules.read_only {
         taking_part.iter().for_each(|&index| tell_damaged(&members[index], &events));
@@ -58,6 +61,7 @@ pub(super) async fn build(
             (top, Some((running, array)))
         }
     };
+    let given = members.iter().find_map(|member| Some(member.open_integrity()?.given.clone()));
     let freshest = array.as_ref().and_then(|(_, array)| members[array.newest].md().cloned());
     let (array, decision) = array.unzip();
     Ok(Volume::new(Parts {
@@ -67,6 +71,7 @@ pub(super) async fn build(
         assembly: decision.map(|decision| decision.as_ref()),
         members: parts,
         read_only: rules.read_only,
+        given: given.unwrap_or_default(),
         log,
         events,
     }))
@@ -83,7 +88,11 @@ async fn close_all(members: &[Probed]) {
 }
 
 /// Step 4 of the opening, for one member.
-async fn make_writable(member: &mut Probed, alone: bool, events: &Events) -> Result<(), OpenError> {
+pub(crate) async fn make_writable(
+    member: &mut Probed,
+    alone: bool,
+    events: &Events,
+) -> Result<(), OpenError> {
     let events = events.for_member(&member.name);
     let name = member.name.to_string();
     let failed = |error: IoError| OpenError::Io { member: name.clone(), error };
@@ -163,8 +172,8 @@ fn build_array(
     let data_sizes: Vec<u64> = holders.map(Superblock::data_size).collect();
     let shape = freshest.shape(&data_sizes).map_err(refuse)?;
     let array = |slots: usize, data: DataOffset| -> Result<Rc<Array>, OpenError> {
-        let holders = decision.in_sync.iter().filter(|(slot, _)| *slot < slots);
-        let found = holders.map(|&(slot, index)| found(&members[index], slot, data));
+        let holders = decision.holders().filter(|(slot, _)| *slot < slots);
+        let found = holders.map(|(slot, index)| found(&members[index], slot, data));
         let found = found.collect::<Result<Vec<Found>, OpenError>>()?;
         let options = ArrayOptions {
             read_only: rules.read_only,
@@ -178,6 +187,9 @@ fn build_array(
     let data_offset: DataOffset = |superblock| Some(superblock.data_offset());
     let Some(sides) = freshest.sides() else {
         let array = array(usize_of(freshest.raid_disks().into()), data_offset)?;
+        for &index in decision.spares.iter().filter(|_| !rules.read_only) {
+            array.add_spare(found(&members[index], 0, data_offset)?);
+        }
         return Ok((Top::over(&array, shape, rules.force || rules.as_given)?, array));
     };
     let sides = sides.map_err(refuse)?;
@@ -190,6 +202,14 @@ fn build_array(
 
 /// Where a member's data starts, in one of the array's shapes.
 type DataOffset = fn(&Superblock) -> Option<Sector>;
+
+/// A member as the array takes it.
+///
+/// # Errors
+/// If its data lies where it has none.
+pub(crate) fn found_in(member: &Probed, slot: usize) -> Result<Found, OpenError> {
+    found(member, slot, |superblock| Some(superblock.data_offset()))
+}
 
 fn found(member: &Probed, slot: usize, data: DataOffset) -> Result<Found, OpenError> {
     let superblock = member.md().expect("it takes part").clone();
@@ -228,7 +248,7 @@ fn tell(members: &[Probed], decision: &ArrayDecision, rules: Rules, events: &Eve
         .slots
         .iter()
         .enumerate()
-        .filter(|(slot, _)| !decision.in_sync.iter().any(|(held, _)| held == slot));
+        .filter(|(slot, _)| !decision.holders().any(|(held, _)| held == *slot));
     for (slot, _) in empty {
         let detail = format!("slot {slot} has no member, the array is degraded");
         events.emit_detail(EventKind::MemberMissing, Sector::ZERO, 0, detail);

@@ -4,6 +4,7 @@ use super::error::{OpenError, WhyLeftOut};
 use crate::probe::{IntegrityFound, MdFound, Probed};
 use layers::integrity::{JournalState, Restriction};
 use md::assemble::{AssembleError, Assembly, Candidate, Slot, assemble, assemble_as_given};
+use md::superblock::Role;
 use std::mem;
 
 /// What the members are.
@@ -22,8 +23,12 @@ pub(crate) struct ArrayDecision {
     pub newest: usize,
     /// The members that hold a slot and are filled only in part: slot, member.
     pub rebuilding: Vec<(usize, usize)>,
+    /// The members that are to replace the holder of a slot: slot, member.
+    pub replacing: Vec<(usize, usize)>,
     /// The members that hold nothing.
     pub spares: Vec<usize>,
+    /// The members that are the array's journal.
+    pub journals: Vec<usize>,
     /// For its other findings; its indexes are not those of the members.
     pub assembly: Assembly,
     pub left_out: Vec<(usize, WhyLeftOut)>,
@@ -36,6 +41,13 @@ pub(crate) struct Rules {
     pub force: bool,
     /// The members hold what they claim, however old they are; read-only.
     pub as_given: bool,
+}
+
+impl ArrayDecision {
+    /// Everybody who has content of the array: slot, member.
+    pub fn holders(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.in_sync.iter().chain(&self.rebuilding).chain(&self.replacing).copied()
+    }
 }
 
 /// Decides. `foreign` names, for each member, the signature of another format that it carries.
@@ -84,8 +96,14 @@ pub(crate) fn decide(
         Slot::Missing | Slot::InSync(_) => None,
     });
     let rebuilding: Vec<(usize, usize)> = rebuilding.collect();
-    let idle = [&assembly.spares, &assembly.journals, &assembly.replacements];
-    let spares: Vec<usize> = idle.into_iter().flatten().map(|&index| with_md[index]).collect();
+    let role = |index: usize| members[with_md[index]].md().and_then(|own| own.role());
+    let replacements = assembly.replacements.iter().filter_map(|&index| match role(index) {
+        Some(Role::Active(slot)) => Some((slot.into(), with_md[index])),
+        _ => None,
+    });
+    let replacing: Vec<(usize, usize)> = replacements.collect();
+    let named = |list: &[usize]| list.iter().map(|&index| with_md[index]).collect::<Vec<_>>();
+    let (mut spares, journals) = (named(&assembly.spares), named(&assembly.journals));
     let names = |left_out: Vec<(usize, WhyLeftOut)>| {
         left_out.into_iter().map(|(index, why)| (members[index].name.to_string(), why)).collect()
     };
@@ -100,11 +118,22 @@ pub(crate) fn decide(
             let why = format!("{} is not implemented for writing", why.feature);
             return Err(OpenError::CannotWrite { member, why });
         }
-        for &(_, index) in &in_sync {
+        for &(_, index) in in_sync.iter().chain(&rebuilding).chain(&replacing) {
             refuse_restricted(&members[index])?;
         }
+        // A spare that cannot be written is of no use.
+        spares.retain(|&index| refuse_restricted(&members[index]).is_ok());
     }
-    let decision = ArrayDecision { in_sync, newest, rebuilding, spares, assembly, left_out };
+    let decision = ArrayDecision {
+        in_sync,
+        newest,
+        rebuilding,
+        replacing,
+        spares,
+        journals,
+        assembly,
+        left_out,
+    };
     Ok(Decision::Array(Box::new(decision)))
 }
 

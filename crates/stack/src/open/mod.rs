@@ -13,7 +13,7 @@ mod build;
 pub(crate) mod decide;
 mod error;
 
-pub(crate) use build::heal_told;
+pub(crate) use build::{found_in, heal_told, make_writable};
 pub use error::{OpenError, WhyLeftOut};
 
 use crate::events::EventLog;

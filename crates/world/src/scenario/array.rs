@@ -5,11 +5,11 @@ use super::tagged::{INLINE_512, TAGGED_512, TAGGED_4096, Tagged};
 use super::{Scenario, Volume};
 use crate::opening::Opening;
 use ::integrity::open::Mode;
-use ::md::assemble::{Candidate, assemble};
-use ::md::create::{LEFT_SYMMETRIC, NEAR_2, NewArray, NewMember, create};
+use ::md::assemble::{Candidate, Slot, assemble};
+use ::md::create::{LEFT_SYMMETRIC, NEAR_2, NewArray, NewMember, create, free_number, join};
 use ::md::geometry::{Geometry, Mirrors};
 use ::md::shape::Shape as ArrayShape;
-use ::md::superblock::{Level, Minor, ResyncOffset, Superblock, Time, Uuid};
+use ::md::superblock::{Level, Minor, ResyncOffset, Role, Superblock, Time, Uuid};
 use bio::{Device, Events, IoResult, LocalFuture, Scrub};
 use layers::array::{Array, Found, Options};
 use layers::integrity::Integrity;
@@ -17,6 +17,7 @@ use layers::linear::Linear;
 use layers::mirror::{Mirror, Placement};
 use layers::raid456::{self, Raid456};
 use layers::striped::Striped;
+use std::cell::Cell;
 use std::rc::Rc;
 use units::{BlockSize, SECTOR, Sector, usize_of};
 
@@ -25,6 +26,7 @@ pub(super) fn all() -> Vec<Scenario> {
         level: Level::Raid1,
         layout: 0,
         count,
+        spares: 0,
         chunk_sectors: 0,
         tagged: None,
         cache_bytes: 0,
@@ -86,12 +88,38 @@ const NEAR_3: u32 = 0x103;
 const FAR_2: u32 = 0x201;
 const OFFSET_2: u32 = 0x1_0201;
 
+pub(super) fn spared() -> Vec<Scenario> {
+    let array = |level, count| Shape {
+        level,
+        layout: if matches!(level, Level::Raid5 | Level::Raid6) { LEFT_SYMMETRIC } else { 0 },
+        count,
+        spares: 1,
+        chunk_sectors: if level == Level::Raid1 { 0 } else { 8 },
+        tagged: None,
+        cache_bytes: 256 << 10,
+    };
+    let tagged = |shape| Shape { tagged: Some(TAGGED_512), ..shape };
+    let dealt = |count, layout| Shape { layout, ..array(Level::Raid10, count) };
+    vec![
+        array(Level::Raid1, 2).scenario("spared-raid1-2"),
+        tagged(array(Level::Raid1, 3)).scenario("spared-raid1-3-integrity"),
+        array(Level::Raid5, 3).scenario("spared-raid5-3"),
+        tagged(array(Level::Raid5, 3)).scenario("spared-raid5-3-integrity"),
+        array(Level::Raid6, 4).scenario("spared-raid6-4"),
+        tagged(array(Level::Raid6, 4)).scenario("spared-raid6-4-integrity"),
+        dealt(4, NEAR_2).scenario("spared-raid10-n2-4"),
+        tagged(dealt(3, OFFSET_2)).scenario("spared-raid10-o2-3-integrity"),
+    ]
+}
+
 /// What kind of array.
 #[derive(Clone, Copy)]
 struct Shape {
     level: Level,
     layout: u32,
     count: u8,
+    /// Members more, which hold nothing.
+    spares: u8,
     chunk_sectors: u32,
     tagged: Option<Tagged>,
     /// Memory for parts of stripes; the smallest makes writers wait.
@@ -114,8 +142,10 @@ impl Shape {
             None => DATA_OFFSET..member_sectors,
             Some(kind) => kind.body(member_sectors, Sector(DATA_OFFSET)),
         };
+        let replacing = Rc::<Cell<bool>>::default();
+        let asked = Rc::clone(&replacing);
         Scenario {
-            members: self.count.into(),
+            members: (self.count + self.spares).into(),
             member_sectors,
             redundancy: self.redundancy(),
             verified: self.tagged.is_some(),
@@ -123,7 +153,10 @@ impl Shape {
             damageable,
             format: Box::new(move |members| Box::pin(self.format(members))),
             cut_writes_unreadable: self.tagged.is_some_and(|kind| kind.tears()),
-            open: Box::new(move |members, _, events| Box::pin(self.open(members, events))),
+            open: Box::new(move |members, _, events| {
+                Box::pin(self.open(members, asked.get(), events))
+            }),
+            replacing,
             ..disk(name, BlockSize::B512)
         }
     }
@@ -166,8 +199,15 @@ impl Shape {
             device_sectors: top.limits().sectors,
             device_uuid: Uuid([uuid; 16]),
         };
-        let new: Vec<NewMember> = (1..).zip(&tops).map(member).collect();
-        let superblocks = create(&array, &new).map_err(|error| error.to_string())?;
+        let all: Vec<NewMember> = (1..).zip(&tops).map(member).collect();
+        let (new, spares) = all.split_at(self.count.into());
+        let mut superblocks = create(&array, new).map_err(|error| error.to_string())?;
+        for spare in spares {
+            let taken: Vec<u32> = superblocks.iter().map(Superblock::dev_number).collect();
+            let number = free_number(&superblocks[0], &taken);
+            let spare = join(&superblocks[0], spare, number).map_err(|error| error.to_string())?;
+            superblocks.push(spare);
+        }
         for ((top, layer), superblock) in tops.iter().zip(superblocks) {
             let bytes = bio::Buf::copy_of(&superblock.encode());
             let at = Minor::V2.super_offset(top.limits().sectors).ok_or("too small")?;
@@ -179,7 +219,12 @@ impl Shape {
         Ok(())
     }
 
-    async fn open(self, members: Vec<Option<Device>>, events: Events) -> Result<Volume, String> {
+    async fn open(
+        self,
+        members: Vec<Option<Device>>,
+        replacing: bool,
+        events: Events,
+    ) -> Result<Volume, String> {
         let mut present = Vec::new();
         for (index, member) in members.into_iter().enumerate() {
             let events = events.for_member(&format!("disk{index}"));
@@ -205,19 +250,15 @@ impl Shape {
         }
         let freshest = present[assembly.newest].superblock.clone();
         let shape = assembly.shape(&candidates).map_err(|error| error.to_string())?;
-        let mut found = Vec::new();
-        for (slot, member) in assembly.in_sync() {
-            let member = &present[member];
-            let start = member.superblock.data_offset();
-            let data = Linear::new(member.top.clone(), start, member.superblock.used_sectors());
-            found.push(Found {
-                slot,
-                name: format!("disk{}", member.index).into(),
-                device: member.top.clone(),
-                data: Device::new(data.map_err(|error| error.to_string())?),
-                superblock: Some(member.superblock.clone()),
-            });
-        }
+        let holders = assembly.slots.iter().filter_map(|slot| match *slot {
+            Slot::Missing => None,
+            Slot::InSync(member) | Slot::Rebuilding { member, .. } => Some(member),
+        });
+        let holders = holders.chain(assembly.replacements.iter().copied());
+        let found: Result<Vec<Found>, String> =
+            holders.map(|member| present[member].found()).collect();
+        let spares: Result<Vec<Found>, String> =
+            assembly.spares.iter().map(|&member| present[member].found()).collect();
         let options = Options {
             read_only: false,
             tolerance: shape.tolerance(),
@@ -225,7 +266,18 @@ impl Shape {
             events,
             clock: Rc::new(|| Time(0)),
         };
-        let array = Array::new(assembly.slots.len(), found, Some(&freshest), options);
+        let array = Array::new(assembly.slots.len(), found?, Some(&freshest), options);
+        let mut spares = spares?;
+        if replacing
+            && array.vacant().is_empty()
+            && let Some(mut spare) = spares.pop()
+        {
+            spare.slot = 0;
+            // It may be under way since an earlier life.
+            let joined = array.join(spare, true, &[0..u64::MAX]).await;
+            drop(joined.map_err(|error| error.to_string())?);
+        }
+        spares.into_iter().for_each(|spare| array.add_spare(spare));
         let layers = present.into_iter().filter_map(|member| member.layer).collect();
         self.start(array, shape, layers)
     }
@@ -331,6 +383,25 @@ struct Present {
     top: Device,
     layer: Option<Rc<Integrity>>,
     superblock: Superblock,
+}
+
+impl Present {
+    /// As an array takes it.
+    fn found(&self) -> Result<Found, String> {
+        let slot = match self.superblock.role() {
+            Some(Role::Active(slot)) => slot.into(),
+            _ => 0,
+        };
+        let (start, sectors) = (self.superblock.data_offset(), self.superblock.used_sectors());
+        let data = Linear::new(self.top.clone(), start, sectors);
+        Ok(Found {
+            slot,
+            name: format!("disk{}", self.index).into(),
+            device: self.top.clone(),
+            data: Device::new(data.map_err(|error| error.to_string())?),
+            superblock: Some(self.superblock.clone()),
+        })
+    }
 }
 
 /// Members that are gone cannot be closed: the array has said what that means.

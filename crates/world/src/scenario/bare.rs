@@ -39,6 +39,7 @@ pub fn disk(name: &'static str, block: BlockSize) -> Scenario {
         format: Box::new(nothing),
         open: Box::new(|members, _, _| Box::pin(async { Ok(Volume::flushed(only(members)?)) })),
         orderings: Rc::default(),
+        replacing: Rc::default(),
         made: OnceCell::new(),
     }
 }

@@ -14,7 +14,7 @@ use crate::power::Power;
 use crate::schedule::SimDriver;
 use bio::{Device, Events, IoResult, LocalFuture, Scrub};
 use runtime::Executor;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ops::Range;
 use std::rc::Rc;
 use units::{BlockSize, Sector};
@@ -91,6 +91,8 @@ pub struct Scenario {
     pub open: Box<Open>,
     /// What its disks are asked for, and what they are not to do.
     pub orderings: Rc<Orderings>,
+    /// Whether opening it puts a spare beside its first member, to replace it.
+    pub replacing: Rc<Cell<bool>>,
     /// The members as made, and the volume's blocks and block size.
     pub made: OnceCell<Made>,
 }
@@ -178,6 +180,12 @@ pub fn mending() -> Scenario {
 #[must_use]
 pub fn resizable() -> Vec<Scenario> {
     tagged::resizable()
+}
+
+/// Arrays with a spare, their last member; not among [`all`].
+#[must_use]
+pub fn spared() -> Vec<Scenario> {
+    array::spared()
 }
 
 /// A volume that was made without wiping; not among [`all`].

@@ -78,7 +78,7 @@ fn a_damaged_copy_is_healed_where_it_lies() {
             fill(&raid).await;
             let (disk, at) = copies(&held, 29)[0];
             held.disks[disk].flip(DATA_OFFSET + at);
-            let site = &raid.inner.sites(Sector(29))[0];
+            let site = &raid.inner.sites(Extent { sector: Sector(29), sectors: 1 })[0];
             let extent = bio::Extent { sector: Sector(29), sectors: 1 };
             let bytes = raid.inner.heal(site, extent, IoErrorKind::Protection).await;
             assert_eq!(bytes.unwrap().as_slice(), [29; SECTOR_BYTES]);

@@ -7,6 +7,7 @@ mod decide;
 mod golden;
 mod members;
 mod random;
+mod rebuild;
 mod resync;
 mod writes;
 

@@ -1,0 +1,188 @@
+//! Giving members what they lack: reconstructed from verified reads of the others, or copied from the
+//! member that is to be replaced.
+//!
+//! A window is filled in one go if all that is needed can be read and no evidence speaks against
+//! it: the data that is missing is computed, then parity of all data is compared with the parity
+//! that is there. Otherwise each row of blocks is settled as a reader's would be (heal.rs), damage
+//! in the sources is healed, and only blocks that are believed are written. A block that nobody can
+//! vouch for stays a hole: never is anything written there that would pass for data.
+//!
+//! No write intent is needed: nothing that anybody is given changes. What a crash leaves is in the
+//! header of [`crate::array::rebuild`].
+
+use super::columns::Block;
+use super::heal::Healing;
+use super::store::submit;
+use super::{Inner, bytes, is_loss};
+use crate::array::rebuild::{Filler, STEPS_MIN, WINDOW_SECTORS};
+use crate::array::{Array, Member};
+use bio::{Bio, Buf, EventKind, IoErrorKind, IoResult, Segments};
+use gf::Strip;
+use runtime::join_all;
+use std::ops::Range;
+use std::rc::Rc;
+use units::Sector;
+
+impl Filler for Inner {
+    fn array(&self) -> &Rc<Array> {
+        &self.array
+    }
+
+    fn member_sectors(&self) -> u64 {
+        self.member_sectors()
+    }
+
+    fn window_sectors(&self) -> u64 {
+        let chunk = self.geometry.chunk_sectors();
+        (WINDOW_SECTORS.min(self.member_sectors() / STEPS_MIN) / chunk).max(1) * chunk
+    }
+
+    fn is_busy(&self) -> bool {
+        self.locks.entries() > 0
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    async fn fill(&self, sectors: Range<u64>) -> IoResult {
+        let chunk = self.geometry.chunk_sectors();
+        let stripes = sectors.start / chunk..sectors.end.div_ceil(chunk).min(self.stripes);
+        let _lock = self.locks.lock(stripes.clone()).await;
+        if !self.fill_whole(&stripes).await? {
+            for stripe in stripes {
+                self.fill_stripe(stripe).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn filled(self: &Rc<Self>) {
+        super::resync::start(self);
+    }
+}
+
+impl Inner {
+    /// Fills whole stripes at once; false, with nothing written, if that takes a closer look.
+    /// Called under their locks.
+    async fn fill_whole(&self, stripes: &Range<u64>) -> IoResult<bool> {
+        let rows = self.strips_of(stripes);
+        if !self.in_sync(&rows) {
+            return Ok(false);
+        }
+        let reads = (0..self.geometry.raid_disks()).map(|slot| {
+            let rows = rows.clone();
+            async move {
+                match self.array.reader(slot, &rows) {
+                    Some(_) => self.read_member(slot, rows, false).await.map(Some),
+                    None => Ok(None),
+                }
+            }
+        });
+        let reads: IoResult<Vec<Option<Buf>>> = join_all(reads).await.into_iter().collect();
+        let Ok(reads) = reads else { return Ok(false) };
+        let mut whole: Vec<Segments> = vec![Segments::default(); reads.len()];
+        for stripe in stripes.clone() {
+            let Some(strips) = self.whole_stripe(stripe, &reads, rows.start) else {
+                return Ok(false);
+            };
+            for (all, strip) in whole.iter_mut().zip(strips) {
+                all.append(strip.into());
+            }
+        }
+        let lacking = self.array.lacking(&rows);
+        let writes = lacking.iter().map(|member| {
+            let data = whole[member.slot()].clone();
+            self.fill_member(member, rows.clone(), data)
+        });
+        join_all(writes).await.into_iter().collect::<IoResult>()?;
+        Ok(true)
+    }
+
+    /// Every strip of a stripe, those that are not in `reads` (which begin at member sector `start`)
+    /// computed. None if that is not enough, or parity disagrees.
+    fn whole_stripe(&self, stripe: u64, reads: &[Option<Buf>], start: u64) -> Option<Vec<Buf>> {
+        let equations = self.equations(stripe);
+        let chunk = self.geometry.chunk_sectors();
+        let from = self.geometry.strip_start(stripe).0 - start;
+        let within = bytes(from)..bytes(from + chunk);
+        let mut strips: Vec<Option<Buf>> =
+            reads.iter().map(|read| Some(read.as_ref()?.slice(within.clone()))).collect();
+        let absent: Vec<usize> =
+            equations.data.iter().copied().filter(|&slot| strips[slot].is_none()).collect();
+        if !absent.is_empty() {
+            let mut wanted: Vec<Buf> = absent.iter().map(|_| Buf::alloc(bytes(chunk))).collect();
+            let mut parts: Vec<Strip<'_>> = strips
+                .iter()
+                .map(|strip| strip.as_ref().map_or(Strip::Absent, |s| Strip::Known(s.as_slice())))
+                .collect();
+            for (&slot, buf) in absent.iter().zip(&mut wanted) {
+                parts[slot] = Strip::Wanted(buf.as_mut_slice());
+            }
+            equations.recover(bytes(chunk), parts).ok()?;
+            for (slot, buf) in absent.into_iter().zip(wanted) {
+                strips[slot] = Some(buf);
+            }
+        }
+        let data: Option<Vec<Segments>> =
+            equations.data.iter().map(|&slot| strips[slot].clone().map(Segments::from)).collect();
+        let data = data?;
+        let mut p = Buf::alloc(bytes(chunk));
+        let mut q = equations.q.map(|_| Buf::alloc(bytes(chunk)));
+        let pieces: Vec<&Segments> = data.iter().collect();
+        equations.generate(&pieces, Some(p.as_mut_slice()), q.as_mut().map(Buf::as_mut_slice));
+        let q = equations.q.zip(q);
+        for (slot, computed) in [(equations.p, p)].into_iter().chain(q) {
+            match &strips[slot] {
+                Some(read) if read.as_slice() != computed.as_slice() => return None,
+                Some(_) => {}
+                None => strips[slot] = Some(computed),
+            }
+        }
+        strips.into_iter().collect()
+    }
+
+    /// Fills what can be believed of one stripe, block by block. Called under its lock.
+    async fn fill_stripe(&self, stripe: u64) -> IoResult {
+        let chunk = self.geometry.chunk_sectors();
+        let mut columns = self.load(stripe, 0..chunk, false).await?;
+        for index in 0..columns.height() {
+            self.settle_row(&mut columns, index, Healing::Write, true).await;
+        }
+        let gone = |block: &Block| *block == Block::Damaged(IoErrorKind::Unavailable);
+        if columns.strips.iter().any(|strip| strip.blocks.iter().any(gone)) {
+            // All that it had would be lost to this member for good.
+            return Err(IoErrorKind::Unavailable.at(self.geometry.strip_start(stripe)));
+        }
+        for member in self.array.lacking(&self.strips_of(&(stripe..stripe + 1))) {
+            let slot = member.slot();
+            for index in 0..columns.height() {
+                let rows = self.absolute(stripe, &columns.rows_of(index));
+                if member.holds(&rows) {
+                    continue;
+                }
+                if columns.state(slot, index).is_known() {
+                    let data = Buf::copy_of(columns.block_bytes(slot, index));
+                    self.fill_member(&member, rows, data.into()).await?;
+                } else if self.told.first_time(slot, Sector(rows.start)) {
+                    let place = member.place(Sector(rows.start));
+                    let detail = "redundancy cannot give it back, it is not rebuilt".to_owned();
+                    let sectors = rows.end - rows.start;
+                    member.events().emit_detail(EventKind::Lost, place, sectors, detail);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what belongs on `member`, which lacks it. One that cannot take it is failed.
+    async fn fill_member(&self, member: &Rc<Member>, rows: Range<u64>, data: Segments) -> IoResult {
+        let mut bio = Bio::write(Sector(rows.start), data);
+        match submit(member.data(), &mut bio).await {
+            Ok(()) => member.set_filled(rows),
+            Err(error) if is_loss(error.kind) => self.array.fail(member, error).await?,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,286 @@
+//! Making a new member ready: what lies on it is looked at, then it gets dm-integrity as its peers have
+//! it, zeroes with valid tags, and the superblock of a spare.
+
+use super::{MembershipError, NewMember, OnProgress};
+use crate::content::{Thoroughness, look};
+use crate::create::{
+    CreateError, CreateLevel, CreateOptions, CreateProgress, Identity, Phase, Plan, PlannedWrite,
+    Target, WriteKind, plan_joining, refuse_unfit, write,
+};
+use crate::given::{Given, IntegrityChoice};
+use crate::leaf::{Leaf, LeafKind};
+use crate::open::{OpenError, found_in, make_writable};
+use crate::probe::{IntegrityFound, MdFound, Probed, probe};
+use crate::volume::{MemberPart, MemberState, Volume};
+use bio::{Bio, Buf, Device};
+use integrity::Flags;
+use layers::array::Found;
+use md::create::{NewMember as NewDevice, free_number, join};
+use md::superblock::{SUPERBLOCK_BYTES, Superblock, Uuid};
+use units::{SECTOR, u64_of};
+
+/// A member that is ready to join: a spare on disk, and open.
+pub(super) struct Ready {
+    probed: Probed,
+    pub(super) was_member: bool,
+    pub(super) writes: Vec<PlannedWrite>,
+}
+
+impl Ready {
+    pub(super) fn name(&self) -> &str {
+        &self.probed.name
+    }
+
+    /// As the array takes it.
+    pub(super) fn found(&self, slot: usize) -> Result<Found, OpenError> {
+        found_in(&self.probed, slot)
+    }
+
+    pub(super) fn part(&self, slot: Option<usize>, state: MemberState) -> MemberPart {
+        MemberPart { slot, state, is_written: true, ..MemberPart::of(&self.probed) }
+    }
+}
+
+/// What is to be written to a member.
+enum Work {
+    /// Everything.
+    Make(Box<Plan>),
+    /// One superblock: it belonged to this array before.
+    Rejoin(Box<Superblock>),
+}
+
+impl Volume {
+    /// Makes `new` ready.
+    pub(super) async fn prepare(
+        &self,
+        new: &NewMember,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<Ready, MembershipError> {
+        let name = new.member.to_string();
+        self.release(&name).await?;
+        let given = self.given_for_new();
+        let leaf = given.open_leaf(&new.member, true).await?;
+        let kind = leaf.kind;
+        let io = |error| MembershipError::Io { member: name.clone(), error };
+        let mut probed = self.look(&new.member, leaf, &given).await?;
+        let work = self.work(new, &probed, kind, on_progress).await?;
+        let was_member = matches!(work, Work::Rejoin(_));
+        let writes = writes(&work, &name);
+        match work {
+            Work::Make(plan) => {
+                let device = probed.leaf.device.clone();
+                let blank = !new.yes && kind_is_looked_through(kind);
+                let targets = [Target { device, blank, data: None }];
+                let mut told = |progress: &CreateProgress| on_progress(Phase::Writing, progress);
+                let written = write(&plan, &targets, &mut told).await;
+                written.map_err(|failure| io(failure.error))?;
+                let Probed { leaf, .. } = probed;
+                probed = self.look(&new.member, leaf, &given).await?;
+                make_writable(&mut probed, false, self.events()).await?;
+            }
+            Work::Rejoin(superblock) => {
+                make_writable(&mut probed, false, self.events()).await?;
+                let inner = probed.inner().expect("it was opened");
+                let bytes = Buf::copy_of(&superblock.encode());
+                let place = superblock.super_offset();
+                inner.submit(&mut Bio::write_fua(place, bytes)).await.map_err(io)?;
+                probed.md = MdFound::Sound { superblock, repaired: false };
+            }
+        }
+        if probed.md().is_none() {
+            let why = "what was just written does not read back".to_owned();
+            return Err(OpenError::Array { why: format!("{name}: {why}") }.into());
+        }
+        Ok(Ready { probed, was_member, writes })
+    }
+
+    /// What making `new` ready would write.
+    pub(super) async fn plan_new(
+        &self,
+        new: &NewMember,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<Vec<PlannedWrite>, MembershipError> {
+        let given = self.given_for_new();
+        let leaf = given.open_leaf(&new.member, false).await?;
+        let kind = leaf.kind;
+        let probed = self.look(&new.member, leaf, &given).await?;
+        let work = self.work(new, &probed, kind, on_progress).await?;
+        Ok(writes(&work, &new.member.to_string()))
+    }
+
+    /// Lets go of a member of that name that takes no part, so that it can be opened anew.
+    async fn release(&self, name: &str) -> Result<(), MembershipError> {
+        let Ok(part) = self.part(name) else { return Ok(()) };
+        if self.running(&part.name).is_some() || self.place_of(&part).1 == MemberState::Spare {
+            return Err(MembershipError::Already { member: name.to_owned() });
+        }
+        self.let_go(&part.name);
+        let _closed = self.close_part(&part).await;
+        Ok(())
+    }
+
+    async fn look(
+        &self,
+        member: &crate::member::Member,
+        leaf: Leaf,
+        given: &Given,
+    ) -> Result<Probed, MembershipError> {
+        let name = member.to_string();
+        let probed =
+            probe(name.as_str().into(), Some(member.clone()), leaf, given, self.events()).await;
+        probed.map_err(|error| MembershipError::Io { member: name, error })
+    }
+
+    async fn work(
+        &self,
+        new: &NewMember,
+        probed: &Probed,
+        kind: LeafKind,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<Work, MembershipError> {
+        let name = new.member.to_string();
+        let peer = self.peer().ok_or(MembershipError::NoArray)?;
+        let of_md = |error| CreateError::Md { member: Some(name.clone()), error };
+        if let (Some(own), Some(inner)) = (probed.md(), probed.inner()) {
+            if own.set_uuid() == peer.set_uuid() && self.is_like_peers(probed) {
+                let device = NewDevice {
+                    device_sectors: inner.limits().sectors,
+                    device_uuid: own.device_uuid(),
+                };
+                let taken = self.numbers();
+                let number = Some(own.dev_number()).filter(|number| !taken.contains(number));
+                let number = number.or_else(|| free_number(&peer, &taken));
+                let superblock = join(&peer, &device, number).map_err(of_md)?;
+                return Ok(Work::Rejoin(Box::new(superblock)));
+            }
+            if own.set_uuid() != peer.set_uuid() && !new.yes {
+                return Err(MembershipError::Foreign { member: name });
+            }
+        }
+        if !new.yes {
+            refuse_content(&name, &probed.leaf.device, kind, on_progress).await?;
+        }
+        let options = self.options_for(new);
+        refuse_unfit(&options, &new.member, probed.leaf.device.limits())?;
+        let sectors = probed.leaf.lower().sectors();
+        let taken = self.numbers();
+        let identity = Identity::random(1);
+        let plan = plan_joining(&options, sectors, &identity, |inner| {
+            let device_uuid = Uuid(identity.device_uuids[0]);
+            let device = NewDevice { device_sectors: inner, device_uuid };
+            join(&peer, &device, free_number(&peer, &taken))
+        })?;
+        Ok(Work::Make(Box::new(plan)))
+    }
+
+    /// A member that speaks for the array.
+    fn peer(&self) -> Option<Superblock> {
+        let mut members = self.array()?.members();
+        members.find_map(|member| member.superblock())
+    }
+
+    /// Device numbers that are in use.
+    fn numbers(&self) -> Vec<u32> {
+        let parts = self.parts();
+        let known = parts.iter().filter_map(|part| match self.running(&part.name) {
+            Some(running) => running.superblock(),
+            None => part.md.clone(),
+        });
+        known.map(|superblock| superblock.dev_number()).collect()
+    }
+
+    /// Whether it has the tags that its peers have.
+    fn is_like_peers(&self, probed: &Probed) -> bool {
+        let wanted = self.integrity_of_peers();
+        let found = probed.open_integrity();
+        match (wanted, found) {
+            (None, None) => matches!(probed.integrity, IntegrityFound::None),
+            (Some((algorithm, superblock)), Some(open)) => {
+                open.tagger.algorithm() == algorithm
+                    && open.layout.tag_bytes == usize::from(superblock.tag_size)
+                    && open.layout.block == superblock.block
+            }
+            _ => false,
+        }
+    }
+
+    /// What the tags of the members are made with, and one of their superblocks.
+    fn integrity_of_peers(&self) -> Option<(checksum::Algorithm, integrity::Superblock)> {
+        let parts = self.parts();
+        let running = parts.iter().filter(|part| self.running(&part.name).is_some());
+        let mut with = running.filter_map(|part| part.integrity.as_ref());
+        with.next().map(|part| (part.tagger.algorithm(), part.volume.superblock().clone()))
+    }
+
+    fn given_for_new(&self) -> Given {
+        let mut given = self.given.clone();
+        given.integrity = match self.integrity_of_peers() {
+            Some((algorithm, _)) => {
+                IntegrityChoice::Algorithm(algorithm, self.given.integrity_key().cloned())
+            }
+            None => IntegrityChoice::None,
+        };
+        given
+    }
+
+    fn options_for(&self, new: &NewMember) -> CreateOptions {
+        let mut options = CreateOptions::new(vec![new.member.clone()], CreateLevel::None);
+        options.yes = new.yes;
+        options.integrity = None;
+        let Some((algorithm, superblock)) = self.integrity_of_peers() else { return options };
+        options.integrity = Some(algorithm);
+        options.integrity_key = self.given.integrity_key().cloned();
+        options.journal = self.given.journal.clone();
+        options.tag_size = Some(superblock.tag_size);
+        options.sector_size = u64_of(superblock.block.bytes());
+        options.inline = superblock.flags.has(Flags::INLINE);
+        options.legacy_padding = !options.inline && !superblock.flags.has(Flags::FIX_PADDING);
+        options.legacy_hmac = !options.inline && !superblock.flags.has(Flags::FIX_HMAC);
+        options.interleave_sectors = superblock.log2_interleave.map(|log2| 1 << log2);
+        let mut parts = self.parts().into_iter().filter_map(|part| {
+            let layout = *part.integrity.as_ref()?.volume.layout();
+            Some(layout.journal.sectors() * SECTOR)
+        });
+        options.journal_bytes = parts.next().filter(|_| !options.inline);
+        options
+    }
+}
+
+fn writes(work: &Work, name: &str) -> Vec<PlannedWrite> {
+    match work {
+        Work::Make(plan) => plan.writes().cloned().collect(),
+        Work::Rejoin(superblock) => {
+            let bytes = u64_of(SUPERBLOCK_BYTES);
+            let (kind, byte) = (WriteKind::MdSuperblock, superblock.super_offset().bytes());
+            vec![PlannedWrite { member: name.to_owned(), kind, byte, span_bytes: bytes, bytes }]
+        }
+    }
+}
+
+/// Refuses what holds anything.
+async fn refuse_content(
+    name: &str,
+    device: &Device,
+    kind: LeafKind,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<(), MembershipError> {
+    let full = kind_is_looked_through(kind);
+    let thoroughness = if full { Thoroughness::Full } else { Thoroughness::Sampled };
+    let mut told = |done, total| on_progress(Phase::Looking, &CreateProgress { done, total });
+    let content = look(device, thoroughness, &mut told).await;
+    let content =
+        content.map_err(|error| MembershipError::Io { member: name.to_owned(), error })?;
+    let member = name.to_owned();
+    if let Some(&signature) = content.signatures.first() {
+        return Err(CreateError::Signature { member, signature }.into());
+    }
+    if let Some(sector) = content.not_zero {
+        return Err(CreateError::NotZero { member, sector }.into());
+    }
+    Ok(())
+}
+
+/// Whether all of it is read before it counts as blank.
+const fn kind_is_looked_through(kind: LeafKind) -> bool {
+    matches!(kind, LeafKind::File | LeafKind::Sectors | LeafKind::Memory)
+}
