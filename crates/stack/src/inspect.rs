@@ -268,7 +268,9 @@ fn md_fields(superblock: &Superblock) -> Vec<Field> {
     push("role", role);
     push("cnt_corrected_read", superblock.corrected_reads().to_string());
     push("device_uuid", superblock.device_uuid().to_string());
-    push("devflags", format!("{:#x}", superblock.device_flags().0));
+    let flags = superblock.device_flags();
+    let names: Vec<&str> = flags.names().collect();
+    push("devflags", format!("{:#x} {}", flags.0, names.join(" ")).trim_end().to_owned());
     push("utime", time(superblock.utime()));
     push("events", superblock.events().to_string());
     push("resync_offset", resync);

@@ -11,7 +11,7 @@ use crate::top::Top;
 use bio::{Device, Events, IoResult, ScrubMode};
 use layers::array::Array;
 use layers::integrity::{Integrity, JournalKeys};
-use md::superblock::{ResyncOffset, Superblock};
+use md::superblock::{DeviceFlags, ResyncOffset, Superblock};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -132,6 +132,8 @@ pub struct MemberStatus {
     pub access: String,
     /// What its tags are made with, if it has any.
     pub integrity: Option<String>,
+    /// Of a mirror, it is read only if no other can be.
+    pub write_mostly: bool,
     /// Why it is not in use.
     pub problem: Option<String>,
     /// Corrected sectors, as its superblock has counted over its life.
@@ -369,6 +371,9 @@ impl Volume {
             state,
             access: format!("{}, {}", crate::open::kind_word(part.kind), part.access),
             integrity: part.integrity.as_ref().map(|part| part.tagger.algorithm().to_string()),
+            write_mostly: superblock.is_some_and(|superblock| {
+                superblock.device_flags().contains(DeviceFlags::WRITE_MOSTLY)
+            }),
             problem: part.problem.clone(),
             corrected_sectors: superblock.map_or(0, Superblock::corrected_reads),
             lacking_sectors: running.as_ref().map_or(0, |member| member.lacking_sectors()),
@@ -530,6 +535,7 @@ fn missing_line(slot: usize) -> MemberStatus {
         state: MemberState::Missing,
         access: String::new(),
         integrity: None,
+        write_mostly: false,
         problem: None,
         corrected_sectors: 0,
         lacking_sectors: 0,

@@ -218,7 +218,9 @@ fn a_write_mostly_member_is_read_only_if_no_other_can_be() {
     let options =
         CreateOptions { write_mostly: vec![members[0].clone()], ..bare(CreateLevel::Raid1) };
     make(&CreateOptions { members, member_bytes: Some(MEMBER), ..options });
-    write_and_read(&paths, "the other");
+    let status = write_and_read(&paths, "the other");
+    let hints: Vec<bool> = status.members.iter().map(|member| member.write_mostly).collect();
+    assert_eq!(hints, [true, false]);
     // Its copies are never looked at: garbage in them goes unnoticed.
     let mut garbage = std::fs::read(&paths[0]).unwrap();
     garbage[2 << 20..].fill(0xEE);

@@ -287,15 +287,21 @@ pub fn lines(object: &Value) -> Vec<String> {
     ));
     for member in object["members"].as_array().into_iter().flatten() {
         let slot = member["slot"].as_u64().map_or_else(|| "-".to_owned(), |slot| slot.to_string());
+        let kinds = [
+            member["integrity"].as_str(),
+            member["write_mostly"].as_bool().unwrap_or_default().then_some("write-mostly"),
+        ];
+        let kinds: Vec<&str> = kinds.into_iter().flatten().collect();
+        let kinds =
+            if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
         lines.push(format!(
-            "         {slot:<4} {:<11} {:>9} {:>7} {:>8} {:>7}  {}{}{}",
+            "         {slot:<4} {:<11} {:>9} {:>7} {:>8} {:>7}  {}{kinds}{}",
             member["state"].as_str().unwrap_or_default(),
             member["mismatches"].to_string(),
             member["healed_sectors"].to_string(),
             member["healable_sectors"].to_string(),
             member["lost_sectors"].to_string(),
             member["name"].as_str().unwrap_or_default(),
-            member["integrity"].as_str().map_or_else(String::new, |name| format!(" ({name})")),
             match (member["filled_percent"].as_u64(), member["lacking_sectors"].as_u64()) {
                 (Some(percent), Some(1..)) => format!(", {percent} % filled"),
                 _ => String::new(),
