@@ -485,7 +485,11 @@ mod tests {
             ("", 0, "a name"),
             ("raid5(file:a", 12, "')'"),
             ("raid5(file:a))", 13, "the end"),
-            ("raid7(file:a)", 0, "integrity, raid1, raid4, raid5, raid6 or fault"),
+            (
+                "raid7(file:a)",
+                0,
+                "integrity, linear, raid0, raid1, raid4, raid5, raid6, raid10 or fault",
+            ),
             (
                 "a.img",
                 0,
