@@ -10,6 +10,7 @@ mod isal;
 mod measure;
 mod nbd;
 mod row;
+mod scrub;
 mod settings;
 
 use anyhow::bail;
@@ -49,4 +50,5 @@ const AREAS: &[Area] = &[
     Area { name: "compute", rows: |_| compute::rows() },
     Area { name: "integrity", rows: integrity::rows },
     Area { name: "nbd", rows: nbd::rows },
+    Area { name: "scrub", rows: scrub::rows },
 ];

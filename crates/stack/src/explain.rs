@@ -1,5 +1,6 @@
 //! Where one sector of a volume lies: member, bytes, tag, stripe, parity, journal.
 
+use crate::evidence::{Evidence, Site, evidence};
 use crate::member::Member;
 use crate::spec::Node;
 use crate::tags;
@@ -90,6 +91,8 @@ pub struct Explanation {
     pub data_index: Option<usize>,
     /// The data first, then parity or the other copies.
     pub places: Vec<Place>,
+    /// All that is known of the whole stripe, or of all copies; none without redundancy.
+    pub evidence: Option<Evidence>,
 }
 
 /// Why nothing can be said.
@@ -131,8 +134,13 @@ pub async fn explain(volume: &Volume, sector: Sector) -> Result<Explanation, Exp
     if sector.0 >= sectors {
         return Err(ExplainError::Outside { sector: sector.0, sectors });
     }
-    let mut explanation =
-        Explanation { sector: sector.0, stripe: None, data_index: None, places: Vec::new() };
+    let mut explanation = Explanation {
+        sector: sector.0,
+        stripe: None,
+        data_index: None,
+        places: Vec::new(),
+        evidence: None,
+    };
     let Some(md) = &volume.freshest else {
         let parts = volume.parts();
         let alone = parts.first().map(|part| &**part);
@@ -185,6 +193,28 @@ pub async fn explain(volume: &Volume, sector: Sector) -> Result<Explanation, Exp
         for slot in 0..usize_of(md.raid_disks().into()) {
             wanted.push((Part::Copy, slot, sector));
         }
+    }
+    let site = |(part, slot, member_sector): (Part, usize, Sector)| Site {
+        part,
+        slot,
+        holder: holder(slot),
+        sector: offset(slot) + member_sector.0,
+    };
+    if let Ok(Shape::Parity(geometry, _)) = &shape {
+        let found = geometry.locate(sector);
+        let rest = (0..geometry.raid_disks()).filter(|&slot| slot != found.slot).map(|slot| {
+            let part = match geometry.strip(found.stripe, slot) {
+                Strip::Data(_) => Part::Data,
+                Strip::P => Part::P,
+                Strip::Q => Part::Q,
+            };
+            (part, slot, found.member_sector)
+        });
+        let sites = wanted.first().copied().into_iter().chain(rest).map(site).collect();
+        explanation.evidence = Some(evidence(sites, Some((geometry, found.stripe))).await);
+    } else if wanted.len() > 1 {
+        explanation.evidence =
+            Some(evidence(wanted.iter().copied().map(site).collect(), None).await);
     }
     for (part, slot, member_sector) in wanted {
         let start = offset(slot);

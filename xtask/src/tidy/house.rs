@@ -87,6 +87,7 @@ pub(super) const ROOMS: &[Room] = &[
             "checksum",
             "gf",
             "integrity",
+            "md",
         ],
     ),
     room(

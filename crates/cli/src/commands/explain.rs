@@ -5,7 +5,7 @@ use super::open::{self, close};
 use crate::error::Failure;
 use crate::exit::Outcome;
 use serde_json::json;
-use stack::{Explanation, Place};
+use stack::{Candidate, Evidence, Explanation, HexLine, Place, Reconstruction, TagVerdict};
 use std::rc::Rc;
 use units::Sector;
 
@@ -27,7 +27,8 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
         let volume = arguments.volume.open(&told, true).await?;
         let explained = stack::explain(&volume, Sector(arguments.sector)).await;
         let explained = close(volume, explained.map_err(Failure::from)).await?;
-        for line in lines(&explained) {
+        let evidence = explained.evidence.as_ref().map_or_else(Vec::new, evidence_lines);
+        for line in lines(&explained).into_iter().chain(evidence) {
             told.report.line(line);
         }
         let damaged = explained.places.iter().any(is_damaged);
@@ -40,6 +41,53 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
 /// is not expected to agree there yet.
 fn is_damaged(place: &Place) -> bool {
     place.tag.as_ref().is_some_and(|tag| tag.stored != tag.computed && tag.journal.is_empty())
+}
+
+/// The whole stripe or all copies: each as it lies, and what the others say of it.
+fn evidence_lines(evidence: &Evidence) -> Vec<String> {
+    let mut lines = vec![format!("the row of {} bytes:", evidence.block_bytes)];
+    for Candidate { part, slot, member, verdict } in &evidence.candidates {
+        let part = format!("{part:?}").to_lowercase();
+        let verdict = match verdict {
+            TagVerdict::Valid => "tag valid",
+            TagVerdict::Invalid => "tag INVALID",
+            TagVerdict::Unreadable => "UNREADABLE",
+            TagVerdict::Untagged => "no tags",
+            TagVerdict::Missing => "missing",
+        };
+        lines.push(format!(
+            "  {part:<5} slot {slot} {}: {verdict}",
+            member.as_deref().unwrap_or("-")
+        ));
+    }
+    let agrees = [("P", evidence.p_agrees), ("Q", evidence.q_agrees)];
+    for (name, agrees) in agrees.into_iter().filter_map(|(name, agrees)| Some((name, agrees?))) {
+        let agrees = if agrees { "agrees" } else { "DISAGREES" };
+        lines.push(format!("  {name} {agrees} with the data as it lies"));
+    }
+    if let Some(slot) = evidence.named {
+        lines.push(format!("  redundancy alone names slot {slot} as the wrong one"));
+    }
+    for Reconstruction { slot, from, vouched, differing_bytes, lines: hex } in
+        &evidence.reconstructions
+    {
+        let vouched = match vouched {
+            Some(true) => "its own tag agrees",
+            Some(false) => "its own tag does not agree",
+            None => "no tag to ask",
+        };
+        let differs = match differing_bytes {
+            Some(0) => "what lies there".to_owned(),
+            Some(count) => format!("{count} bytes differ from what lies there"),
+            None => "what lies there cannot be read".to_owned(),
+        };
+        lines.push(format!("  slot {slot} by {from}: {differs}; {vouched}"));
+        for HexLine { offset, lies, instead } in hex {
+            lines.push(format!("    {offset:4}  - {lies}"));
+            lines.push(format!("          + {instead}"));
+        }
+    }
+    lines
 }
 
 fn lines(explanation: &Explanation) -> Vec<String> {

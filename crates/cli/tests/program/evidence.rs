@@ -88,3 +88,39 @@ fn an_interrupted_scrub_goes_on_where_it_was() {
     let again = volume.run("scrub", &[&["--continue"], &state[..]].concat()).ended(0).object();
     assert!(again["continued_from_step"].is_null() && checked(&again) == checked(&all));
 }
+
+#[test]
+fn explain_shows_the_whole_stripe_and_which_reconstruction_its_tag_vouches_for() {
+    let volume = Volume::create(Shape::tagged("6", 4096));
+    volume.fill(2);
+    let (slot, data, _) = volume.place(2048);
+    flip(&volume.members[slot], data + 19);
+    let evidence = volume.explain(2048)["evidence"].clone();
+    let candidates = evidence["candidates"].as_array().expect("a list");
+    assert_eq!(candidates.len(), 5, "{evidence}");
+    for candidate in candidates {
+        let valid = candidate["slot"] != slot;
+        assert_eq!(candidate["verdict"], if valid { "valid" } else { "invalid" }, "{evidence}");
+    }
+    assert_eq!(evidence["named"], slot);
+    assert_eq!((&evidence["p_agrees"], &evidence["q_agrees"]), (&false.into(), &false.into()));
+    let made = evidence["reconstructions"].as_array().expect("a list");
+    let froms: Vec<_> = made.iter().map(|one| one["from"].as_str()).collect();
+    assert_eq!(froms, [Some("P"), Some("Q")]);
+    for one in made {
+        assert_eq!((&one["slot"], &one["vouched"]), (&slot.into(), &true.into()), "{evidence}");
+        assert_eq!(one["differing_bytes"], 1);
+        assert_eq!(one["lines"][0]["offset"], 16, "{evidence}");
+    }
+    let said = volume.run("explain", &["--sector", "2048"]).text();
+    assert!(said.contains("tag INVALID") && said.contains("its own tag agrees"), "{said}");
+
+    // Of plain copies nobody is named; what differs is shown.
+    let volume = Volume::create(Shape::plain("1"));
+    volume.fill(2);
+    let (slot, data, _) = volume.place(2048);
+    flip(&volume.members[slot], data + 19);
+    let evidence = volume.explain(2048)["evidence"].clone();
+    assert!(evidence["named"].is_null() && evidence["candidates"][0]["verdict"] == "untagged");
+    assert_eq!(evidence["reconstructions"][0]["differing_bytes"], 1, "{evidence}");
+}
