@@ -93,9 +93,6 @@ pub enum LeftOut {
         /// Slots of the array.
         raid_disks: u32,
     },
-    /// Parts of it are recorded as unreadable, in a log that is not read here yet.
-    #[error("its bad block log is not empty, which is not implemented")]
-    BadBlocks,
 }
 
 /// Why the candidates are not one array at all.
@@ -362,9 +359,6 @@ fn place(freshest: &Superblock, member: &Superblock) -> Result<Role, LeftOut> {
     if let Some(view @ (Role::Faulty | Role::Spare)) = member.role_of(freshest.dev_number()) {
         return Err(LeftOut::Diverged(view));
     }
-    if member.features().contains(Features::BAD_BLOCKS) {
-        return Err(LeftOut::BadBlocks);
-    }
     match own {
         Role::Active(slot) if u32::from(slot) >= freshest.slots() => {
             Err(LeftOut::Slot { slot, raid_disks: freshest.slots() })
@@ -517,12 +511,6 @@ impl Assembly {
                 self.cannot_write.push(CannotWrite { feature, member: None });
             }
         }
-        for &(member, why) in &self.left_out {
-            if why == LeftOut::BadBlocks {
-                let feature = "a bad block log that is not empty";
-                self.cannot_write.push(CannotWrite { feature, member: Some(member) });
-            }
-        }
     }
 }
 
@@ -544,7 +532,6 @@ impl Superblock {
 
 /// Features of the array that forbid writing as long as they are not maintained here.
 const ARRAY_FEATURES: &[(Features, &str)] = &[
-    (Features::BITMAP, "a write-intent bitmap"),
     (Features::PPL, "a partial parity log"),
     (Features::MULTIPLE_PPL, "a partial parity log"),
     (Features::JOURNAL, "a journal device"),

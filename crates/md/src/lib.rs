@@ -8,11 +8,13 @@
 //! - [`geometry`]: where a sector of an array lies;
 //! - [`shape`]: the array's size, and which members it can do without;
 //! - [`reshape`]: the two shapes of an array whose shape is being changed;
+//! - [`bad_blocks`]: the log of sectors that a member cannot give;
 //! - [`bitmap`]: the write-intent bitmap, read and written.
 
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod bad_blocks;
 pub mod bitmap;
 pub mod create;
 pub mod geometry;

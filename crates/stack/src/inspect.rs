@@ -6,7 +6,7 @@ use crate::member::Member;
 use crate::open::decide::{Decision, Rules, decide, describe_problem};
 use crate::open::{kind_word, look};
 use crate::probe::repair::repair;
-use crate::probe::{IntegrityFound, MdFound, Probed};
+use crate::probe::{IntegrityFound, MdFound, Probed, read_logs};
 use crate::signature::Signature;
 use crate::verdict::Fault;
 use crate::volume::stack_text;
@@ -57,6 +57,14 @@ pub struct MdInspection {
     pub refused: Option<String>,
     /// Its bytes on the member are damaged; the fields are what they must have been.
     pub repaired: bool,
+    /// The write-intent bitmap, if the superblock names one; empty if it makes no sense.
+    pub bitmap: Option<Vec<Field>>,
+    /// Why the bitmap says nothing, if so.
+    pub bitmap_problem: Option<String>,
+    /// First sector and sectors of each entry of the bad block log, counted on the whole member.
+    pub bad_blocks: Vec<(u64, u64)>,
+    /// Why the log cannot be read, if so: then nothing on the member is known to be good.
+    pub bad_blocks_problem: Option<String>,
 }
 
 /// A member.
@@ -132,6 +140,7 @@ pub async fn inspect(members: &[Member], given: &Given) -> Inspection {
             reports[index].problem.get_or_insert_with(|| error.to_string());
         }
     }
+    read_logs(&mut found).await;
     for (&index, member) in indexes.iter().zip(&found) {
         let report = &mut reports[index];
         report.integrity = inspect_integrity(member).await;
@@ -216,7 +225,14 @@ fn inspect_md(member: &Probed) -> Option<MdInspection> {
         MdFound::Problem(_) => Some(MdInspection::default()),
         MdFound::Sound { superblock, repaired } => {
             let sectors = member.inner().map_or(0, |inner| inner.limits().sectors);
+            let (bitmap, bitmap_problem) = inspect_bitmap(member, superblock).unzip();
+            let log = member.logs.bad_blocks.as_ref();
+            let entries = log.map(|log| log.ranges().map(|bad| (bad.start, bad.end - bad.start)));
             Some(MdInspection {
+                bad_blocks: entries.map(Iterator::collect).unwrap_or_default(),
+                bad_blocks_problem: log.err().map(ToString::to_string),
+                bitmap,
+                bitmap_problem: bitmap_problem.flatten(),
                 fields: md_fields(superblock),
                 checksum_ok: !repaired,
                 refused: superblock.validate(sectors).err().map(|error| error.to_string()),
@@ -224,6 +240,33 @@ fn inspect_md(member: &Probed) -> Option<MdInspection> {
             })
         }
     }
+}
+
+/// The header of the bitmap and what its bits amount to, as `mdadm --examine-bitmap` has them; and why
+/// they say nothing, if so.
+fn inspect_bitmap(
+    member: &Probed,
+    superblock: &Superblock,
+) -> Option<(Vec<Field>, Option<String>)> {
+    let bitmap = match member.logs.bitmap.as_ref()? {
+        Ok(bitmap) => bitmap,
+        Err(problem) => return Some((Vec::new(), Some(problem.to_string()))),
+    };
+    let header = bitmap.header();
+    let (count, dirty) = (header.bit_count(), bitmap.dirty_count());
+    let mut fields = Vec::new();
+    let mut push = |name, value: String| fields.push(Field { name, value });
+    push("version", header.version().to_string());
+    push("uuid", header.set_uuid().to_string());
+    push("events", header.events().to_string());
+    push("events_cleared", header.events_cleared().to_string());
+    push("state", format!("{:#x}", header.state()));
+    push("chunksize", format!("{} bytes", header.chunk_bytes()));
+    push("daemon_sleep", format!("{} s", header.daemon_sleep_seconds()));
+    push("write_behind", header.write_behind().to_string());
+    push("sync_size", header.sync_sectors().to_string());
+    push("bits", format!("{count} (chunks), {dirty} dirty"));
+    Some((fields, header.believe(superblock).err().map(|why| why.to_string())))
 }
 
 /// The fields of an md superblock (the md specification, section 2), in the order of their bytes.

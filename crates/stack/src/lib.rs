@@ -59,7 +59,7 @@ pub use layers::integrity::{
 pub use leaf::{LeafKind, MemberError};
 pub use mapfile::{Block, Map, Status};
 pub use member::{Member, NameError};
-pub use open::{OpenError, OpenOptions, WhyLeftOut, open, open_stack};
+pub use open::{AtRisk, OpenError, OpenOptions, WhyLeftOut, open, open_stack};
 pub use probe::{IntegrityProblem, MdProblem};
 pub use recheck::Suspect;
 pub use signature::Signature;
@@ -68,4 +68,4 @@ pub use spec::{ArrayLevel, Node, SpecError};
 pub use trial::{Belief, Trial};
 pub use trust::TrustError;
 pub use verdict::{Fault, Verdict};
-pub use volume::{MemberState, MemberStatus, Volume, VolumeStatus};
+pub use volume::{BitmapStatus, MemberState, MemberStatus, Volume, VolumeStatus};

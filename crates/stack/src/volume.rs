@@ -152,6 +152,17 @@ pub struct MemberStatus {
     pub counters: Counters,
 }
 
+/// What an array's write-intent bitmap says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct BitmapStatus {
+    /// Bytes of a chunk.
+    pub chunk_bytes: u32,
+    /// How many chunks there are.
+    pub chunks: u64,
+    /// How many of them would be compared after a crash.
+    pub dirty: u64,
+}
+
 /// How a volume is.
 #[derive(Clone, Debug, Serialize)]
 pub struct VolumeStatus {
@@ -183,6 +194,8 @@ pub struct VolumeStatus {
     pub rebuilding: bool,
     /// Redundancy is true below this member sector only; none: everywhere.
     pub synced_below: Option<u64>,
+    /// Its write-intent bitmap, if it has one.
+    pub bitmap: Option<BitmapStatus>,
     /// The change of shape that it was caught in, in words.
     pub reshape: Option<String>,
     /// Nothing is written, ever.
@@ -339,6 +352,10 @@ impl Volume {
                 ResyncOffset::Clean => None,
                 ResyncOffset::Below(sector) => Some(sector.0),
             },
+            bitmap: self.array.as_ref().and_then(|array| {
+                let (chunk_bytes, chunks, dirty) = array.bitmap_counts()?;
+                Some(BitmapStatus { chunk_bytes, chunks, dirty })
+            }),
             reshape: md.and_then(Superblock::sides).and_then(Result::ok).map(|s| s.to_string()),
             read_only: self.read_only,
             unverified_blocks: self.integrity().map(|(_, part)| part.unverified()).sum(),

@@ -179,13 +179,7 @@ fn opened_for_writing_and_closed_they_still_give_it_or_are_refused_by_name() {
                 }
             });
             let name = golden.name();
-            let feature = if family != "dm-integrity"
-                && (name.contains("bitmap")
-                    || name.contains("degraded")
-                    || name.contains("raid10-3"))
-            {
-                Some("a write-intent bitmap is not implemented for writing")
-            } else if name.contains("ppl") {
+            let feature = if name.contains("ppl") {
                 Some("a partial parity log is not implemented for writing")
             } else {
                 None

@@ -54,6 +54,11 @@ impl Subject {
         }
     }
 
+    /// The same with a write-intent bitmap of small chunks.
+    pub(crate) const fn with_intent(self) -> Self {
+        Self { mdadm: "--bitmap=internal --bitmap-chunk=64", ..self }
+    }
+
     /// Whether the kernel can compare its members.
     pub(crate) fn is_redundant(&self) -> bool {
         self.level.is_some_and(|level| level != 0)
@@ -175,6 +180,11 @@ impl Subject {
             options[1] = level.to_string();
             options.extend(["--chunk".into(), format!("{}K", self.chunk_kib)]);
             options.extend(["--metadata".into(), self.metadata.into()]);
+            if self.mdadm.contains("internal") {
+                options.extend(["--bitmap-chunk".into(), "64K".into()]);
+            } else {
+                options.extend(["--bitmap".into(), "none".into()]);
+            }
         }
         if let Some(layout) = self.layout {
             options.extend(["--layout".into(), layout.into()]);

@@ -7,7 +7,9 @@ use crate::exit::Outcome;
 use crate::report::Progress;
 use serde_json::json;
 use stack::IntegrityChoice;
-use stack::create::{CreateLevel, CreateOptions, CreateProgress, Created, Minor, Phase};
+use stack::create::{
+    CreateBitmap, CreateLevel, CreateOptions, CreateProgress, Created, Minor, Phase,
+};
 use std::rc::Rc;
 
 /// What to make.
@@ -85,9 +87,14 @@ pub struct Arguments {
     #[arg(long, value_name = "1.0|1.1|1.2", default_value = "1.2")]
     metadata: String,
 
-    /// Write-intent bitmap
-    #[arg(long, value_name = "none", default_value = "none")]
-    bitmap: String,
+    /// Write-intent bitmap: internal announces writes to an array with redundancy, so that after a crash
+    /// only what was being written is compared; none: all of it is [default: internal]
+    #[arg(long, value_name = "internal|none")]
+    bitmap: Option<String>,
+
+    /// Bytes that one bit of the bitmap stands for, from 4K on [default: 64M, more if it must fit]
+    #[arg(long, value_name = "SIZE")]
+    bitmap_chunk: Option<String>,
 
     /// The array's name
     #[arg(long, value_name = "NAME")]
@@ -131,8 +138,8 @@ impl Arguments {
         if !["journal", "bitmap", "direct", "inline"].contains(&self.mode.as_str()) {
             return Err(not_made("--mode", &self.mode, "journal, bitmap, direct, inline"));
         }
-        only("--bitmap", &self.bitmap, "none")?;
         let mut options = CreateOptions::new(parse_members(&self.members)?, level);
+        options.bitmap = self.bitmap(level)?;
         options.member_bytes = self.size.as_deref().map(|s| size("--size", s)).transpose()?;
         let usual = if self.like.is_some() { "512K" } else { "64K" };
         options.chunk_bytes = size("--chunk", self.chunk.as_deref().unwrap_or(usual))?;
@@ -166,6 +173,31 @@ impl Arguments {
     fn integrity(&self) -> &str {
         let usual = if self.like.is_some() { "none" } else { "crc32c" };
         self.integrity.as_deref().unwrap_or(usual)
+    }
+
+    fn bitmap(&self, level: CreateLevel) -> Result<CreateBitmap, Failure> {
+        let asked = self.bitmap.as_deref();
+        let chunk = self.bitmap_chunk.as_deref().map(|s| size("--bitmap-chunk", s)).transpose()?;
+        match asked {
+            None if self.like.is_some() && chunk.is_none() => Ok(CreateBitmap::LikeMdadm),
+            Some("internal") | None => {
+                let wanted = asked.is_some() || chunk.is_some();
+                if wanted && !level.has_redundancy() {
+                    let why = "--bitmap internal: is for arrays with redundancy";
+                    return Err(Failure::usage(why));
+                }
+                let chunk = chunk.map(u32::try_from).transpose();
+                let chunk_bytes = chunk.map_err(|_| {
+                    Failure::usage("--bitmap-chunk: is a power of two from 4K to 2G")
+                })?;
+                Ok(CreateBitmap::Internal { chunk_bytes })
+            }
+            Some("none") if chunk.is_some() => {
+                Err(Failure::usage("--bitmap-chunk: there is no bitmap"))
+            }
+            Some("none") => Ok(CreateBitmap::None),
+            Some(other) => Err(not_made("--bitmap", other, "internal, none")),
+        }
     }
 
     /// The members, and what their disks will not say, on a command line.

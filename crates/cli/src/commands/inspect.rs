@@ -207,6 +207,15 @@ fn member_lines(member: &MemberInspection) -> Vec<String> {
         let checksum = if md.checksum_ok { "correct" } else { "WRONG" };
         lines.push(format!("    {:<26} {checksum}", "checksum"));
         lines.extend(md.refused.as_ref().map(|why| format!("    {:<26} {why}", "refused because")));
+        if let Some(bitmap) = &md.bitmap {
+            lines.push("  write-intent bitmap".to_owned());
+            fields(&mut lines, bitmap);
+            let why = md.bitmap_problem.as_ref();
+            lines.extend(why.map(|why| format!("    {:<26} {why}", "not believed because")));
+        }
+        lines.extend(listed("bad blocks", &md.bad_blocks));
+        let why = md.bad_blocks_problem.as_ref();
+        lines.extend(why.map(|why| format!("    {:<26} {why}", "all bad because")));
     }
     for (name, offset) in &member.signatures {
         lines.push(format!("  signature: {name} at byte {offset}"));

@@ -280,6 +280,13 @@ pub fn lines(object: &Value) -> Vec<String> {
     if let Some(uuid) = object["uuid"].as_str() {
         lines.push(format!("uuid     {uuid}"));
     }
+    if let Some(bitmap) = object.get("bitmap").filter(|bitmap| bitmap.is_object()) {
+        let chunk = bitmap["chunk_bytes"].as_u64().map_or_else(String::new, stack::format_size);
+        lines.push(format!(
+            "bitmap   {} of {} chunks of {chunk} are being written",
+            bitmap["dirty"], bitmap["chunks"]
+        ));
+    }
     lines.push(format!("stack    {}", text("stack")));
     lines.push(format!(
         "members  {:<4} {:<11} {:>9} {:>7} {:>8} {:>7}  name",

@@ -5,9 +5,12 @@
 //! filled below its first hole, as that was before its last flush: what was filled since is lost
 //! with the power.
 
+use super::bad_blocks::{BadSectors, Guarded};
+use super::ordering::RECORDED;
 use super::{Found, RangeSet};
-use bio::{Device, Events, IoResult};
+use bio::{Bio, Buf, Device, EventKind, Events, IoResult};
 use md::superblock::{DeviceFlags, Features, Superblock};
+use runtime::Semaphore;
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
@@ -19,11 +22,18 @@ pub struct Member {
     name: Rc<str>,
     device: Device,
     data: Device,
+    /// The same without what is bad.
+    guarded: Device,
+    bad: Rc<BadSectors>,
+    /// Whoever writes superblocks has it.
+    lock: Rc<Semaphore>,
     data_offset: Sector,
     superblock: RefCell<Option<Superblock>>,
     events: Events,
     /// It takes no part any more.
     failed: Cell<bool>,
+    /// Whether the write-intent bitmap lies on it as it is in memory.
+    has_bitmap: Cell<bool>,
     /// It stands beside the holder of its slot, which it is to replace.
     replaces: Cell<bool>,
     /// What it does not hold, in sectors of its data.
@@ -38,9 +48,14 @@ pub struct Member {
 
 impl Member {
     /// A member as it was found: filled as far as its superblock says.
-    pub(super) fn new(found: Found, events: &Events) -> Self {
+    pub(super) fn new(found: Found, events: &Events, lock: &Rc<Semaphore>) -> Self {
         let events = events.for_member(&found.name);
+        if let Err(why) = &found.logs.bad_blocks {
+            let detail = format!("nothing on it is known to be good until it is written: {why}");
+            events.emit_detail(EventKind::Note, Sector::ZERO, 0, detail);
+        }
         let superblock = found.superblock.as_ref();
+        let bad = BadSectors::new(&found.device, superblock, &found.logs.bad_blocks);
         let data_offset = superblock.map_or(Sector::ZERO, Superblock::data_offset);
         let claim = superblock.and_then(Superblock::recovery_offset);
         let replaces = superblock.is_some_and(|own| own.features().contains(Features::REPLACEMENT));
@@ -50,6 +65,9 @@ impl Member {
             holes.insert(filled.0..end);
         }
         Self {
+            guarded: Guarded::new(found.data.clone(), &bad, data_offset),
+            bad,
+            lock: Rc::clone(lock),
             slot: found.slot,
             name: found.name,
             device: found.device,
@@ -58,6 +76,7 @@ impl Member {
             superblock: RefCell::new(found.superblock),
             events,
             failed: Cell::new(false),
+            has_bitmap: Cell::new(false),
             replaces: Cell::new(replaces),
             holes: RefCell::new(holes),
             filling: Cell::new(claim.is_some() || replaces),
@@ -67,8 +86,13 @@ impl Member {
     }
 
     /// A member that holds all but `holes`, durably.
-    pub(super) fn to_fill(found: Found, holes: &RangeSet, replaces: bool, events: &Events) -> Self {
-        let member = Self::new(found, events);
+    pub(super) fn to_fill(
+        found: Found,
+        holes: &RangeSet,
+        replaces: bool,
+        (events, lock): (&Events, &Rc<Semaphore>),
+    ) -> Self {
+        let member = Self::new(found, events, lock);
         member.replaces.set(replaces);
         let end = member.data.limits().sectors;
         let mut own = RangeSet::default();
@@ -97,10 +121,46 @@ impl Member {
         &self.device
     }
 
-    /// Its data.
+    /// Its data. What is bad of it cannot be read, and is no longer bad once it was written.
     #[must_use]
     pub fn data(&self) -> &Device {
-        &self.data
+        if self.bad.is_empty() { &self.data } else { &self.guarded }
+    }
+
+    /// Whether some of these sectors of its data are recorded as bad.
+    #[must_use]
+    pub fn is_bad(&self, sectors: &Range<u64>) -> bool {
+        !self.bad.is_empty() && self.bad.overlap(&self.on_device(sectors))
+    }
+
+    /// Records that these sectors of its data hold nothing that anybody may be given; durable when this
+    /// returns. Until they are written they read as `Medium`.
+    ///
+    /// # Errors
+    /// `Unsupported` if there is no log that has room; else what the member says. They are bad in memory
+    /// in any case.
+    pub async fn record_bad(&self, sectors: Range<u64>) -> IoResult {
+        let _lock = self.lock.acquire(1).await;
+        self.bad.record(&self.on_device(&sectors)).await?;
+        let superblock = self.superblock();
+        let unsaid = |own: &Superblock| !own.features().contains(Features::BAD_BLOCKS);
+        if let Some(mut own) = superblock.filter(unsaid) {
+            own.set_has_bad_blocks(true);
+            let bytes = Buf::copy_of(&own.encode());
+            let mut write = Bio::write_fua(own.super_offset(), bytes).because(RECORDED);
+            self.device.submit(&mut write).await?;
+            self.set_superblock(own);
+        }
+        Ok(())
+    }
+
+    fn on_device(&self, sectors: &Range<u64>) -> Range<u64> {
+        let at = |sector: u64| self.place(Sector(sector)).0;
+        at(sectors.start)..at(sectors.end)
+    }
+
+    pub(super) fn bad(&self) -> &BadSectors {
+        &self.bad
     }
 
     /// Where sector `sector` of its data lies on the whole of it: the address for events, the same
@@ -216,6 +276,14 @@ impl Member {
 
     pub(super) fn set_failed(&self) {
         self.failed.set(true);
+    }
+
+    pub(super) fn has_bitmap(&self) -> bool {
+        self.has_bitmap.get()
+    }
+
+    pub(super) fn set_has_bitmap(&self) {
+        self.has_bitmap.set(true);
     }
 
     pub(super) fn set_superblock(&self, superblock: Superblock) {

@@ -54,7 +54,11 @@
 //! restored copy of a member must never look fresh again. See
 //! `docs/decisions/0002-write-intent.md`.
 
+mod bad_blocks;
+mod bitmap;
+mod bits;
 mod limits;
+mod logs;
 mod member;
 pub(crate) mod ordering;
 mod ranges;
@@ -67,6 +71,9 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use bad_blocks::BadBlockProblem;
+pub use bitmap::{BitmapProblem, believed};
+pub use logs::Logs;
 pub use member::Member;
 pub use ordering::ORDERINGS;
 pub(crate) use ranges::RangeSet;
@@ -74,9 +81,9 @@ pub(crate) use runs::in_runs;
 pub use seats::JoinError;
 
 use bio::{Device, EventKind, Events, IoError, IoErrorKind, IoResult};
+use bitmap::Intent;
 use md::shape::Tolerance;
 use md::superblock::{ResyncOffset, Superblock, Time};
-use ordering::CLEAN;
 use rounds::Rounds;
 use runtime::{Notify, Permit, Semaphore};
 use seats::{Seat, seats};
@@ -114,17 +121,22 @@ pub struct Found {
     pub data: Device,
     /// Its superblock, if the array has any.
     pub superblock: Option<Superblock>,
+    /// What lies beside it.
+    pub logs: Logs,
 }
 
 /// The members of a running array.
 pub struct Array {
+    /// For what runs in the background.
+    myself: Weak<Self>,
     seats: RefCell<Vec<Seat>>,
     /// Members that hold nothing.
     spares: RefCell<Vec<Found>>,
     options: Options,
     rounds: Rounds,
+    intent: Option<Rc<Intent>>,
     /// One permit: whoever writes superblocks.
-    lock: Semaphore,
+    lock: Rc<Semaphore>,
     /// The superblocks say dirty, so writes may go ahead.
     active: Cell<bool>,
     /// Where members may differ because a crash or a failure interrupted writes.
@@ -147,6 +159,8 @@ pub struct Array {
 /// Held while a write is under way: the array stays marked dirty.
 pub struct WriteGuard {
     array: Rc<Array>,
+    /// Its number among the writes that the bitmap knows of.
+    number: Option<u64>,
 }
 
 impl Drop for WriteGuard {
@@ -154,6 +168,9 @@ impl Drop for WriteGuard {
         let array = &self.array;
         array.activity.set(array.activity.get() + 1);
         array.in_flight.set(array.in_flight.get() - 1);
+        if let (Some(intent), Some(number)) = (&array.intent, self.number) {
+            intent.end(number);
+        }
         if array.in_flight.get() == 0 {
             array.quiet.notify_all();
         }
@@ -182,18 +199,37 @@ impl Array {
         freshest: Option<&Superblock>,
         options: Options,
     ) -> Rc<Self> {
-        let new = |found| Rc::new(Member::new(found, &options.events));
+        let dirty = options.synced != ResyncOffset::Clean;
+        let own = members.iter().filter_map(|found| found.superblock.as_ref());
+        let speaks = freshest.or_else(|| own.rev().max_by_key(|own| own.events()));
+        let unwhole = dirty || members.len() < slots;
+        let intent = |speaks| Intent::new(speaks, &members, unwhole, &options.events);
+        let intent = speaks.and_then(intent).map(Rc::new);
+        let unsynced = match options.synced {
+            ResyncOffset::Clean => RangeSet::default(),
+            ResyncOffset::Below(sector) => match &intent {
+                Some(intent) => intent.unsynced(sector.0),
+                None => RangeSet::from(sector.0..u64::MAX),
+            },
+        };
+        let lock = Rc::new(Semaphore::new(1));
+        let new = |found: Found| {
+            let has_bitmap = intent.as_ref().is_some_and(|intent| intent.lies_on(&found));
+            let member = Member::new(found, &options.events, &lock);
+            if has_bitmap {
+                member.set_has_bitmap();
+            }
+            Rc::new(member)
+        };
         let members: Vec<Rc<Member>> = members.into_iter().map(new).collect();
-        let rounds = Rounds::new(freshest, members.iter());
-        let mut unsynced = RangeSet::default();
-        if let ResyncOffset::Below(sector) = options.synced {
-            unsynced.insert(sector.0..u64::MAX);
-        }
-        let array = Self {
+        let rounds = Rounds::new(freshest, members.iter(), intent.clone());
+        Rc::new_cyclic(|myself| Self {
+            myself: Weak::clone(myself),
             seats: RefCell::new(seats(slots, members)),
             spares: RefCell::default(),
             rounds,
-            lock: Semaphore::new(1),
+            intent,
+            lock,
             active: Cell::new(false),
             unsynced: RefCell::new(unsynced),
             in_flight: Cell::new(0),
@@ -206,8 +242,7 @@ impl Array {
             changes: Cell::new(0),
             on_change: RefCell::default(),
             options,
-        };
-        Rc::new(array)
+        })
     }
 
     /// Whether nothing is written, ever.
@@ -250,6 +285,8 @@ impl Array {
         if unsynced.len() < UNSYNCED_MAX || !unsynced.cuts(&sectors) {
             unsynced.remove(sectors);
         }
+        drop(unsynced);
+        self.watch_bits();
     }
 
     /// Says that members may differ in `sectors`, because a write could not be finished. Called
@@ -275,16 +312,25 @@ impl Array {
     ///
     /// # Errors
     /// `ReadOnly`; `Unavailable` after closing, and once too few members took their superblocks.
-    pub async fn begin_write(self: &Rc<Self>, _sectors: Range<u64>) -> IoResult<WriteGuard> {
+    pub async fn begin_write(self: &Rc<Self>, sectors: Range<u64>) -> IoResult<WriteGuard> {
         self.refuse_writing()?;
         self.activity.set(self.activity.get() + 1);
         self.in_flight.set(self.in_flight.get() + 1);
-        let guard = WriteGuard { array: Rc::clone(self) };
+        let intent = self.intent.as_deref();
+        let number = intent.map(|intent| intent.begin(sectors.clone()));
+        let guard = WriteGuard { array: Rc::clone(self), number };
+        if self.active.get() && intent.is_none_or(|intent| intent.covers(&sectors)) {
+            return Ok(guard);
+        }
+        let _lock = self.lock.acquire(1).await;
+        self.unbroken()?;
         if !self.active.get() {
-            let _lock = self.lock.acquire(1).await;
-            if !self.active.get() {
-                self.become_active().await?;
-            }
+            self.become_active().await?;
+        }
+        if let Some(intent) = intent {
+            let members = self.members().collect();
+            self.settle_bits(intent.set_wanted(members).await).await?;
+            self.watch_bits();
         }
         Ok(guard)
     }
@@ -327,12 +373,13 @@ impl Array {
         }
         let _lock = self.lock.acquire(1).await;
         self.unbroken()?;
-        if self.in_flight.get() > 0 || self.rounds.on_disk() == self.synced() {
+        let settled = self.rounds.on_disk() == self.synced() && !self.any_written_over();
+        if self.in_flight.get() > 0 || settled {
             return Ok(());
         }
         self.active.set(false);
         let synced = self.synced();
-        self.flush_members().await?;
+        self.flush_and_forget().await?;
         self.round(synced).await
     }
 
@@ -362,8 +409,8 @@ impl Array {
     }
 
     /// As [`Self::flush`], with the lock held and the round still to come.
-    async fn flush_members(&self) -> IoResult {
-        for (member, error) in self.flush_each(CLEAN).await {
+    async fn flush_members(&self, reason: &'static str) -> IoResult {
+        for (member, error) in self.flush_each(reason).await {
             match error.kind {
                 IoErrorKind::NoSpace => return Err(error),
                 _ => self.drop_member(&member, error).inspect_err(|e| self.end_writing(*e))?,
@@ -416,9 +463,13 @@ impl Array {
         if self.counters_changed.get() || !self.members().all(|member| member.is_claimed()) {
             let _lock = self.lock.acquire(1).await;
             // What was healed on an array that was never dirty is in the members' caches still.
-            self.flush_members().await?;
+            self.flush_and_forget().await?;
             self.round(self.rounds.on_disk()).await?;
         }
+        let Some(intent) = &self.intent else { return Ok(()) };
+        let _lock = self.lock.acquire(1).await;
+        intent.forget_recent();
+        while self.clear_bits().await? {}
         Ok(())
     }
 
@@ -451,8 +502,9 @@ impl Array {
         loop {
             let time = (self.options.clock)();
             // Each failure removes a member, so this ends.
+            let whole = self.missing_count() == 0;
             let members: Vec<Rc<Member>> = self.members().collect();
-            let failures = self.rounds.write(&members, resync, time).await;
+            let failures = self.rounds.write(&members, whole, resync, time).await;
             if failures.is_empty() {
                 return Ok(());
             }

@@ -7,10 +7,27 @@ pub(crate) const PROMISE: &str = "array: members before a flush completes";
 pub(super) const CLEAN: &str = "array: members before clean";
 /// A member's superblock, before the next member's is touched and before what it announces.
 pub(super) const SUPERBLOCK: &str = "array: a superblock before the next and before data";
+/// A bit of the bitmap on every member, before the data that it is for.
+pub(super) const INTENT: &str = "array: a bit on every member before data";
+/// What was written to the members, before bits that call it unfinished are cleared.
+pub(super) const CLEARED: &str = "array: members before bits are cleared";
+/// A member's header of the bitmap, before its superblock.
+pub(super) const HEADER: &str = "array: the bitmap's header before the superblock";
+/// Since when bits were cleared, before they are.
+pub(super) const EPOCH: &str = "array: events_cleared before bits are cleared";
+/// The bits of a bitmap that is written anew, before its header says that they may be believed.
+pub(super) const ANEW: &str = "array: a bitmap's bits before its header";
+/// That a member could not take a write, before the write completes.
+pub(super) const RECORDED: &str = "array: a bad block before its write completes";
+/// A bad block's new place in the log, before it leaves the old one.
+pub(super) const MOVED: &str = "array: a bad block's new place before the old one";
 /// What a member was filled with, before its superblock says that it holds it.
 pub(super) const FILLED: &str = "array: what was rebuilt before it is claimed";
 /// A copy of an unfinished write that is on every member now, before anybody is given it.
 pub(crate) const AGREED: &str = "mirror: copies made to agree before they are read";
 
 /// All of them.
-pub const ORDERINGS: &[&str] = &[PROMISE, CLEAN, SUPERBLOCK, FILLED, AGREED];
+pub const ORDERINGS: &[&str] = &[
+    PROMISE, CLEAN, SUPERBLOCK, INTENT, CLEARED, HEADER, EPOCH, ANEW, RECORDED, MOVED, FILLED,
+    AGREED,
+];

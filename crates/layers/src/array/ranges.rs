@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A set of numbers, kept as ranges that neither overlap nor touch.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct RangeSet {
     ends: BTreeMap<u64, u64>,
 }
@@ -77,6 +77,14 @@ impl RangeSet {
                 self.ends.insert(s, range.start);
             }
         }
+    }
+}
+
+impl From<Range<u64>> for RangeSet {
+    fn from(range: Range<u64>) -> Self {
+        let mut set = Self::default();
+        set.insert(range);
+        set
     }
 }
 

@@ -1,10 +1,13 @@
 //! Writing the superblocks of all members, one after the other.
 //!
+//! With each superblock goes the header of the write-intent bitmap, if there is one, before it.
+//!
 //! This module keeps the two rules that the header of [`super`] relies on: members that take part
 //! are never more than one event apart on disk, and each superblock is durable before the next one
 //! is touched. It decides nothing about when.
 
 use super::Member;
+use super::bitmap::Intent;
 use super::ordering::SUPERBLOCK;
 use bio::{Bio, Buf, IoError, IoResult};
 use md::superblock::{ResyncOffset, Role, Superblock, Time};
@@ -14,6 +17,8 @@ use std::rc::Rc;
 /// What the superblocks say, and the means to change it.
 pub(super) struct Rounds {
     events: Cell<u64>,
+    /// The array's bitmap.
+    intent: Option<Rc<Intent>>,
     /// What they say of redundancy; the least that any of them says.
     on_disk: Cell<ResyncOffset>,
     /// The device table of the freshest.
@@ -24,15 +29,22 @@ impl Rounds {
     pub(super) fn new<'a>(
         freshest: Option<&Superblock>,
         members: impl Iterator<Item = &'a Rc<Member>>,
+        intent: Option<Rc<Intent>>,
     ) -> Self {
         let own: Vec<Superblock> = members.filter_map(|member| member.superblock()).collect();
         let freshest = freshest.or_else(|| own.iter().rev().max_by_key(|own| own.events()));
         let resync = own.iter().map(Superblock::resync).reduce(ResyncOffset::least);
         Self {
             events: Cell::new(freshest.map_or(0, Superblock::events)),
+            intent,
             on_disk: Cell::new(resync.unwrap_or(ResyncOffset::Clean)),
             table: RefCell::new(freshest.map(|f| f.roles().collect()).unwrap_or_default()),
         }
+    }
+
+    /// The event count of the last round.
+    pub(super) fn events(&self) -> u64 {
+        self.events.get()
     }
 
     /// What the superblocks say of redundancy.
@@ -63,10 +75,12 @@ impl Rounds {
     }
 
     /// One round: every member's superblock one event on, saying `resync` and who takes part.
-    /// Gives the members that could not be written; the others all have the new count.
+    /// Gives the members that could not be written; the others all have the new count. `whole`: no
+    /// member is missing, so that nobody can come back later and miss what the bitmap forgets.
     pub(super) async fn write(
         &self,
         members: &[Rc<Member>],
+        whole: bool,
         resync: ResyncOffset,
         time: Time,
     ) -> Vec<(Rc<Member>, IoError)> {
@@ -74,12 +88,16 @@ impl Rounds {
         let table = self.table_of(members);
         // A crash within the round leaves both; until its end only the lesser is promised.
         self.on_disk.set(self.on_disk.get().least(resync));
-        let events = self.events.get() + 1;
+        let (before, events) = (self.events.get(), self.events.get() + 1);
+        if let Some(intent) = &self.intent {
+            intent.follow(events, (whole && failures.is_empty()).then_some(before));
+        }
         for (member, own) in superblocks(members).collect::<Vec<_>>() {
             if failures.iter().any(|(failed, _)| Rc::ptr_eq(failed, &member)) {
                 continue;
             }
-            let new = Change { events, resync, time, table: &table };
+            let new =
+                Change { events, resync, time, table: &table, intent: self.intent.as_deref() };
             if let Err(error) = new.apply(&member, own).await {
                 failures.push((member, error));
             }
@@ -101,7 +119,8 @@ impl Rounds {
             if own.events() == events {
                 continue;
             }
-            let new = Change { events, resync: self.on_disk.get(), time, table: &table };
+            let (resync, intent) = (self.on_disk.get(), self.intent.as_deref());
+            let new = Change { events, resync, time, table: &table, intent };
             if let Err(error) = new.apply(&member, own).await {
                 failures.push((member, error));
             }
@@ -126,6 +145,7 @@ struct Change<'a> {
     resync: ResyncOffset,
     time: Time,
     table: &'a [Role],
+    intent: Option<&'a Intent>,
 }
 
 impl Change<'_> {
@@ -133,12 +153,18 @@ impl Change<'_> {
         own.set_events(self.events);
         own.set_resync(self.resync);
         own.set_utime(self.time);
+        if let Some(any) = member.bad().any_recorded() {
+            own.set_has_bad_blocks(any);
+        }
         own.set_recovery(member.claim());
         own.set_replacement(member.replaces());
         own.add_corrected_reads(member.take_corrected());
         let slots = u32::try_from(own.roles().count()).unwrap_or(u32::MAX);
         for (number, role) in (0..slots).zip(self.table) {
             own.set_role(number, *role);
+        }
+        if let Some(intent) = self.intent {
+            intent.write_header(member).await?;
         }
         let bytes = Buf::copy_of(&own.encode());
         let mut write = Bio::write_fua(own.super_offset(), bytes).because(SUPERBLOCK);

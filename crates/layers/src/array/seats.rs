@@ -321,7 +321,7 @@ impl Array {
         self.unbroken().map_err(JoinError::Io)?;
         let mut lacks = RangeSet::default();
         holes.iter().for_each(|hole| lacks.insert(hole.clone()));
-        let member = Rc::new(Member::to_fill(found, &lacks, replaces, self.events()));
+        let member = Rc::new(Member::to_fill(found, &lacks, replaces, (self.events(), &self.lock)));
         if let Some(seat) = self.seats.borrow_mut().get_mut(member.slot()) {
             seat.take(Rc::clone(&member));
         }

@@ -1,11 +1,13 @@
 //! Disks for the tests of RAID layers: memory that keeps a log of all writes, so that every crash
 //! can be tried; optionally with a tag per block, like a member over dm-integrity.
 
-use super::{Array, Found, Options};
+use super::{Array, Found, Logs, Options};
 use bio::{Bio, BlockDevice, Device, Event, Events, IoErrorKind, IoResult, Limits, Op};
 use md::assemble::{Assembly, Candidate, Slot, assemble};
+use md::bad_blocks::BadBlocks;
+use md::bitmap::{Bitmap, BitmapHeader, NewBitmap};
 use md::create::{LEFT_SYMMETRIC, NewArray, NewMember, create, free_number, join};
-use md::superblock::{Level, Minor, ResyncOffset, Role, Superblock, Time, Uuid};
+use md::superblock::{Features, Level, Minor, ResyncOffset, Role, Superblock, Time, Uuid};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -246,6 +248,37 @@ pub(crate) fn crashed(
     image
 }
 
+fn superblocks(
+    level: Level,
+    layout: u32,
+    count: u8,
+    sectors: u64,
+    data_offset: u64,
+) -> Vec<Superblock> {
+    let array = NewArray {
+        level,
+        layout,
+        chunk_sectors: if level == Level::Raid1 { 0 } else { 8 },
+        minor: Minor::V2,
+        set_uuid: Uuid([1; 16]),
+        set_name: [0; 32],
+        ctime: Time(0),
+        resync: ResyncOffset::Clean,
+        data_offset: Some(Sector(data_offset)),
+        size: None,
+    };
+    let members: Vec<NewMember> = (0..count)
+        .map(|n| NewMember { device_sectors: sectors, device_uuid: Uuid([n; 16]) })
+        .collect();
+    create(&array, &members).unwrap()
+}
+
+fn image(superblock: &Superblock, sectors: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize_of(Sector(sectors).bytes())];
+    bytes[4096..8192].copy_from_slice(&superblock.encode());
+    bytes
+}
+
 /// Members on disks, with the superblocks of a new array.
 pub(crate) struct Rig {
     pub(crate) disks: Vec<Rc<Disk>>,
@@ -256,6 +289,8 @@ pub(crate) struct Rig {
 /// Sectors of each test disk; its data begins at [`DATA_OFFSET`].
 pub(crate) const DEVICE_SECTORS: u64 = 272;
 pub(crate) const DATA_OFFSET: u64 = 16;
+/// The same behind a bitmap and a bad block log of 8 sectors each.
+pub(crate) const BEHIND_LOGS: u64 = 32;
 /// Sectors that the array uses of each member.
 pub(crate) const DATA_SECTORS: u64 = DEVICE_SECTORS - DATA_OFFSET;
 
@@ -268,27 +303,31 @@ impl Rig {
 
     /// The same of a layout.
     pub(crate) fn shaped(level: Level, layout: u32, count: u8, tagged: bool) -> Self {
-        let array = NewArray {
-            level,
-            layout,
-            chunk_sectors: if level == Level::Raid1 { 0 } else { 8 },
-            minor: Minor::V2,
-            set_uuid: Uuid([1; 16]),
-            set_name: [0; 32],
-            ctime: Time(0),
-            resync: ResyncOffset::Clean,
-            data_offset: Some(Sector(DATA_OFFSET)),
-            size: None,
-        };
-        let members: Vec<NewMember> = (0..count)
-            .map(|n| NewMember { device_sectors: DEVICE_SECTORS, device_uuid: Uuid([n; 16]) })
-            .collect();
-        let images = create(&array, &members).unwrap().into_iter().map(|superblock| {
-            let mut bytes = vec![0; usize_of(Sector(DEVICE_SECTORS).bytes())];
-            bytes[4096..8192].copy_from_slice(&superblock.encode());
+        let superblocks = superblocks(level, layout, count, DEVICE_SECTORS, DATA_OFFSET);
+        let images = superblocks.iter().map(|superblock| image(superblock, DEVICE_SECTORS));
+        Self::of_images(images.collect(), tagged)
+    }
+
+    /// The same with a write-intent bitmap of chunks of so many bytes, on members of so many sectors
+    /// whose data begins at [`BEHIND_LOGS`].
+    pub(crate) fn with_bitmap(level: Level, count: u8, sectors: u64, chunk_bytes: u32) -> Self {
+        let superblocks = superblocks(level, 0, count, sectors, BEHIND_LOGS);
+        let images = superblocks.into_iter().map(|mut superblock| {
+            superblock.place_bitmap(sectors);
+            let new = NewBitmap {
+                superblock: &superblock,
+                room_bytes: superblock.bitmap_room(sectors).unwrap(),
+                chunk_bytes: Some(chunk_bytes),
+                dirty: false,
+            };
+            let mut bitmap = Bitmap::new(&new).unwrap();
+            bitmap.pad_to(512);
+            let area = bitmap.encode(0..bitmap.area_bytes());
+            let mut bytes = image(&superblock, sectors);
+            bytes[8192..8192 + area.len()].copy_from_slice(&area);
             bytes
         });
-        Self::of_images(images.collect(), tagged)
+        Self::of_images(images.collect(), false)
     }
 
     pub(crate) fn of_images(images: Vec<Vec<u8>>, tagged: bool) -> Self {
@@ -304,10 +343,36 @@ impl Rig {
         self.disks.iter().map(|disk| disk.bytes.borrow().clone()).collect()
     }
 
+    fn sectors(&self) -> u64 {
+        self.disks[0].limits.sectors
+    }
+
     /// The superblock on a disk.
     pub(crate) fn superblock(&self, disk: usize) -> Superblock {
         let bytes = self.disks[disk].bytes.borrow();
-        Superblock::decode(&bytes[4096..8192], Minor::V2, DEVICE_SECTORS).unwrap()
+        Superblock::decode(&bytes[4096..8192], Minor::V2, self.sectors()).unwrap()
+    }
+
+    /// What lies beside it.
+    pub(crate) fn logs(&self, disk: usize) -> Logs {
+        let (bytes, superblock) = (self.disks[disk].bytes.borrow(), self.superblock(disk));
+        let area = |sector: Sector| {
+            let area = &bytes[usize_of(sector.bytes())..];
+            let length = BitmapHeader::decode(area)?.area_bytes().next_multiple_of(512);
+            Bitmap::decode(area[..usize_of(length)].to_vec())
+        };
+        let bitmap = superblock.bitmap_sector().map(area);
+        let log = superblock.bad_block_log().filter(|_| self.sectors() > BEHIND_LOGS);
+        let used = superblock.features().contains(Features::BAD_BLOCKS);
+        let bad_blocks = match log {
+            Some(log) if used => {
+                let at = usize_of(log.sector.bytes());
+                let length = usize::from(log.sectors) * SECTOR_BYTES;
+                BadBlocks::decode(&bytes[at..at + length], log.shift).map_err(Into::into)
+            }
+            log => Ok(BadBlocks::empty(log.map_or(0, |log| log.sectors))),
+        };
+        Logs { bitmap: bitmap.map(|bitmap| bitmap.map_err(Into::into)), bad_blocks }
     }
 
     /// What the disks `present` amount to; members are named by their place in `present`.
@@ -316,7 +381,7 @@ impl Rig {
             present.iter().map(|disk| self.superblock(*disk)).collect();
         let candidates: Vec<Candidate<'_>> = superblocks
             .iter()
-            .map(|superblock| Candidate { superblock, device_sectors: DEVICE_SECTORS })
+            .map(|superblock| Candidate { superblock, device_sectors: self.sectors() })
             .collect();
         assemble(&candidates).unwrap()
     }
@@ -361,7 +426,8 @@ impl Rig {
         let (device, offset) = (self.disks[disk].device(), superblock.data_offset());
         let window = crate::linear::Linear::new(device.clone(), offset, superblock.used_sectors());
         let (name, data) = (format!("disk{disk}").into(), Device::new(window.unwrap()));
-        Found { slot, name, device, data, superblock: Some(superblock) }
+        let (superblock, logs) = (Some(superblock), self.logs(disk));
+        Found { slot, name, device, data, superblock, logs }
     }
 
     /// The same disks and one more, a spare with garbage where its data goes.

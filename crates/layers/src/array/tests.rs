@@ -292,6 +292,7 @@ fn without_superblocks_the_same_states_are_kept_in_memory() {
             device: disk.device(),
             data: disk.device(),
             superblock: None,
+            logs: Logs::default(),
         });
         let options = Options {
             read_only: false,

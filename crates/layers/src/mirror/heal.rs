@@ -129,6 +129,10 @@ impl Inner {
                 let _ = self.array.fail(member, error).await;
             }
             Err(error) => {
+                // What lies there may be neither what was nor what should be. Without room in the log it
+                // is as damaged as before.
+                let bad = site.on_member(extent.sector, extent.sectors);
+                let _ = member.record_bad(bad).await;
                 if self.tell_once(member.slot(), extent.sector) {
                     let detail = format!("damaged and could not be rewritten: {error}");
                     member.events().emit_detail(EventKind::Note, place, extent.sectors, detail);

@@ -44,6 +44,12 @@ impl Site {
         self.own + (sector - self.array)
     }
 
+    /// The same for `sectors` sectors from there on.
+    pub(super) fn on_member(&self, sector: Sector, sectors: u64) -> Range<u64> {
+        let own = self.own(sector).0;
+        own..own + sectors
+    }
+
     /// Whether the member holds all of a run.
     pub(super) fn holds(&self, run: Extent) -> bool {
         self.member.holds(&self.range(run))

@@ -205,7 +205,8 @@ impl Inner {
                 Ok(()) => tell_resynced(&copy.site, run),
                 // It holds an older copy than the others and cannot take the newer.
                 Err(error) if error.kind != IoErrorKind::NoSpace => {
-                    return self.give_up(&copy.site.member, error).await.map(|()| differed);
+                    let sectors = copy.site.on_member(run.sector, run.sectors);
+                    self.array.cannot_take(&copy.site.member, sectors, error).await?;
                 }
                 Err(error) => return Err(error),
             }

@@ -4,8 +4,8 @@
 //! 2. The range is locked: overlapping writes reach every member in the same order.
 //! 3. All members are written together. Crash: some have it, some have not; the array is dirty,
 //!    and resync makes them agree.
-//! 4. Members that did not take it are failed, which is recorded on the others. Crash: as 3, or
-//!    they are stale.
+//! 4. What a member's medium did not take is recorded in its bad block log; members that did not take it
+//!    otherwise are failed, which is recorded on the others. Crash: as 3, or they are stale.
 //! 5. The write completes, and lets the array become clean again.
 //!
 //! A write that no member took, or that some could not take for lack of space, is an error to the
@@ -16,6 +16,8 @@ use super::Inner;
 use super::placement::Site;
 use crate::array::{Member, in_runs};
 use bio::{Bio, Extent, IoError, IoErrorKind, IoResult, Op, Segments};
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::rc::Rc;
 use units::{Sector, usize_of};
 
@@ -37,66 +39,89 @@ impl Inner {
     async fn write_run(&self, bio: &Bio) -> IoResult {
         let run = Extent { sector: bio.sector, sectors: bio.sectors() };
         let writes = self.targets(run).into_iter().map(|site| async move {
-            let result = self.write_one(&site, bio).await;
-            if result.is_ok() {
+            let failures = self.write_one(&site, bio).await;
+            if failures.is_empty() {
                 site.set_filled(run);
             }
-            (site.member, result)
+            failures
         });
         let outcomes = runtime::join_all(writes).await;
-        let written = outcomes.iter().filter(|(_, result)| result.is_ok()).count();
-        let failures: Vec<(Rc<Member>, IoError)> = outcomes
-            .into_iter()
-            .filter_map(|(member, result)| result.err().map(|error| (member, error)))
-            .collect();
-        if failures.is_empty() && written > 0 {
+        let copies = outcomes.len();
+        let failures: Vec<Failure> = outcomes.into_iter().flatten().collect();
+        if failures.is_empty() && copies > 0 {
             return Ok(());
         }
-        let outcome = self.settle_failures(bio, written, failures).await;
+        let outcome = self.settle_failures(bio, copies, failures).await;
         if outcome.is_err() {
             self.array.set_unsynced(bio.sector.0..bio.end().0);
         }
         outcome
     }
 
-    /// Steps 4 and 5 for a write that not everybody took.
-    async fn settle_failures(
-        &self,
-        bio: &Bio,
-        written: usize,
-        failures: Vec<(Rc<Member>, IoError)>,
-    ) -> IoResult {
-        if written == 0 {
-            let first = failures.first().map(|(_, error)| *error);
-            return Err(first.unwrap_or(IoErrorKind::Unavailable.at(bio.sector)));
+    /// Steps 4 and 5 for a write to so many copies that not all of them took.
+    async fn settle_failures(&self, bio: &Bio, copies: usize, failures: Vec<Failure>) -> IoResult {
+        if copies == 0 {
+            return Err(IoErrorKind::Unavailable.at(bio.sector));
         }
         let mut outcome = Ok(());
-        for (member, error) in failures {
-            // Space may be made; the member is as good as before, but without this write.
-            let settled = match error.kind {
-                IoErrorKind::NoSpace => Err(error),
-                _ => self.array.fail(&member, error).await,
+        for failure in &failures {
+            let same = failures.iter().filter(|other| other.overlaps(failure));
+            let without =
+                same.map(|other| Rc::as_ptr(&other.member)).collect::<BTreeSet<_>>().len();
+            let settled = match failure.error.kind {
+                // Space may be made; the member is as good as before, but without this write.
+                IoErrorKind::NoSpace => Err(failure.error),
+                _ if without >= copies => Err(failure.error),
+                _ => {
+                    let sectors = failure.on_member.clone();
+                    self.array.cannot_take(&failure.member, sectors, failure.error).await
+                }
             };
             outcome = outcome.and(settled);
         }
         outcome
     }
 
-    /// Writes to one member, and once more block by block if it could not take all of it.
-    async fn write_one(&self, site: &Site, bio: &Bio) -> IoResult {
+    /// Writes to one member, and once more block by block if it could not take all of it. What it did
+    /// not take.
+    async fn write_one(&self, site: &Site, bio: &Bio) -> Vec<Failure> {
+        let failure = |sector: Sector, sectors: u64, error| Failure {
+            member: Rc::clone(&site.member),
+            sectors: sector.0..sector.0 + sectors,
+            on_member: site.on_member(sector, sectors),
+            error,
+        };
         let result = site.submit(&mut part(bio, bio.data.clone(), bio.sector)).await;
-        let retry = result.is_err_and(|error| error.kind.is_damage());
-        if !retry || !matches!(bio.op, Op::Write { .. }) {
-            return result;
+        let Err(error) = result else { return Vec::new() };
+        if !error.kind.is_damage() || !matches!(bio.op, Op::Write { .. }) {
+            return vec![failure(bio.sector, bio.sectors(), error)];
         }
-        let block = self.block();
+        let (block, mut failures) = (self.block(), Vec::new());
         for index in 0..bio.sectors() / block.sectors() {
             let at = usize_of(index) * block.bytes();
             let data = bio.data.slice(at..at + block.bytes());
             let sector = bio.sector + index * block.sectors();
-            site.submit(&mut part(bio, data, sector)).await?;
+            if let Err(error) = site.submit(&mut part(bio, data, sector)).await {
+                failures.push(failure(sector, block.sectors(), error));
+            }
         }
-        Ok(())
+        failures
+    }
+}
+
+/// What one member did not take.
+struct Failure {
+    member: Rc<Member>,
+    /// Of the array.
+    sectors: Range<u64>,
+    /// The same, of the member's data.
+    on_member: Range<u64>,
+    error: IoError,
+}
+
+impl Failure {
+    fn overlaps(&self, other: &Self) -> bool {
+        self.sectors.start < other.sectors.end && other.sectors.start < self.sectors.end
     }
 }
 

@@ -279,6 +279,8 @@ impl Inner {
                 Finding::Healed
             }
             Err(why) => {
+                // Without room in the log it is as damaged as before.
+                let _ = member.record_bad(range).await;
                 if self.told.first_time(slot, sector) {
                     let detail = format!("could not be healed, is served from parity: {why}");
                     member.events().emit_detail(EventKind::Note, place, length, detail);

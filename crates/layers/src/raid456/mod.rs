@@ -47,7 +47,8 @@
 //!    and any part of the writes may be lost.
 //! 6. The array was idle, its members were flushed and their superblocks say clean. Crash: new.
 //!
-//! Members fail at 4: the survivors' superblocks say so before the write completes. A write that
+//! What a member's medium cannot take at 4 is recorded in its bad block log, and members that cannot at
+//! all fail: log or survivors' superblocks say so before the write completes. A write that
 //! fails otherwise (no space) leaves rows whose parity is made anew from what the data is now; if
 //! that fails too they are *torn* and the array stays dirty.
 //!

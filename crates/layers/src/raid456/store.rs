@@ -159,21 +159,22 @@ impl Inner {
             writers.map(move |member| async move {
                 let mut bio = Bio::write(Sector(store.rows.start), store.data.clone());
                 bio.op = Op::Write { fua };
-                let result = submit(member.data(), &mut bio).await;
-                if result.is_ok() {
+                let failures = self.store_one(&member, &mut bio).await;
+                if failures.is_empty() {
                     member.set_filled(store.rows.clone());
                 }
-                result.map_err(|error| (member, error))
+                let each = failures.into_iter();
+                each.map(|(rows, error)| (Rc::clone(&member), rows, error)).collect::<Vec<_>>()
             })
         });
         let results = join_all(writes).await;
         let mut outcome = Ok(());
-        for (member, error) in results.into_iter().filter_map(Result::err) {
-            // A member that cannot take a write has old bytes with valid tags: it must go.
-            let lost = if is_loss(error.kind) {
-                self.array.fail(&member, error).await
-            } else {
-                Err(error)
+        for (member, rows, error) in results.into_iter().flatten() {
+            // A member that cannot take a write has old bytes with valid tags: they are recorded as bad,
+            // or it must go.
+            let lost = match is_loss(error.kind) {
+                true => self.cannot_take(&member, rows, error).await,
+                false => Err(error),
             };
             if let Err(error) = lost {
                 let place = self.volume_place(member.slot(), error.sector);
@@ -186,6 +187,37 @@ impl Inner {
             }
         }
         outcome
+    }
+
+    /// Stores on one member, and block by block what its medium does not take at once. Gives the rows
+    /// that it did not take.
+    async fn store_one(&self, member: &Member, bio: &mut Bio) -> Vec<(Range<u64>, IoError)> {
+        let rows = bio.sector.0..bio.end().0;
+        let Err(error) = submit(member.data(), bio).await else { return Vec::new() };
+        if !error.kind.is_damage() {
+            return vec![(rows, error)];
+        }
+        let (block, mut failures) = (self.block.sectors(), Vec::new());
+        for start in rows.clone().step_by(usize_of(block)) {
+            let at = bytes(start - rows.start);
+            let mut one = Bio::write(Sector(start), bio.data.slice(at..at + bytes(block)));
+            one.op = bio.op;
+            if let Err(error) = member.data().submit(&mut one).await {
+                failures.push((start..start + block, error));
+            }
+        }
+        failures
+    }
+
+    /// Goes on without `rows` of `member`, if the rest of the row has what was written.
+    async fn cannot_take(&self, member: &Rc<Member>, rows: Range<u64>, error: IoError) -> IoResult {
+        let reader = |slot: usize| self.array.reader(slot, &rows);
+        let bad = |slot: &usize| reader(*slot).is_none_or(|other| other.is_bad(&rows));
+        let others = (0..self.geometry.raid_disks()).filter(|&slot| slot != member.slot());
+        if others.filter(bad).count() >= self.geometry.level().parity_count() {
+            return Err(error);
+        }
+        self.array.cannot_take(member, rows, error).await
     }
 
     /// The volume's sector of a member's: of parity, its stripe's first.

@@ -186,7 +186,9 @@ fn blocks_that_would_lie_on_two_members_are_refused() {
     let memory = |slot: usize| {
         let device = Device::new(crate::memory::MemoryDevice::new(256, units::BlockSize::B4096));
         let name = format!("memory{slot}").into();
-        crate::array::Found { slot, name, device: device.clone(), data: device, superblock: None }
+        let logs = crate::array::Logs::default();
+        let superblock = None;
+        crate::array::Found { slot, name, device: device.clone(), data: device, superblock, logs }
     };
     let options = crate::array::Options {
         read_only: false,

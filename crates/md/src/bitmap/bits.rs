@@ -143,13 +143,19 @@ impl Bitmap {
         self.change(0..self.header.bit_count(), dirty);
     }
 
+    /// Whether each bit is about the same chunk as in `other`.
+    #[must_use]
+    pub fn covers_as(&self, other: &Self) -> bool {
+        let (own, other) = (&self.header, &other.header);
+        own.sync_sectors() == other.sync_sectors() && own.chunk_bytes() == other.chunk_bytes()
+    }
+
     /// Takes over the bits that are set in `other`, which covers the same chunks.
     ///
     /// # Panics
     /// If it covers others.
     pub fn join(&mut self, other: &Self) {
-        let covers = |of: &Self| (of.header.bit_count(), of.header.chunk_bytes());
-        assert_eq!(covers(self), covers(other), "bitmaps of one array");
+        assert!(self.covers_as(other), "bitmaps of one array");
         let (whole, tail) = self.split();
         let end = HEADER_BYTES + whole;
         let bits = self.area[HEADER_BYTES..end].iter_mut().zip(&other.area[HEADER_BYTES..end]);

@@ -72,9 +72,29 @@ impl CreateLevel {
         }
     }
 
+    /// Whether an array of it survives a member.
+    #[must_use]
+    pub const fn has_redundancy(self) -> bool {
+        !matches!(self, Self::None | Self::Linear | Self::Raid0)
+    }
+
     const fn has_chunk(self) -> bool {
         !matches!(self, Self::None | Self::Linear | Self::Raid1)
     }
+}
+
+/// Whether a new array has a write-intent bitmap. Levels without redundancy never have one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CreateBitmap {
+    /// Beside each superblock.
+    Internal {
+        /// Bytes of a chunk, a power of two of at least 4 KiB; none: 64 MiB, or as many as make it fit.
+        chunk_bytes: Option<u32>,
+    },
+    /// The same if the members have 100 GiB or more, else none: mdadm's own choice.
+    LikeMdadm,
+    /// None: after a crash everything is compared.
+    None,
 }
 
 /// What is to be made.
@@ -96,6 +116,8 @@ pub struct CreateOptions {
     pub minor: Minor,
     /// Members that are read only if no other can be.
     pub write_mostly: Vec<Member>,
+    /// Whether writes are announced, so that a crash leaves less to compare.
+    pub bitmap: CreateBitmap,
     /// What tags are made with; none: no dm-integrity.
     pub integrity: Option<Algorithm>,
     /// The tags' key, if the algorithm takes one.
@@ -127,7 +149,7 @@ pub struct CreateOptions {
 }
 
 impl CreateOptions {
-    /// The defaults: integrity with CRC-32C over blocks of 4096 bytes, chunks of 64 KiB.
+    /// The defaults: integrity with CRC-32C over blocks of 4096 bytes, chunks of 64 KiB, a bitmap.
     #[must_use]
     pub const fn new(members: Vec<Member>, level: CreateLevel) -> Self {
         Self {
@@ -138,6 +160,7 @@ impl CreateOptions {
             layout: None,
             minor: Minor::V2,
             write_mostly: Vec::new(),
+            bitmap: CreateBitmap::Internal { chunk_bytes: None },
             integrity: Some(Algorithm::Crc32c),
             integrity_key: None,
             journal: JournalKeys { mac: None, cipher: None },
@@ -284,6 +307,9 @@ pub enum CreateError {
         /// Why.
         error: InlineError,
     },
+    /// A write-intent bitmap that cannot be made.
+    #[error("--bitmap: {0}")]
+    Bitmap(md::bitmap::BitmapError),
     /// A data device for something that is no member with integrity.
     #[error("--data-device names {member}, which is no member with integrity")]
     DataDevice {

@@ -1,12 +1,13 @@
 //! What a new volume will be, and every write that makes it. No I/O.
 
-use super::{CreateError, CreateLevel, CreateOptions};
+use super::{CreateBitmap, CreateError, CreateLevel, CreateOptions};
 use crate::member::Member;
 use checksum::{Algorithm, BlockTagger};
 use integrity::layout::DeviceSectors;
 use integrity::superblock::AREA_BYTES;
 use integrity::{FormatOptions, Layout};
 use layers::integrity::{Codec, CodecError, sealed_area};
+use md::bitmap::{Bitmap, NewBitmap};
 use md::create::{LEFT_SYMMETRIC, NEAR_2, NewArray, NewMember, RAID0_ORIGINAL};
 use md::superblock::{DeviceFlags, Level, Minor, ResyncOffset, Time, Uuid};
 use std::fmt;
@@ -54,6 +55,8 @@ pub enum WriteKind {
     ZeroTags,
     /// Every block, zeroed, with its tag.
     ZeroBlocks,
+    /// The write-intent bitmap of the array.
+    Bitmap,
     /// The md superblock.
     MdSuperblock,
     /// The dm-integrity superblock.
@@ -68,6 +71,7 @@ impl fmt::Display for WriteKind {
             Self::Journal => "journal",
             Self::ZeroTags => "tags of zero blocks",
             Self::ZeroBlocks => "zeroes with their tags",
+            Self::Bitmap => "write-intent bitmap",
             Self::MdSuperblock => "md superblock",
             Self::IntegritySuperblock => "dm-integrity superblock",
         })
@@ -118,6 +122,8 @@ pub(crate) struct MemberPlan {
     pub sectors: DeviceSectors,
     pub integrity: Option<IntegrityPlan>,
     pub md: Option<md::superblock::Superblock>,
+    /// The area of its write-intent bitmap.
+    pub bitmap: Option<Vec<u8>>,
     /// In the order in which they are made; see [`super::write`].
     pub writes: Vec<PlannedWrite>,
 }
@@ -165,8 +171,8 @@ pub fn plan(
             }
         };
         let (data, member) = (options.data_of(member).cloned(), member.clone());
-        let (md, writes) = (None, Vec::new());
-        members.push(MemberPlan { member, data, sectors, integrity, md, writes });
+        let (md, bitmap, writes) = (None, None, Vec::new());
+        members.push(MemberPlan { member, data, sectors, integrity, md, bitmap, writes });
     }
     // Copies of unknown data have to be made equal; without copies nothing has.
     let mirrored = matches!(options.level, CreateLevel::Raid1 | CreateLevel::Raid10);
@@ -174,13 +180,15 @@ pub fn plan(
     let mut volume_sectors = inner_sectors(&members[0]);
     if let Some(level) = options.level.md() {
         let inner: Vec<u64> = members.iter().map(inner_sectors).collect();
-        let superblocks = plan_md(options, level, &inner, identity, dirty)?;
+        let mut superblocks = plan_md(options, level, &inner, identity, dirty)?;
+        let bitmap = plan_bitmap(options, &mut superblocks, &inner, dirty)?;
         let data_sizes: Vec<u64> =
             superblocks.iter().map(md::superblock::Superblock::data_size).collect();
         let shape = superblocks[0].shape(&data_sizes).map_err(CreateError::Shape)?;
         volume_sectors = shape.array_sectors().expect("a shape has been checked");
         for (member, superblock) in members.iter_mut().zip(superblocks) {
             member.md = Some(superblock);
+            member.bitmap.clone_from(&bitmap);
         }
     }
     for member in &mut members {
@@ -209,7 +217,8 @@ pub(crate) fn plan_joining(
     });
     let integrity = integrity.transpose()?;
     let (name, data, writes) = (member.to_string(), None, Vec::new());
-    let mut member = MemberPlan { member, data, sectors, integrity, md: None, writes };
+    let mut member =
+        MemberPlan { member, data, sectors, integrity, md: None, bitmap: None, writes };
     let inner = inner_sectors(&member);
     let superblock =
         superblock(inner).map_err(|error| CreateError::Md { member: Some(name), error })?;
@@ -327,6 +336,34 @@ fn plan_md(
     Ok(superblocks)
 }
 
+/// Says in the superblocks where the array's bitmap lies, and gives its area, the same for all members.
+fn plan_bitmap(
+    options: &CreateOptions,
+    superblocks: &mut [md::superblock::Superblock],
+    inner: &[u64],
+    dirty: bool,
+) -> Result<Option<Vec<u8>>, CreateError> {
+    let least = inner.iter().min().copied().unwrap_or(0);
+    let chunk_bytes = match options.bitmap {
+        CreateBitmap::Internal { chunk_bytes } => chunk_bytes,
+        CreateBitmap::LikeMdadm if least >= MDADM_BITMAP_SECTORS => None,
+        CreateBitmap::LikeMdadm | CreateBitmap::None => return Ok(None),
+    };
+    if !options.level.has_redundancy() {
+        return Ok(None);
+    }
+    let mut rooms = Vec::new();
+    for (superblock, &sectors) in superblocks.iter_mut().zip(inner) {
+        superblock.place_bitmap(sectors);
+        rooms.extend(superblock.bitmap_room(sectors));
+    }
+    let room_bytes = rooms.into_iter().min().unwrap_or(0);
+    let new = NewBitmap { superblock: &superblocks[0], room_bytes, chunk_bytes, dirty };
+    let mut bitmap = Bitmap::new(&new).map_err(CreateError::Bitmap)?;
+    bitmap.pad_to(BITMAP_PIECE);
+    Ok(Some(bitmap.encode(0..bitmap.area_bytes())))
+}
+
 /// The writes of one member, in order.
 fn writes_of(member: &MemberPlan, no_wipe: bool) -> Vec<PlannedWrite> {
     let name = member.member.to_string();
@@ -354,12 +391,16 @@ fn writes_of(member: &MemberPlan, no_wipe: bool) -> Vec<PlannedWrite> {
             push(WriteKind::ZeroTags, first, end - first, bytes);
         }
     }
+    let place = |sector: Sector| {
+        let integrity = member.integrity.as_ref();
+        integrity.map_or(sector.bytes(), |plan| plan.layout.run(sector, 8).data.bytes())
+    };
     if let Some(superblock) = &member.md {
+        if let (Some(area), Some(sector)) = (&member.bitmap, superblock.bitmap_sector()) {
+            push(WriteKind::Bitmap, place(sector), u64_of(area.len()), u64_of(area.len()));
+        }
         let bytes = u64_of(superblock.encode().len());
-        let byte = member.integrity.as_ref().map_or(superblock.super_offset().bytes(), |plan| {
-            plan.layout.run(superblock.super_offset(), 8).data.bytes()
-        });
-        push(WriteKind::MdSuperblock, byte, bytes, bytes);
+        push(WriteKind::MdSuperblock, place(superblock.super_offset()), bytes, bytes);
     }
     if let Some(plan) = &member.integrity {
         let bytes = u64_of(plan.area.len());
@@ -409,3 +450,9 @@ pub(crate) fn sectors_of(bytes: usize) -> u64 {
     debug_assert!(bytes.is_multiple_of(usize_of(SECTOR)), "whole sectors");
     u64_of(bytes) / SECTOR
 }
+
+/// The least members for which mdadm makes a bitmap by itself: 100 GiB (the md specification, section 6).
+const MDADM_BITMAP_SECTORS: u64 = (100 << 30) / SECTOR;
+/// The bitmap is written in pieces of this many bytes: as many as a superblock has, so that none of
+/// them crosses a run of tags.
+pub(crate) const BITMAP_PIECE: usize = 4096;

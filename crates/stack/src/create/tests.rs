@@ -116,7 +116,8 @@ fn an_array_over_integrity_is_clean_in_sync_and_verifies() {
             superblock.validate(sectors).unwrap();
             assert_eq!(superblock.resync(), ResyncOffset::Clean);
             assert_eq!(usize_of(superblock.dev_number().into()), n);
-            let rest = inner[..4096].iter().chain(&inner[8192..]);
+            has_clean_bitmap(&superblock, &inner[8192..12288]);
+            let rest = inner[..4096].iter().chain(&inner[12288..]);
             assert!(rest.copied().all(|byte| byte == 0), "nothing else is written");
         }
     }
@@ -130,8 +131,16 @@ fn a_bare_array_is_a_superblock_and_zeroes() {
     for image in &images {
         let superblock = Superblock::decode(&image[4096..8192], Minor::V2, 40_000).unwrap();
         assert_eq!(superblock.chunk_sectors(), 128);
-        assert!(image[..4096].iter().chain(&image[8192..]).all(|&byte| byte == 0));
+        has_clean_bitmap(&superblock, &image[8192..12288]);
+        assert!(image[..4096].iter().chain(&image[12288..]).all(|&byte| byte == 0));
     }
+}
+
+/// By default, and behind the superblock.
+fn has_clean_bitmap(superblock: &Superblock, area: &[u8]) {
+    assert_eq!(superblock.bitmap_sector(), Some(Sector(16)));
+    let bitmap = md::bitmap::Bitmap::decode(area.to_vec()).unwrap();
+    assert_eq!((bitmap.header().believe(superblock), bitmap.dirty_count()), (Ok(()), 0));
 }
 
 #[test]
@@ -228,7 +237,7 @@ fn the_tools_of_the_format_accept_what_is_made() {
         let uuid = plan.uuid.clone().unwrap();
         for (field, value) in [
             ("Version", "1.2"),
-            ("Feature Map", "0x0"),
+            ("Feature Map", "0x1"),
             ("Array UUID", uuid.as_str()),
             ("Name", "vault"),
             ("Raid Level", name),
@@ -246,6 +255,10 @@ fn the_tools_of_the_format_accept_what_is_made() {
             assert_eq!(line.as_deref(), Some(value), "{field} in {examined}");
         }
         assert!(examined.contains("- correct"), "{examined}");
+        let bitmap = run("mdadm", "mdadm", &["--examine-bitmap"], &file);
+        for words in ["Bitmap : 1 bits (chunks), 0 dirty", "Chunksize : 64 MB", uuid.as_str()] {
+            assert!(bitmap.contains(words), "{words}: {bitmap}");
+        }
         if level != CreateLevel::Raid1 {
             assert!(examined.contains("left-symmetric"), "{examined}");
             assert!(examined.contains("Chunk Size : 64K"), "{examined}");

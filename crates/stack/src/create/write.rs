@@ -2,7 +2,7 @@
 //!
 //! 1. [`WriteKind::Erase`] on every member, then a flush. A crash before or within: the old
 //!    volume, or one with members missing. After: nothing opens.
-//! 2. [`WriteKind::Wipe`], journal, tags, and (inside dm-integrity) the md superblocks, in this
+//! 2. [`WriteKind::Wipe`], journal, tags, bitmaps, and (inside dm-integrity) the md superblocks, in this
 //!    order on each member, members side by side; then a flush of every member. A crash: nothing
 //!    opens, because no outer superblock exists.
 //! 3. The outer superblocks, one member after the other, each durable before the next: dm-integrity's
@@ -11,7 +11,7 @@
 //!    members missing, or too few to start. `create` again, with `--yes`.
 
 use super::plan::{
-    IntegrityPlan, MemberPlan, Plan, WriteKind, erased, sections_at_once, sectors_of,
+    BITMAP_PIECE, IntegrityPlan, MemberPlan, Plan, WriteKind, erased, sections_at_once, sectors_of,
     tag_group_blocks,
 };
 use crate::tags;
@@ -123,16 +123,33 @@ async fn fill(plan: &MemberPlan, target: &Target, meter: &Meter<'_>) -> IoResult
         if has(WriteKind::ZeroTags) {
             zero_tags(integrity, device, meter).await?;
         }
+        bitmap(plan, target, meter).await?;
         if let Some(superblock) = &plan.md {
             let bytes = superblock.encode();
             write_tagged(integrity, target, superblock.super_offset(), &bytes).await?;
             meter.add(u64_of(bytes.len()));
         }
+    } else {
+        bitmap(plan, target, meter).await?;
     }
     if let Some((data, _)) = &target.data {
         data.flush().await?;
     }
     device.flush().await
+}
+
+async fn bitmap(plan: &MemberPlan, target: &Target, meter: &Meter<'_>) -> IoResult {
+    let place = plan.md.as_ref().and_then(md::superblock::Superblock::bitmap_sector);
+    let (Some(area), Some(sector)) = (&plan.bitmap, place) else { return Ok(()) };
+    for (piece, bytes) in (0..).zip(area.chunks(BITMAP_PIECE)) {
+        let sector = sector + piece * sectors_of(BITMAP_PIECE);
+        match &plan.integrity {
+            Some(integrity) => write_tagged(integrity, target, sector, bytes).await?,
+            None => target.device.write(sector, Buf::copy_of(bytes)).await?,
+        }
+        meter.add(u64_of(bytes.len()));
+    }
+    Ok(())
 }
 
 async fn wipe(sectors: u64, device: &Device, blank: bool, meter: &Meter<'_>) -> IoResult {

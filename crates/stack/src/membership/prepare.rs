@@ -10,7 +10,7 @@ use crate::create::{
 use crate::given::{Given, IntegrityChoice};
 use crate::leaf::{Leaf, LeafKind};
 use crate::open::{OpenError, found_in, make_writable};
-use crate::probe::{IntegrityFound, MdFound, Probed, probe};
+use crate::probe::{IntegrityFound, MdFound, Probed, probe, read_logs};
 use crate::volume::{MemberPart, MemberState, Volume};
 use bio::{Bio, Buf, Device};
 use integrity::Flags;
@@ -91,6 +91,7 @@ impl Volume {
             let why = "what was just written does not read back".to_owned();
             return Err(OpenError::Array { why: format!("{name}: {why}") }.into());
         }
+        read_logs(std::slice::from_mut(&mut probed)).await;
         Ok(Ready { probed, was_member, writes })
     }
 

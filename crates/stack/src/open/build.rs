@@ -221,7 +221,8 @@ fn found(member: &Probed, slot: usize, data: DataOffset) -> Result<Found, OpenEr
     let data = Linear::new(device.clone(), start, sectors)
         .map_err(|error| OpenError::Array { why: format!("{}: {error}", member.name) })?;
     let name = Rc::clone(&member.name);
-    Ok(Found { slot, name, device, data: Device::new(data), superblock: Some(superblock) })
+    let (data, superblock, logs) = (Device::new(data), Some(superblock), member.logs.clone());
+    Ok(Found { slot, name, device, data, superblock, logs })
 }
 
 /// What a person should know about who is not there.

@@ -1,9 +1,14 @@
 //! What a set of members amounts to, and whether it may be opened as asked. No I/O.
 
 use super::error::{OpenError, WhyLeftOut};
+use super::risk::AtRisk;
 use crate::probe::{IntegrityFound, MdFound, Probed};
+use layers::array::BitmapProblem;
 use layers::integrity::{JournalState, Restriction};
-use md::assemble::{AssembleError, Assembly, Candidate, Slot, assemble, assemble_as_given};
+use md::assemble::{
+    AssembleError, Assembly, Candidate, CannotStart, Slot, assemble, assemble_as_given,
+};
+use md::bitmap::BitmapError;
 use md::superblock::Role;
 use std::mem;
 
@@ -108,8 +113,17 @@ pub(crate) fn decide(
         left_out.into_iter().map(|(index, why)| (members[index].name.to_string(), why)).collect()
     };
     for why in mem::take(&mut assembly.cannot_start) {
+        let mut at_risk = None;
+        if why == CannotStart::DirtyAndDegraded {
+            let risk = AtRisk::of(members, newest, &in_sync, assembly.resync);
+            if risk.is_none() {
+                // Nothing was being written when it stopped.
+                continue;
+            }
+            at_risk = Some(risk);
+        }
         if !(why.forceable() && (rules.force || rules.as_given)) {
-            return Err(OpenError::CannotStart { why, left_out: names(left_out) });
+            return Err(OpenError::CannotStart { why, at_risk, left_out: names(left_out) });
         }
     }
     if !rules.read_only {
@@ -119,6 +133,7 @@ pub(crate) fn decide(
             return Err(OpenError::CannotWrite { member, why });
         }
         for &(_, index) in in_sync.iter().chain(&rebuilding).chain(&replacing) {
+            refuse_newer_bitmap(&members[index])?;
             refuse_restricted(&members[index])?;
         }
         // A spare that cannot be written is of no use.
@@ -135,6 +150,17 @@ pub(crate) fn decide(
         left_out,
     };
     Ok(Decision::Array(Box::new(decision)))
+}
+
+/// A bitmap whose bytes are of another version is not made anew: somebody's work is in it.
+fn refuse_newer_bitmap(member: &Probed) -> Result<(), OpenError> {
+    match member.logs.bitmap {
+        Some(Err(BitmapProblem::Bytes(why @ BitmapError::Version { .. }))) => {
+            let (member, why) = (Some(member.name.to_string()), why.to_string());
+            Err(OpenError::CannotWrite { member, why })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Without a single md superblock: one dm-integrity volume, or nothing.

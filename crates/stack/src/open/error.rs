@@ -1,5 +1,6 @@
 //! Why a volume was not opened.
 
+use super::risk::AtRisk;
 use crate::leaf::MemberError;
 use crate::probe::{IntegrityProblem, MdProblem};
 use crate::spec::SpecError;
@@ -115,7 +116,8 @@ pub enum OpenError {
         left_out: Vec<(String, WhyLeftOut)>,
     },
     /// The array must not be started as it is.
-    #[error("{why}{}", if left_out.is_empty() {
+    #[error("{why}{}{}", at_risk.as_ref().map_or_else(String::new, |risk| format!("; at risk: {risk}")),
+        if left_out.is_empty() {
         String::new()
     } else {
         format!("; left out: {}", list(left_out))
@@ -123,6 +125,8 @@ pub enum OpenError {
     CannotStart {
         /// Why.
         why: CannotStart,
+        /// What was being written, if that is why.
+        at_risk: Option<AtRisk>,
         /// Members that were given and take no part.
         left_out: Vec<(String, WhyLeftOut)>,
     },

@@ -12,15 +12,17 @@
 mod build;
 pub(crate) mod decide;
 mod error;
+mod risk;
 
 pub(crate) use build::{found_in, heal_told, make_writable};
 pub use error::{OpenError, WhyLeftOut};
+pub use risk::AtRisk;
 
 use crate::events::EventLog;
 use crate::given::Given;
 use crate::leaf::{self, Leaf, LeafKind};
 use crate::member::Member;
-use crate::probe::{Probed, probe, repair::repair};
+use crate::probe::{Probed, probe, read_logs, repair::repair};
 use crate::spec::Node;
 use crate::volume::Volume;
 use bio::{Event, Events, IoError};
@@ -141,6 +143,7 @@ async fn open_leaves(leaves: Vec<NamedLeaf>, options: &OpenOptions) -> Result<Vo
     let mut members = look(leaves, &options.given, &probe_events).await?;
     let whole = |error: IoError| OpenError::Io { member: "members".to_owned(), error };
     repair(&mut members, &options.given, &events).await.map_err(whole)?;
+    read_logs(&mut members).await;
     let mut foreign = Vec::new();
     for member in &members {
         foreign.push(foreign_signature(member).await?);

@@ -20,6 +20,7 @@ use bio::{Buf, Device, Events, IoError};
 use checksum::{Algorithm, BlockTagger, KeyError};
 use integrity::layout::JournalLayout;
 use integrity::{Layout, LayoutError, SuperblockError};
+use layers::array::Logs;
 use layers::integrity::{Codec, Integrity, JournalState, Lower};
 use md::superblock::{Minor, SUPERBLOCK_SECTORS, Superblock};
 use std::rc::Rc;
@@ -205,6 +206,8 @@ pub(crate) struct Probed {
     pub leaf: Leaf,
     pub integrity: IntegrityFound,
     pub md: MdFound,
+    /// What lies beside the md superblock; see [`read_logs`].
+    pub logs: Logs,
 }
 
 impl Probed {
@@ -251,7 +254,8 @@ pub(crate) async fn probe(
         IntegrityChoice::None => IntegrityFound::None,
         _ => find_integrity(&leaf.lower(), given, &events).await?,
     };
-    let mut probed = Probed { name, member, leaf, integrity, md: MdFound::None };
+    let (md, logs) = (MdFound::None, Logs::default());
+    let mut probed = Probed { name, member, leaf, integrity, md, logs };
     if let Some(inner) = probed.inner() {
         probed.md = find_md(&inner).await?;
     }
@@ -337,6 +341,15 @@ async fn journal_is_foreign(
         ids.sequence(0, sector, u64::from_le_bytes(id)).is_some()
     };
     Ok(!(0..).zip(section.as_slice().chunks_exact(SECTOR_BYTES)).any(carries_id))
+}
+
+/// Reads what lies beside the md superblocks of `members`, once it is known what they are.
+pub(crate) async fn read_logs(members: &mut [Probed]) {
+    for member in members {
+        if let (Some(inner), Some(superblock)) = (member.inner(), member.md()) {
+            member.logs = Logs::read(&inner, superblock).await;
+        }
+    }
 }
 
 /// Looks for an md superblock at each of its places.

@@ -6,12 +6,13 @@ use super::{Scenario, Volume};
 use crate::opening::Opening;
 use ::integrity::open::Mode;
 use ::md::assemble::{Candidate, Slot, assemble};
+use ::md::bitmap::{Bitmap, NewBitmap};
 use ::md::create::{LEFT_SYMMETRIC, NEAR_2, NewArray, NewMember, create, free_number, join};
 use ::md::geometry::{Geometry, Mirrors};
 use ::md::shape::Shape as ArrayShape;
 use ::md::superblock::{Level, Minor, ResyncOffset, Role, Superblock, Time, Uuid};
 use bio::{Device, Events, IoResult, LocalFuture, Scrub};
-use layers::array::{Array, Found, Options};
+use layers::array::{Array, Found, Logs, Options};
 use layers::integrity::Integrity;
 use layers::linear::Linear;
 use layers::mirror::{Mirror, Placement};
@@ -30,6 +31,7 @@ pub(super) fn all() -> Vec<Scenario> {
         chunk_sectors: 0,
         tagged: None,
         cache_bytes: 0,
+        intent: false,
     };
     let striped = |level, layout, count| Shape { level, layout, chunk_sectors: 8, ..mirror(count) };
     let parity =
@@ -39,6 +41,7 @@ pub(super) fn all() -> Vec<Scenario> {
     let tagged = |shape| Shape { tagged: Some(TAGGED_512), ..shape };
     let inline = |shape| Shape { tagged: Some(INLINE_512), ..shape };
     let bitmap = |shape| Shape { tagged: Some(TAGGED_512.in_mode(Mode::Bitmap)), ..shape };
+    let intent = |shape| Shape { intent: true, ..shape };
     let direct = |shape| Shape { tagged: Some(TAGGED_512.in_mode(Mode::Direct)), ..shape };
     vec![
         mirror(2).scenario("raid1-2"),
@@ -80,6 +83,12 @@ pub(super) fn all() -> Vec<Scenario> {
             .scenario("raid10-3-o2-integrity-4096"),
         inline(copies(OFFSET_2, 4)).scenario("raid10-4-o2-inline"),
         direct(copies(NEAR_2, 3)).scenario("raid10-3-n2-direct"),
+        intent(mirror(2)).scenario("raid1-2-intent"),
+        intent(tagged(mirror(3))).scenario("raid1-3-integrity-intent"),
+        intent(parity(Level::Raid5, 3)).scenario("raid5-3-intent"),
+        intent(tagged(tight(parity(Level::Raid6, 5)))).scenario("raid6-5-integrity-intent-tight"),
+        intent(direct(parity(Level::Raid5, 3))).scenario("raid5-3-direct-intent"),
+        intent(copies(FAR_2, 3)).scenario("raid10-3-f2-intent"),
     ]
 }
 
@@ -97,6 +106,7 @@ pub(super) fn spared() -> Vec<Scenario> {
         chunk_sectors: if level == Level::Raid1 { 0 } else { 8 },
         tagged: None,
         cache_bytes: 256 << 10,
+        intent: false,
     };
     let tagged = |shape| Shape { tagged: Some(TAGGED_512), ..shape };
     let dealt = |count, layout| Shape { layout, ..array(Level::Raid10, count) };
@@ -124,23 +134,27 @@ struct Shape {
     tagged: Option<Tagged>,
     /// Memory for parts of stripes; the smallest makes writers wait.
     cache_bytes: usize,
+    /// Whether it has a write-intent bitmap.
+    intent: bool,
 }
 
-/// Where the data of each member begins: behind superblock and bad block log.
+/// Where the data of each member begins: behind the superblock, and the bitmap and the bad block log of
+/// 8 sectors each where there is a bitmap.
 const DATA_OFFSET: u64 = 16;
+const LOGS: u64 = 16;
 /// Sectors used of each member.
 const DATA_SECTORS: u64 = 256;
 
 impl Shape {
     fn scenario(self, name: &'static str) -> Scenario {
         let member_sectors = match self.tagged {
-            None => DATA_OFFSET + DATA_SECTORS,
+            None => self.data_offset() + DATA_SECTORS,
             Some(kind) if kind.block == BlockSize::B512 => 1120,
             Some(_) => 1700,
         };
         let damageable = match self.tagged {
-            None => DATA_OFFSET..member_sectors,
-            Some(kind) => kind.body(member_sectors, Sector(DATA_OFFSET)),
+            None => self.data_offset()..member_sectors,
+            Some(kind) => kind.body(member_sectors, Sector(self.data_offset())),
         };
         let replacing = Rc::<Cell<bool>>::default();
         let asked = Rc::clone(&replacing);
@@ -171,6 +185,10 @@ impl Shape {
         }
     }
 
+    fn data_offset(self) -> u64 {
+        DATA_OFFSET + if self.intent { LOGS } else { 0 }
+    }
+
     async fn format(self, members: Vec<Device>) -> Result<(), String> {
         let mut tops = Vec::new();
         for member in &members {
@@ -192,7 +210,7 @@ impl Shape {
             set_name: [0; 32],
             ctime: Time(0),
             resync: ResyncOffset::Clean,
-            data_offset: Some(Sector(DATA_OFFSET)),
+            data_offset: Some(Sector(self.data_offset())),
             size: Some(DATA_SECTORS),
         };
         let member = |(uuid, (top, _)): (u8, &(Device, _))| NewMember {
@@ -208,7 +226,10 @@ impl Shape {
             let spare = join(&superblocks[0], spare, number).map_err(|error| error.to_string())?;
             superblocks.push(spare);
         }
-        for ((top, layer), superblock) in tops.iter().zip(superblocks) {
+        for ((top, layer), mut superblock) in tops.iter().zip(superblocks) {
+            if self.intent {
+                write_bitmap(top, &mut superblock).await?;
+            }
             let bytes = bio::Buf::copy_of(&superblock.encode());
             let at = Minor::V2.super_offset(top.limits().sectors).ok_or("too small")?;
             top.write(at, bytes).await.map_err(|error| error.to_string())?;
@@ -317,7 +338,8 @@ impl Shape {
             }
             (Err(error), ..) => return Err(error.to_string()),
         };
-        Ok(Present { index, top, layer, superblock })
+        let logs = Logs::read(&top, &superblock).await;
+        Ok(Present { index, top, layer, superblock, logs })
     }
 
     fn start(
@@ -361,6 +383,20 @@ impl Shape {
     }
 }
 
+/// A bitmap of chunks of 4 KiB, whose bits are cleared as soon as possible.
+async fn write_bitmap(top: &Device, superblock: &mut Superblock) -> Result<(), String> {
+    let sectors = top.limits().sectors;
+    superblock.place_bitmap(sectors);
+    let room_bytes = superblock.bitmap_room(sectors).ok_or("no bitmap")?;
+    let new = NewBitmap { superblock, room_bytes, chunk_bytes: Some(4096), dirty: false };
+    let mut bitmap = Bitmap::new(&new).map_err(|error| error.to_string())?;
+    bitmap.set_daemon_sleep(0);
+    bitmap.pad_to(top.limits().logical_block.bytes());
+    let bytes = bio::Buf::copy_of(&bitmap.encode(0..bitmap.area_bytes()));
+    let at = superblock.bitmap_sector().ok_or("no bitmap")?;
+    top.write(at, bytes).await.map_err(|error| error.to_string())
+}
+
 fn volume(
     device: Device,
     scrub: Rc<dyn Scrub>,
@@ -383,6 +419,7 @@ struct Present {
     top: Device,
     layer: Option<Rc<Integrity>>,
     superblock: Superblock,
+    logs: Logs,
 }
 
 impl Present {
@@ -400,6 +437,7 @@ impl Present {
             device: self.top.clone(),
             data: Device::new(data.map_err(|error| error.to_string())?),
             superblock: Some(self.superblock.clone()),
+            logs: self.logs.clone(),
         })
     }
 }

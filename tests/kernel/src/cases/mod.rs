@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod discards;
 mod exchange;
+mod intent;
 mod levels;
 mod made;
 mod membership;
@@ -156,6 +157,10 @@ fn volumes() -> Vec<(&'static str, Subject, Part)> {
             Subject::stacked(1, 2, Format { data_device: true, ..small }),
             Part::All,
         ),
+        ("raid1-intent", Subject::md(1, 2).with_intent(), Part::All),
+        ("raid5-intent", Subject::md(5, 3).with_intent(), Part::All),
+        ("raid10-intent", Subject::md(10, 4).with_intent(), Part::All),
+        ("raid6-crc32c-intent", Subject::stacked(6, 4, small).with_intent(), Part::All),
         ("raid6-5-chunk4k", Subject { chunk_kib: 4, ..Subject::md(6, 5) }, Part::All),
     ]
 }
@@ -236,6 +241,23 @@ fn crashes() -> Vec<Case> {
             format!("killed-{name}"),
             "our server is killed with its journal full; the kernel recovers what was flushed",
             move |lab| crash::killed(lab, &subject),
+        ));
+    }
+    for (name, subject, part) in [
+        ("raid1", Subject::md(1, 2).with_intent(), Part::Ci),
+        ("raid5", Subject::md(5, 3).with_intent(), Part::All),
+    ] {
+        cases.push(row(
+            part,
+            format!("power-cut-intent-{name}"),
+            "the kernel's machine dies while it writes; we compare what its bitmap says, and no more",
+            move |lab| intent::power_cut(lab, &subject),
+        ));
+        cases.push(row(
+            part,
+            format!("killed-intent-{name}"),
+            "our server is killed while it writes; the kernel compares what our bitmap says",
+            move |lab| intent::killed(lab, &subject),
         ));
     }
     let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };

@@ -1,7 +1,7 @@
 //! Arrays of the real kernel, whole and with members taken away.
 
 use super::*;
-use crate::array::{Array, Found, Options as ArrayOptions};
+use crate::array::{Array, Found, Logs, Options as ArrayOptions};
 use crate::linear::Linear;
 use crate::memory::MemoryDevice;
 use bio::Events;
@@ -58,6 +58,7 @@ fn open(images: &[Image], gone: &[usize]) -> Raid456 {
             device: device.clone(),
             data: Device::new(data.unwrap()),
             superblock: Some(superblock.clone()),
+            logs: Logs::default(),
         }
     });
     let geometry = freshest.geometry().unwrap().unwrap();

@@ -2,7 +2,7 @@
 //! and many clients at once.
 
 use super::*;
-use crate::array::{Array, Found, Options as ArrayOptions};
+use crate::array::{Array, Found, Logs, Options as ArrayOptions};
 use crate::fault::{Effect, Fault, Faults, Kind, Rule};
 use crate::memory::MemoryDevice;
 use bio::Events;
@@ -18,7 +18,14 @@ fn in_memory(above: impl Fn(usize, Device) -> Device) -> Rc<Raid456> {
         let memory = Device::new(MemoryDevice::new(MEMBER_SECTORS, BlockSize::B4096));
         let device = above(slot, memory);
         let name = format!("memory{slot}").into();
-        Found { slot, name, device: device.clone(), data: device, superblock: None }
+        Found {
+            slot,
+            name,
+            device: device.clone(),
+            data: device,
+            superblock: None,
+            logs: Logs::default(),
+        }
     });
     let options = ArrayOptions {
         read_only: false,

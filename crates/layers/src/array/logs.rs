@@ -1,0 +1,35 @@
+//! What a member carries beside its superblock.
+
+use super::bad_blocks::{BadBlockProblem, read_bad_blocks};
+use super::bitmap::{BitmapProblem, read_bitmap};
+use bio::Device;
+use md::bad_blocks::BadBlocks;
+use md::bitmap::Bitmap;
+use md::superblock::Superblock;
+
+/// What a member carries beside its superblock, as it was found.
+#[derive(Clone, Debug)]
+pub struct Logs {
+    /// Its copy of the write-intent bitmap, or why that says nothing; none: the array has none.
+    pub bitmap: Option<Result<Bitmap, BitmapProblem>>,
+    /// Its bad block log, or why that cannot be read.
+    pub bad_blocks: Result<BadBlocks, BadBlockProblem>,
+}
+
+impl Default for Logs {
+    /// None.
+    fn default() -> Self {
+        Self { bitmap: None, bad_blocks: Ok(BadBlocks::empty(0)) }
+    }
+}
+
+impl Logs {
+    /// Reads them from the member `device` with this superblock. What cannot be read is a finding, not
+    /// an error.
+    pub async fn read(device: &Device, superblock: &Superblock) -> Self {
+        Self {
+            bitmap: read_bitmap(device, superblock).await,
+            bad_blocks: read_bad_blocks(device, superblock).await,
+        }
+    }
+}
