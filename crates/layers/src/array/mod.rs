@@ -189,8 +189,13 @@ impl Array {
         if let ResyncOffset::Below(sector) = options.synced {
             unsynced.insert(sector.0..u64::MAX);
         }
+        let seats = seats(slots, members);
+        if unsynced.first().is_some() {
+            let on_their_way = seats.iter().flat_map(Seat::members).filter(|m| m.is_on_its_way());
+            on_their_way.for_each(|member| member.set_lacking(0..u64::MAX));
+        }
         let array = Self {
-            seats: RefCell::new(seats(slots, members)),
+            seats: RefCell::new(seats),
             spares: RefCell::default(),
             rounds,
             lock: Semaphore::new(1),
@@ -329,6 +334,10 @@ impl Array {
         self.unbroken()?;
         if self.in_flight.get() > 0 || self.rounds.on_disk() == self.synced() {
             return Ok(());
+        }
+        if self.members().any(|member| member.overclaims()) {
+            // Before anything says that all is in sync.
+            self.round(self.rounds.on_disk()).await?;
         }
         self.active.set(false);
         let synced = self.synced();

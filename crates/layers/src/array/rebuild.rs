@@ -29,6 +29,10 @@
 //! 3. Without holes the claim is that it holds everything. Crash: either claim is true; as long as
 //!    not all superblocks say so, the freshest of its own counts.
 //!
+//! After a crash that left the array dirty, a member that is on its way holds nothing in memory. Its
+//! superblock claims more until the next round, which comes before the one that says clean. Crash
+//! before: dirty, and it is filled anew again.
+//!
 //! A replacement takes over, when it lacks nothing:
 //!
 //! 1. Filled and claimed as above, still beside the holder. Crash: both are there, either is right.

@@ -26,7 +26,7 @@ pub(super) struct Seat {
 
 impl Seat {
     /// Everybody in it, the holder first.
-    fn members(&self) -> impl Iterator<Item = &Rc<Member>> {
+    pub(super) fn members(&self) -> impl Iterator<Item = &Rc<Member>> {
         self.holder.iter().chain(&self.replacement)
     }
 

@@ -163,12 +163,12 @@ impl Inner {
                 if result.is_ok() {
                     member.set_filled(store.rows.clone());
                 }
-                result.map_err(|error| (member, error))
+                result.map_err(|error| (member, store.rows.clone(), error))
             })
         });
         let results = join_all(writes).await;
         let mut outcome = Ok(());
-        for (member, error) in results.into_iter().filter_map(Result::err) {
+        for (member, rows, error) in results.into_iter().filter_map(Result::err) {
             // A member that cannot take a write has old bytes with valid tags: it must go.
             let lost = if is_loss(error.kind) {
                 self.array.fail(&member, error).await
@@ -176,6 +176,9 @@ impl Inner {
                 Err(error)
             };
             if let Err(error) = lost {
+                if member.is_on_its_way() {
+                    member.set_lacking(rows);
+                }
                 let place = self.volume_place(member.slot(), error.sector);
                 outcome = outcome.and(Err(at(error, place)));
             }
