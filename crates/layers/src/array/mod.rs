@@ -71,7 +71,7 @@ pub use member::Member;
 pub use ordering::ORDERINGS;
 pub(crate) use ranges::RangeSet;
 pub(crate) use runs::in_runs;
-pub use seats::JoinError;
+pub use seats::{EVERYTHING, JoinError};
 
 use bio::{Device, EventKind, Events, IoError, IoErrorKind, IoResult};
 use md::shape::Tolerance;

@@ -44,7 +44,7 @@
 //! stale after it.
 
 use super::ordering::FILLED;
-use super::{Array, Found, JoinError, Member};
+use super::{Array, EVERYTHING, Found, JoinError, Member};
 use bio::{EventKind, IoErrorKind, IoResult};
 use runtime::Tasks;
 use std::ops::Range;
@@ -197,7 +197,7 @@ impl Array {
                 let Some(mut spare) = spare else { return Ok(()) };
                 spare.slot = slot;
                 let name = Rc::clone(&spare.name);
-                match self.join(spare, false, &[0..u64::MAX]).await {
+                match self.join(spare, false, EVERYTHING).await {
                     Ok(member) => {
                         self.tell_started(&member);
                         break;

@@ -104,6 +104,9 @@ pub enum JoinError {
     Io(IoError),
 }
 
+/// The holes of a member that holds nothing.
+pub const EVERYTHING: &[Range<u64>] = std::slice::from_ref(&(0..u64::MAX));
+
 /// The seats of `slots` slots, taken by `members`.
 pub(super) fn seats(slots: usize, members: Vec<Rc<Member>>) -> Vec<Seat> {
     let mut seats: Vec<Seat> = std::iter::repeat_with(Seat::default).take(slots).collect();
