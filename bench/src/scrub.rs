@@ -8,7 +8,7 @@ use crate::row::{Row, note};
 use crate::settings::Settings;
 use anyhow::{Context, ensure};
 use bio::{Bio, Buf, Device, Events, Scrub, ScrubMode};
-use layers::array::{Array, Found, Options};
+use layers::array::{Array, Found, Logs, Options};
 use layers::memory::MemoryDevice;
 use layers::raid456::{self, Raid456};
 use md::geometry::{Geometry, ParityLevel};
@@ -69,6 +69,7 @@ async fn array(level: ParityLevel, members: u8) -> anyhow::Result<(Raid456, Vec<
         device: device.clone(),
         data: device.clone(),
         superblock: None,
+        logs: Logs::default(),
     });
     let options = Options {
         read_only: false,

@@ -415,13 +415,18 @@ impl Assembly {
 
     /// Replacements whose holder is gone hold the slot from now on, as far as they are filled.
     fn promote(&mut self, candidates: &[Candidate<'_>]) -> Result<(), AssembleError> {
+        let role = |member: usize| candidates[member].superblock.role();
+        let mut seen: Vec<(usize, u16)> = Vec::new();
         for member in mem::take(&mut self.replacements) {
-            let superblock = candidates[member].superblock;
-            match superblock.role() {
-                Some(Role::Active(slot)) if self.slots[usize::from(slot)] == Slot::Missing => {
-                    self.hold(member, slot, superblock)?;
-                }
-                _ => self.replacements.push(member),
+            let Some(Role::Active(slot)) = role(member) else { continue };
+            if let Some(&(other, _)) = seen.iter().find(|(_, taken)| *taken == slot) {
+                return Err(AssembleError::SameSlot { members: [other, member], slot });
+            }
+            seen.push((member, slot));
+            if self.slots[usize::from(slot)] == Slot::Missing {
+                self.hold(member, slot, candidates[member].superblock)?;
+            } else {
+                self.replacements.push(member);
             }
         }
         Ok(())

@@ -134,6 +134,7 @@ const LONG: u64 = 30_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Catalogue;
     use crate::scenario::spared;
 
     #[test]
@@ -149,4 +150,17 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_claim_that_comes_before_the_flush_is_noticed() {
+        let reason = "array: what was rebuilt before it is claimed";
+        assert!(layers::array::ORDERINGS.contains(&reason));
+        let catalogue = Catalogue::of(spared());
+        catalogue.leave_out(Some(reason));
+        let noticed = (1..=SEEDS)
+            .any(|seed| catalogue.scenarios().any(|scenario| rebuild(scenario, seed).is_err()));
+        assert!(noticed, "in {SEEDS} seeds");
+    }
+
+    const SEEDS: u64 = 40;
 }

@@ -4,6 +4,9 @@
 //! It is written everywhere, and read only where it has none. Its superblock claims that it is
 //! filled below its first hole, as that was before its last flush: what was filled since is lost
 //! with the power.
+//!
+//! Where a crash may have left members different, one that is on its way (filled only in part, or a
+//! replacement) is filled anew: others are made to agree, and it would not be among them.
 
 use super::bad_blocks::{BadSectors, Guarded};
 use super::ordering::RECORDED;
@@ -253,8 +256,29 @@ impl Member {
     pub(super) async fn flush(&self, reason: &'static str) -> IoResult {
         let filled = self.filled_below();
         self.device.flush_for(reason).await?;
-        self.claim.set(filled);
+        self.claim.set(least(filled, self.filled_below()));
         Ok(())
+    }
+
+    /// Says that what it holds of `sectors` is not to be believed: it was written when others were
+    /// not, and nobody makes it agree with them.
+    pub(crate) fn set_lacking(&self, sectors: Range<u64>) {
+        let end = self.data.limits().sectors;
+        self.holes.borrow_mut().insert(sectors.start.min(end)..sectors.end.min(end));
+        self.claim.set(least(self.claim.get(), self.filled_below()));
+        self.filling.set(true);
+    }
+
+    /// Whether it is on its way to be as the others, so that nothing is lost by filling it anew.
+    pub(crate) fn is_on_its_way(&self) -> bool {
+        self.replaces() || !self.is_complete()
+    }
+
+    /// Whether its superblock says that it holds more than it does.
+    pub(super) fn overclaims(&self) -> bool {
+        let superblock = self.superblock.borrow();
+        let said = superblock.as_ref().map(Superblock::recovery_offset);
+        said.is_some_and(|said| least(said, self.claim.get()) != said)
     }
 
     /// What its superblock may say of how far it is filled.
@@ -297,6 +321,14 @@ impl Member {
 
     pub(super) fn take_corrected(&self) -> u32 {
         self.corrected.take()
+    }
+}
+
+/// The lesser of two claims; none is everything.
+fn least(a: Option<Sector>, b: Option<Sector>) -> Option<Sector> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -78,7 +78,7 @@ pub use member::Member;
 pub use ordering::ORDERINGS;
 pub(crate) use ranges::RangeSet;
 pub(crate) use runs::in_runs;
-pub use seats::JoinError;
+pub use seats::{EVERYTHING, JoinError};
 
 use bio::{Device, EventKind, Events, IoError, IoErrorKind, IoResult};
 use bitmap::Intent;
@@ -222,10 +222,15 @@ impl Array {
             Rc::new(member)
         };
         let members: Vec<Rc<Member>> = members.into_iter().map(new).collect();
+        let seats = seats(slots, members.clone());
+        if unsynced.first().is_some() {
+            let on_their_way = seats.iter().flat_map(Seat::members).filter(|m| m.is_on_its_way());
+            on_their_way.for_each(|member| member.set_lacking(0..u64::MAX));
+        }
         let rounds = Rounds::new(freshest, members.iter(), intent.clone());
         Rc::new_cyclic(|myself| Self {
             myself: Weak::clone(myself),
-            seats: RefCell::new(seats(slots, members)),
+            seats: RefCell::new(seats),
             spares: RefCell::default(),
             rounds,
             intent,
@@ -376,6 +381,10 @@ impl Array {
         let settled = self.rounds.on_disk() == self.synced() && !self.any_written_over();
         if self.in_flight.get() > 0 || settled {
             return Ok(());
+        }
+        if self.members().any(|member| member.overclaims()) {
+            // Before anything says that all is in sync.
+            self.round(self.rounds.on_disk()).await?;
         }
         self.active.set(false);
         let synced = self.synced();

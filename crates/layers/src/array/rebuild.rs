@@ -29,6 +29,10 @@
 //! 3. Without holes the claim is that it holds everything. Crash: either claim is true; as long as
 //!    not all superblocks say so, the freshest of its own counts.
 //!
+//! After a crash that left the array dirty, a member that is on its way holds nothing in memory. Its
+//! superblock claims more until the next round, which comes before the one that says clean. Crash
+//! before: dirty, and it is filled anew again.
+//!
 //! A replacement takes over, when it lacks nothing:
 //!
 //! 1. Filled and claimed as above, still beside the holder. Crash: both are there, either is right.
@@ -40,7 +44,7 @@
 //! stale after it.
 
 use super::ordering::FILLED;
-use super::{Array, Found, JoinError, Member};
+use super::{Array, EVERYTHING, Found, JoinError, Member};
 use bio::{EventKind, IoErrorKind, IoResult};
 use runtime::Tasks;
 use std::ops::Range;
@@ -193,7 +197,7 @@ impl Array {
                 let Some(mut spare) = spare else { return Ok(()) };
                 spare.slot = slot;
                 let name = Rc::clone(&spare.name);
-                match self.join(spare, false, &[0..u64::MAX]).await {
+                match self.join(spare, false, EVERYTHING).await {
                     Ok(member) => {
                         self.tell_started(&member);
                         break;

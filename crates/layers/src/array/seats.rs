@@ -26,7 +26,7 @@ pub(super) struct Seat {
 
 impl Seat {
     /// Everybody in it, the holder first.
-    fn members(&self) -> impl Iterator<Item = &Rc<Member>> {
+    pub(super) fn members(&self) -> impl Iterator<Item = &Rc<Member>> {
         self.holder.iter().chain(&self.replacement)
     }
 
@@ -103,6 +103,9 @@ pub enum JoinError {
     #[error("{0}")]
     Io(IoError),
 }
+
+/// The holes of a member that holds nothing.
+pub const EVERYTHING: &[Range<u64>] = std::slice::from_ref(&(0..u64::MAX));
 
 /// The seats of `slots` slots, taken by `members`.
 pub(super) fn seats(slots: usize, members: Vec<Rc<Member>>) -> Vec<Seat> {

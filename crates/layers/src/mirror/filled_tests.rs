@@ -1,6 +1,7 @@
 //! Mirrors that are filled while they are used, and what a crash leaves of that.
 
 use super::*;
+use crate::array::EVERYTHING;
 use crate::array::testing::{DATA_OFFSET, DATA_SECTORS, Rig, crashed};
 use bio::{Buf, EventKind};
 use md::superblock::Level;
@@ -96,7 +97,7 @@ fn a_replacement_takes_over_without_a_moment_of_less_redundancy() {
         let raid = open(&rig, &[0, 1]);
         let mut found = rig.found(2);
         found.slot = 0;
-        raid.array().join(found, true, &[0..u64::MAX]).await.unwrap();
+        raid.array().join(found, true, EVERYTHING).await.unwrap();
         assert_eq!(raid.array().missing_count(), 0);
         // What is written meanwhile reaches all three.
         let new = [0x77; 512];

@@ -60,6 +60,11 @@ impl Site {
         self.member.set_filled(self.range(run));
     }
 
+    /// Says that what the member holds of a run is not to be believed.
+    pub(super) fn set_lacking(&self, run: Extent) {
+        self.member.set_lacking(self.range(run));
+    }
+
     fn range(&self, run: Extent) -> Range<u64> {
         let start = self.own(run.sector).0;
         start..start + run.sectors

@@ -53,6 +53,11 @@ impl Inner {
         }
         let outcome = self.settle_failures(bio, copies, failures).await;
         if outcome.is_err() {
+            // Copies are made to agree; a member on its way is filled anew instead.
+            let targets = self.targets(run).into_iter();
+            targets.filter(|site| site.member.is_on_its_way()).for_each(|site| {
+                site.set_lacking(run);
+            });
             self.array.set_unsynced(bio.sector.0..bio.end().0);
         }
         outcome

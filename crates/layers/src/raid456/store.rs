@@ -173,10 +173,13 @@ impl Inner {
             // A member that cannot take a write has old bytes with valid tags: they are recorded as bad,
             // or it must go.
             let lost = match is_loss(error.kind) {
-                true => self.cannot_take(&member, rows, error).await,
+                true => self.cannot_take(&member, rows.clone(), error).await,
                 false => Err(error),
             };
             if let Err(error) = lost {
+                if member.is_on_its_way() {
+                    member.set_lacking(rows);
+                }
                 let place = self.volume_place(member.slot(), error.sector);
                 outcome = outcome.and(Err(at(error, place)));
             }

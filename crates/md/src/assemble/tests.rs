@@ -254,6 +254,20 @@ fn a_replacement_stands_beside_its_holder_and_takes_its_place_when_that_is_gone(
 }
 
 #[test]
+fn two_replacements_of_one_member_are_refused() {
+    let mut members = with_replacement(16);
+    let mut second = forged(&members[4], 160, &[5]);
+    second = forged(&second, 168, &[10; 16]);
+    members.push(second);
+    members.iter_mut().for_each(|member| member.set_role(5, Role::Active(1)));
+    let same = AssembleError::SameSlot { members: [4, 5], slot: 1 };
+    assert_eq!(judged(&members), Err(same.clone()));
+    // Also where the first of them would take the place of a member that is gone.
+    members.iter_mut().for_each(|member| member.set_role(1, Role::Faulty));
+    assert_eq!(judged(&members), Err(same));
+}
+
+#[test]
 fn levels_without_an_implementation_are_named() {
     let members: Vec<Superblock> =
         array(Level::Raid1, 2).iter().map(|m| forged(m, 72, &[7])).collect();

@@ -22,7 +22,7 @@ pub use error::MembershipError;
 use crate::create::{CreateProgress, Phase, PlannedWrite, WriteKind};
 use crate::member::Member;
 use crate::volume::{MemberPart, MemberState, Volume};
-use layers::array::{Array, JoinError};
+use layers::array::{Array, EVERYTHING, JoinError};
 use md::superblock::{Level, SUPERBLOCK_BYTES};
 use std::rc::Rc;
 use units::u64_of;
@@ -69,7 +69,7 @@ impl Volume {
         let found = ready.found(vacant.unwrap_or(0))?;
         match vacant {
             Some(slot) => {
-                if let Err(error) = array.join(found, false, &[0..u64::MAX]).await {
+                if let Err(error) = array.join(found, false, EVERYTHING).await {
                     return Err(self.refused(ready, error).await);
                 }
                 self.take_in(ready.part(Some(slot), MemberState::Rebuilding));
@@ -104,7 +104,7 @@ impl Volume {
         let added =
             Added { slot: Some(slot), was_member: ready.was_member, writes: ready.writes.clone() };
         let found = ready.found(slot)?;
-        if let Err(error) = array.join(found, replaces, &[0..u64::MAX]).await {
+        if let Err(error) = array.join(found, replaces, EVERYTHING).await {
             return Err(self.refused(ready, error).await);
         }
         let state = if replaces { MemberState::Replacing } else { MemberState::Rebuilding };

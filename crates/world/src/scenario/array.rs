@@ -12,7 +12,7 @@ use ::md::geometry::{Geometry, Mirrors};
 use ::md::shape::Shape as ArrayShape;
 use ::md::superblock::{Level, Minor, ResyncOffset, Role, Superblock, Time, Uuid};
 use bio::{Device, Events, IoResult, LocalFuture, Scrub};
-use layers::array::{Array, Found, Logs, Options};
+use layers::array::{Array, EVERYTHING, Found, Logs, Options};
 use layers::integrity::Integrity;
 use layers::linear::Linear;
 use layers::mirror::{Mirror, Placement};
@@ -295,7 +295,7 @@ impl Shape {
         {
             spare.slot = 0;
             // It may be under way since an earlier life.
-            let joined = array.join(spare, true, &[0..u64::MAX]).await;
+            let joined = array.join(spare, true, EVERYTHING).await;
             drop(joined.map_err(|error| error.to_string())?);
         }
         spares.into_iter().for_each(|spare| array.add_spare(spare));

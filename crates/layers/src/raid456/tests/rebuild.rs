@@ -1,6 +1,7 @@
 //! Members that are filled while the array is used, and what a crash leaves of that.
 
 use super::*;
+use crate::array::EVERYTHING;
 use crate::array::testing::{Entry, crashed};
 use bio::Finding;
 use md::assemble::Slot;
@@ -198,7 +199,7 @@ fn a_replacement_is_filled_from_the_member_it_replaces_and_takes_its_place() {
             let spare = usize::from(count);
             let mut found = bench.rig.found(spare);
             found.slot = 1;
-            bench.raid.array().join(found, true, &[0..u64::MAX]).await.unwrap();
+            bench.raid.array().join(found, true, EVERYTHING).await.unwrap();
             assert_eq!(bench.raid.array().missing_count(), 0);
             rebuilt(&bench).await;
             let holder = bench.raid.array().member(1).unwrap();
