@@ -245,7 +245,7 @@ pub(super) struct Guarded {
 }
 
 impl Guarded {
-    pub(super) fn new(data: Device, bad: &Rc<BadSectors>, start: Sector) -> Device {
+    pub(super) fn over(data: Device, bad: &Rc<BadSectors>, start: Sector) -> Device {
         Device::new(Self { data, bad: Rc::clone(bad), start })
     }
 }

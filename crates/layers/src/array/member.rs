@@ -68,7 +68,7 @@ impl Member {
             holes.insert(filled.0..end);
         }
         Self {
-            guarded: Guarded::new(found.data.clone(), &bad, data_offset),
+            guarded: Guarded::over(found.data.clone(), &bad, data_offset),
             bad,
             lock: Rc::clone(lock),
             slot: found.slot,
