@@ -381,7 +381,7 @@ fn damage_beyond_redundancy_is_an_error_for_exactly_those_sectors() {
     for place in &places.places {
         let tag = place.tag.as_ref().unwrap();
         assert_eq!(tag.stored, tag.computed);
-        flip(Path::new(place.member.as_ref().unwrap()), place.data_byte.unwrap(), 1);
+        flip(Path::new(place.member.as_ref().unwrap()), place.data_byte.unwrap(), 3);
     }
     let (read, bad) = content(&set.paths);
     assert_eq!(bad, 4096);

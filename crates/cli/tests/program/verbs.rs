@@ -255,7 +255,7 @@ fn a_volume_that_is_served_read_only_stays_as_it_is() {
     other("nbdcopy", "libnbd-bin", [server.uri.as_str(), text(&copy)]).ended(0);
     assert!(std::fs::read(&copy).expect("it was made") == bytes);
     assert!(qemu_io(&server.uri, "write 0 4k").is_err(), "writes are refused");
-    volume.run("scrub", &[]).ended(3).with(&["read-only"]);
+    volume.run("scrub", &[]).ended(3).with(&["reading only"]);
     volume.run("scrub", &["--check"]).ended(0);
     server.stop().ended(0);
     assert_eq!(volume.hashes(), before);
