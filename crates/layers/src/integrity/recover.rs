@@ -229,12 +229,24 @@ impl Scan {
         self.counting(section).find_map(|entry| entry.lap)
     }
 
-    /// The entries of a section but for those that were being overwritten by the next lap: they were
-    /// home before that began.
+    /// The entries of a section but for those that were being overwritten: by the next lap, since they
+    /// were home before that began; or when the journal was being made anew, since what was to become
+    /// of them is home, and of one block the newest may be gone and an older one left.
     fn counting(&self, section: u32) -> impl Iterator<Item = &Found> {
         let sequences = self.summaries[usize_of(section.into())].sequences;
         let is_over = move |lap: Sequence| sequences & lap.plus(1).bit() != 0;
-        self.entries_of(section).iter().filter(move |entry| !entry.lap.is_some_and(is_over))
+        let committed = self.newest_used().map_or(0, |lap| lap.bit() | lap.minus(1).bit());
+        let is_anew = sequences.count_ones() > 1 && sequences & !committed != 0;
+        let entries = if is_anew { &[][..] } else { self.entries_of(section) };
+        entries.iter().filter(move |entry| !entry.lap.is_some_and(is_over))
+    }
+
+    /// The newest lap of any entry.
+    fn newest_used(&self) -> Option<Sequence> {
+        let laps = self.entries.iter().flatten().filter_map(|entry| entry.lap);
+        let used = laps.fold(0, |used, lap| used | lap.bit());
+        let has = |lap: Sequence| used & lap.bit() != 0;
+        Sequence::ALL.into_iter().find(|&lap| has(lap) && !has(lap.plus(1)))
     }
 
     /// Every section, in the order in which a damaged journal is made anew: of each block the newest
