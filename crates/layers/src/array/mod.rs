@@ -43,7 +43,7 @@
 //! 2. Round on the survivors with its device marked faulty. Crash: as 1, or it is stale.
 //! 3. The write completes. From here on the member is stale for ever.
 //!
-//! A member that joins, is filled, or replaces another: the header of [`rebuild`].
+//! A member that joins, is filled, or replaces another: the header of `rebuild`.
 //!
 //! If a superblock cannot be written, that member is the one that failed; the round goes on to the
 //! remaining members first, so that they stay one event apart, and is then repeated with the new

@@ -309,7 +309,7 @@ impl Array {
     }
 
     /// Gives `found` its slot, or with `replaces` a place beside the holder; it holds nothing of
-    /// `holes` yet, which are sectors of its data. The header of [`super::rebuild`] has the order.
+    /// `holes` yet, which are sectors of its data. The header of `rebuild` has the order.
     ///
     /// # Errors
     /// [`JoinError`]. Except for `Io` nothing was written.
