@@ -6,7 +6,7 @@
 //!    what readers were given before, and are given after.
 //! 2. The others are read and compared; where they differ or are damaged they are rewritten. Crash:
 //!    the window is looked at again.
-//! 3. If anything was rewritten, all members are flushed. Crash before: nobody was given the copy,
+//! 3. If anything was healed or rewritten, all members are flushed. Crash before: nobody was given the copy,
 //!    and another may be chosen. After: every member holds what readers are given, also if the
 //!    first is lost with the power.
 //! 4. The array counts as in sync up to here. The superblocks learn it when the array is idle, at
@@ -133,7 +133,9 @@ impl Inner {
             return Ok(());
         }
         let (first, lost) = self.reference(run).await?;
-        let mut rewritten = false;
+        // What was healed in the first is not durable yet either: what lies there may be newer, and be
+        // readable again after a power cut.
+        let mut rewritten = !first.damaged.is_empty();
         for site in self.sites(run) {
             if site.is(&first.site) {
                 continue;
