@@ -76,8 +76,7 @@ pub const UNSEEN: &[(&str, &str)] = &[
     ),
     (
         "bitmap: journal anew before the flag goes",
-        "not since flushes for space that was given back come before and behind it; whether one of these \
-         is always enough is open, so it stays",
+        "open: no history shows why it is needed, and nothing shows that it is not, so it stays",
     ),
     (
         "close: the journal anew before the end",

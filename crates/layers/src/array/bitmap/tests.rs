@@ -1,5 +1,3 @@
-#![allow(clippy::single_range_in_vec_init, reason = "lists of ranges are compared")]
-
 use super::*;
 use crate::array::Array;
 use crate::array::testing::{BEHIND_LOGS, Entry, Rig, crashed};
