@@ -43,6 +43,9 @@
 //! 2. Round on the survivors with its device marked faulty. Crash: as 1, or it is stale.
 //! 3. The write completes. From here on the member is stale for ever.
 //!
+//! Writes that begin meanwhile go to the survivors alone, and complete; but no flush does, and no write
+//! with FUA, before 2 is done. Crash: they were promised to nobody.
+//!
 //! A member that joins, is filled, or replaces another: the header of `rebuild`.
 //!
 //! If a superblock cannot be written, that member is the one that failed; the round goes on to the
@@ -145,6 +148,8 @@ pub struct Array {
     quiet: Notify,
     /// Counts writes that began or ended.
     activity: Cell<u64>,
+    /// A member left, and the superblocks do not all say so yet.
+    unrecorded: Cell<bool>,
     /// Why writing ended, once it has.
     broken: Cell<Option<IoErrorKind>>,
     closed: Cell<bool>,
@@ -240,6 +245,7 @@ impl Array {
             in_flight: Cell::new(0),
             quiet: Notify::default(),
             activity: Cell::new(0),
+            unrecorded: Cell::new(false),
             broken: Cell::new(None),
             closed: Cell::new(false),
             counters_changed: Cell::new(false),
@@ -406,7 +412,16 @@ impl Array {
                 _ => self.fail(&member, error).await.inspect_err(|e| self.end_writing(*e))?,
             }
         }
-        Ok(())
+        self.recorded().await
+    }
+
+    /// Waits until the superblocks know of every member that left: what is durable on the others alone
+    /// may only then be promised, or the one that left could speak for it after a crash.
+    ///
+    /// # Errors
+    /// What the survivors said.
+    pub async fn recorded(&self) -> IoResult {
+        if self.unrecorded.get() { self.record_members().await } else { Ok(()) }
     }
 
     async fn flush_each(&self, reason: &'static str) -> Vec<(Rc<Member>, IoError)> {
@@ -515,6 +530,8 @@ impl Array {
             let members: Vec<Rc<Member>> = self.members().collect();
             let failures = self.rounds.write(&members, whole, resync, time).await;
             if failures.is_empty() {
+                let members: Vec<Rc<Member>> = self.members().collect();
+                self.unrecorded.set(self.rounds.table_changed(&members));
                 return Ok(());
             }
             for (member, error) in failures {

@@ -236,6 +236,7 @@ impl Array {
     /// From now on nobody asks `member`.
     pub(super) fn leave(&self, member: &Rc<Member>) {
         member.set_failed();
+        self.unrecorded.set(true);
         let mut seats = self.seats.borrow_mut();
         let Some(seat) = seats.get_mut(member.slot()) else { return };
         for place in [&mut seat.holder, &mut seat.replacement] {

@@ -4,7 +4,7 @@ use super::*;
 use md::assemble::{LeftOut, Slot};
 use md::shape::Tolerance;
 use md::superblock::{Level, Role};
-use runtime::{block_on, join_all, sleep};
+use runtime::{block_on, join_all, sleep, spawn};
 use units::usize_of;
 
 const DIRTY: ResyncOffset = ResyncOffset::Below(Sector::ZERO);
@@ -311,4 +311,39 @@ fn without_superblocks_the_same_states_are_kept_in_memory() {
     });
     let writes = |entry: &Entry| matches!(entry, Entry::Write { .. });
     assert!(!rig.log.borrow().iter().any(writes));
+}
+
+#[test]
+fn nothing_is_promised_on_the_survivors_alone_before_their_superblocks_say_so() {
+    let rig = Rc::new(Rig::new(Level::Raid1, 2, false));
+    let held = Rc::clone(&rig);
+    block_on(async move {
+        let array = held.open(&[0, 1], false);
+        let guard = array.begin_write(0..8).await.unwrap();
+        let superblocks = array.hold_superblocks().await;
+        held.disks[0].gone.set(true);
+        let gone = array.member(0).unwrap();
+        let failing = Rc::clone(&array);
+        let failed =
+            spawn(
+                async move { failing.fail(&gone, IoErrorKind::Unavailable.at(Sector::ZERO)).await },
+            );
+        let promising = Rc::clone(&array);
+        let promised = Rc::new(Cell::new(false));
+        let told = Rc::clone(&promised);
+        let flushed = spawn(async move {
+            let flushed = promising.flush(PROMISE).await;
+            told.set(true);
+            flushed
+        });
+        sleep(Duration::from_secs(1)).await;
+        assert!(array.member(0).is_none() && !promised.get());
+        drop(superblocks);
+        flushed.await.unwrap();
+        assert_eq!(held.superblock(1).role_of(0), Some(Role::Faulty));
+        failed.await.unwrap();
+        array.recorded().await.unwrap();
+        drop(guard);
+        array.close().await.unwrap();
+    });
 }

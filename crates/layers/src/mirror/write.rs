@@ -31,8 +31,12 @@ impl Inner {
         let outcome = in_runs(bio, run, async |piece| self.write_run(piece).await).await;
         if outcome.is_err() {
             Self::start_resync(self);
+            return outcome;
         }
-        outcome
+        match bio.op {
+            Op::Write { fua: true } => self.array.recorded().await,
+            _ => Ok(()),
+        }
     }
 
     /// Steps 3 and 4 for what lies in one run.

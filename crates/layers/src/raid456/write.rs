@@ -82,7 +82,8 @@ impl Inner {
             sector += length;
         }
         let writes = runs.iter().map(|(stripes, data)| inner.write_run(stripes, data, fua));
-        join_all(writes).await.into_iter().collect()
+        join_all(writes).await.into_iter().collect::<IoResult>()?;
+        if fua { inner.array.recorded().await } else { Ok(()) }
     }
 
     /// Stripes that are written whole. What was dirty of them is older.

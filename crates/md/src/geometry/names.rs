@@ -5,36 +5,32 @@
 use super::stripes::{LAYOUT_ALTERNATE, LAYOUT_ORIGINAL};
 use crate::superblock::Level;
 
+const RAID6: &[(&str, u32)] = &[
+    ("left-symmetric", 2),
+    ("left-asymmetric", 0),
+    ("right-asymmetric", 1),
+    ("right-symmetric", 3),
+    ("parity-first", 4),
+    ("parity-last", 5),
+    ("ddf-zero-restart", 8),
+    ("ddf-N-restart", 9),
+    ("ddf-N-continue", 10),
+    ("left-asymmetric-6", 16),
+    ("right-asymmetric-6", 17),
+    ("left-symmetric-6", 18),
+    ("right-symmetric-6", 19),
+    ("parity-first-6", 20),
+];
+
 /// The named layouts of a level with their numbers, mdadm's default first; empty for levels without a
 /// choice, and for RAID 10, whose names are built from its copies.
 #[must_use]
 pub const fn layouts(level: Level) -> &'static [(&'static str, u32)] {
     match level {
         Level::Raid0 => &[("original", LAYOUT_ORIGINAL), ("alternate", LAYOUT_ALTERNATE)],
-        Level::Raid5 => &[
-            ("left-symmetric", 2),
-            ("left-asymmetric", 0),
-            ("right-asymmetric", 1),
-            ("right-symmetric", 3),
-            ("parity-first", 4),
-            ("parity-last", 5),
-        ],
-        Level::Raid6 => &[
-            ("left-symmetric", 2),
-            ("left-asymmetric", 0),
-            ("right-asymmetric", 1),
-            ("right-symmetric", 3),
-            ("parity-first", 4),
-            ("parity-last", 5),
-            ("ddf-zero-restart", 8),
-            ("ddf-N-restart", 9),
-            ("ddf-N-continue", 10),
-            ("left-asymmetric-6", 16),
-            ("right-asymmetric-6", 17),
-            ("left-symmetric-6", 18),
-            ("right-symmetric-6", 19),
-            ("parity-first-6", 20),
-        ],
+        // Those of RAID 6 begin with them.
+        Level::Raid5 => RAID6.split_at(6).0,
+        Level::Raid6 => RAID6,
         _ => &[],
     }
 }

@@ -24,6 +24,18 @@ async fn fill(raid: &Rc<Mirror>) {
     raid.device().write(Sector(0), Buf::copy_of(&bytes)).await.unwrap();
 }
 
+/// A filled array that was closed.
+fn filled(layout: u32, count: u8) -> Rc<Rig> {
+    let rig = rig(layout, count);
+    let held = Rc::clone(&rig);
+    block_on(async move {
+        let raid = open(&held);
+        fill(&raid).await;
+        raid.close().await.unwrap();
+    });
+    rig
+}
+
 fn value(sector: u64) -> u8 {
     u8::try_from(sector % 251).unwrap()
 }
@@ -41,13 +53,7 @@ fn rest(count: u8, lost: &[usize]) -> Vec<usize> {
 #[test]
 fn every_copy_is_written_where_it_belongs_and_read_without_members_that_can_be_spared() {
     for (layout, count, sets) in SHAPES {
-        let rig = rig(layout, count);
-        let held = Rc::clone(&rig);
-        block_on(async move {
-            let raid = open(&held);
-            fill(&raid).await;
-            raid.close().await.unwrap();
-        });
+        let rig = filled(layout, count);
         let sectors = rig.superblock(0).mirrors().unwrap().unwrap().array_sectors();
         for sector in 0..sectors {
             for (disk, at) in copies(&rig, sector) {
@@ -186,13 +192,7 @@ fn a_degraded_array_that_was_not_closed_is_resynced_where_two_copies_are() {
 #[test]
 fn a_scrub_reads_every_copy_and_names_members_own_sectors() {
     for (layout, count, _) in SHAPES {
-        let rig = rig(layout, count);
-        let held = Rc::clone(&rig);
-        block_on(async move {
-            let raid = open(&held);
-            fill(&raid).await;
-            raid.close().await.unwrap();
-        });
+        let rig = filled(layout, count);
         let (disk, at) = copies(&rig, 50)[1];
         rig.disks[disk].flip(DATA_OFFSET + at);
         let (other, differs) = copies(&rig, 17)[1];
