@@ -36,6 +36,9 @@ pub(super) const ROOMS: &[Room] = &[
         &["blake2", "crc-fast", "hmac", "sha1", "sha2", "thiserror", "twox-hash", "zeroize"],
     ),
     pure("gf", &["units"], FORMAT),
+    pure("guard", &[], FORMAT),
+    // Usable alone: no room of ours but the guards.
+    pure("dif", &["guard"], FORMAT),
     // The kernel's journal may be encrypted with AES, which nobody should write themselves.
     pure(
         "integrity",
@@ -119,6 +122,7 @@ pub(super) const UNSAFE_HOMES: &[&str] = &[
     "crates/bio/src/buf.rs",
     "crates/checksum/src/simd/",
     "crates/gf/src/simd/",
+    "crates/guard/src/simd/",
     "crates/runtime/src/",
 ];
 
