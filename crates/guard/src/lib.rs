@@ -98,6 +98,37 @@ impl Guard {
         simd::each(self, data, interval, found)
     }
 
+    /// The same of intervals that lie one every `stride` bytes, and `found` sees what lies between each and
+    /// the next (its metadata, in blocks that carry it).
+    ///
+    /// # Panics
+    /// If `interval` (bytes) is 0 or more than `stride`, or `blocks` is not whole strides.
+    pub fn each_spaced(
+        self,
+        blocks: &[u8],
+        interval: usize,
+        stride: usize,
+        found: impl FnMut(&[u8], u64) -> bool,
+    ) -> Option<usize> {
+        spaced(blocks.len(), interval, stride);
+        simd::each_spaced(self, blocks, interval, stride, found)
+    }
+
+    /// [`Self::each_spaced`], and `found` may write what lies between.
+    ///
+    /// # Panics
+    /// As it does.
+    pub fn each_spaced_mut(
+        self,
+        blocks: &mut [u8],
+        interval: usize,
+        stride: usize,
+        found: impl FnMut(&mut [u8], u64),
+    ) {
+        spaced(blocks.len(), interval, stride);
+        simd::each_spaced_mut(self, blocks, interval, stride, found);
+    }
+
     /// Copies each interval of `source` to `target`, one every `stride` bytes, and calls `found` with its
     /// index and guard of the bytes copied. What lies between the intervals is left as it is.
     ///
@@ -116,6 +147,11 @@ impl Guard {
         assert!(stride >= interval, "intervals do not overlap");
         simd::each_copied(self, source, interval, target, stride, found);
     }
+}
+
+fn spaced(bytes: usize, interval: usize, stride: usize) {
+    assert!(interval > 0 && stride >= interval, "intervals have a length and do not overlap");
+    assert!(bytes.is_multiple_of(stride), "blocks are whole strides");
 }
 
 impl core::fmt::Display for Guard {

@@ -147,6 +147,26 @@ proptest! {
         prop_assert_eq!(&seen[..], &each[..intervals.min(stop + 1)]);
 
         let stride = interval + gap;
+        let mut spaced = Vec::new();
+        for bytes in data.chunks(interval) {
+            spaced.extend_from_slice(bytes);
+            spaced.resize(spaced.len() + gap, 0xdd);
+        }
+        let mut read = Vec::new();
+        let stopped = guard.each_spaced(&spaced, interval, stride, |between, value| {
+            assert!(between == vec![0xdd; gap]);
+            read.push(value);
+            read.len() <= stop
+        });
+        prop_assert_eq!(stopped, (stop < intervals).then_some(stop));
+        prop_assert_eq!(&read[..], &each[..intervals.min(stop + 1)]);
+        let mut made = Vec::new();
+        guard.each_spaced_mut(&mut spaced, interval, stride, |between, value| {
+            between.fill(0xcc);
+            made.push(value);
+        });
+        prop_assert_eq!(&made, &each);
+
         let mut target = vec![0xee; stride * intervals + 3];
         let mut copied = Vec::new();
         guard.each_copied(&data, interval, &mut target, stride, |between, value| {

@@ -18,6 +18,34 @@ pub(crate) fn each(
     data.chunks_exact(interval).position(|bytes| !found(guard.of(bytes)))
 }
 
+/// [`Guard::each_spaced`], checked.
+pub(crate) fn each_spaced(
+    guard: Guard,
+    blocks: &[u8],
+    interval: usize,
+    stride: usize,
+    mut found: impl FnMut(&[u8], u64) -> bool,
+) -> Option<usize> {
+    blocks.chunks_exact(stride).position(|block| {
+        let (bytes, gap) = block.split_at(interval);
+        !found(gap, guard.of(bytes))
+    })
+}
+
+/// [`Guard::each_spaced_mut`], checked.
+pub(crate) fn each_spaced_mut(
+    guard: Guard,
+    blocks: &mut [u8],
+    interval: usize,
+    stride: usize,
+    mut found: impl FnMut(&mut [u8], u64),
+) {
+    for block in blocks.chunks_exact_mut(stride) {
+        let (bytes, gap) = block.split_at_mut(interval);
+        found(gap, guard.of(bytes));
+    }
+}
+
 /// [`Guard::each_copied`], checked.
 pub(crate) fn each_copied(
     guard: Guard,
