@@ -1,5 +1,6 @@
 //! What a device can do, fixed for its life.
 
+use dif::Profile;
 use units::BlockSize;
 
 /// What a device can do. Read by the layer above before its first request.
@@ -18,6 +19,10 @@ pub struct Limits {
     /// a layer stores itself and never shows are not counted.) [`Bio`](crate::Bio) says what becomes of
     /// them.
     pub tag_size: usize,
+    /// What these tags are, if the device says so: its integrity profile. Its metadata is then that of
+    /// the intervals of a logical block, `tag_size` bytes together. Whoever is above may generate them,
+    /// check them, and must have devices agree that it puts together. None: bytes without a meaning here.
+    pub protection: Option<Profile>,
     /// Writes are refused.
     pub read_only: bool,
     /// Every byte read is checked against a stored tag first, and so `Op::Vouch` and
@@ -41,6 +46,7 @@ impl Limits {
             preferred_bytes: 4096,
             max_bytes: 32 << 20,
             tag_size: 0,
+            protection: None,
             read_only: false,
             verified: false,
             discard: false,

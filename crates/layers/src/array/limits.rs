@@ -21,6 +21,7 @@ impl Array {
             limits.queue_depth += other.queue_depth;
         }
         limits.tag_size = 0;
+        limits.protection = None;
         limits.read_only |= self.read_only();
         Some(limits)
     }

@@ -38,6 +38,7 @@ impl Sides {
             verified: a.verified && b.verified,
             max_bytes: a.max_bytes.min(b.max_bytes),
             tag_size: 0,
+            protection: None,
             ..larger.clone()
         };
         Self { below, above, position, limits }

@@ -182,6 +182,7 @@ fn limits(inner: &Inner, options: &Options) -> Limits {
         // Zeroing goes through the journal like any write, or changes tags at least.
         fast_zeroes: false,
         tag_size: 0,
+        protection: None,
         ..below.clone()
     }
 }
