@@ -64,11 +64,13 @@ impl Op {
 /// | request | with tags | without |
 /// |---|---|---|
 /// | read | both are filled, as one block was written | the tags stay where they are |
-/// | write | both are stored, a block and its tags at once: a crash leaves both old or both new | zeroes are stored for the tags |
-/// | discard, write zeroes | refused | zeroes are stored for the tags |
+/// | write | both are stored, a block and its tags at once: a crash leaves both old or both new | the blank is stored for the tags |
+/// | discard, write zeroes | refused | the blank is stored for the tags |
 /// | flush, vouch, peek | refused | |
 ///
-/// Whoever writes without tags has none to give, and old ones would vouch for what is gone. Tags for a
+/// Whoever writes without tags has none to give, and old ones would vouch for what is gone. The blank is
+/// zeroes; on a device with an integrity profile it is all ones, which is the escape of protection
+/// information: nothing may be checked. Never written blocks have it, too. Tags for a
 /// device that keeps none, and tags of another length than the data's blocks have, are refused
 /// (`Invalid`): nothing is ever dropped, cut or filled up in silence.
 ///

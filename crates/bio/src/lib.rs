@@ -9,6 +9,7 @@ mod device;
 mod error;
 mod event;
 mod limits;
+mod protection;
 mod scrub;
 
 pub use bio::{Bio, Op};
@@ -17,4 +18,5 @@ pub use device::{Allocation, BlockDevice, Device, LocalFuture};
 pub use error::{IoError, IoErrorKind, IoResult};
 pub use event::{Event, EventKind, Events};
 pub use limits::Limits;
+pub use protection::NoProfile;
 pub use scrub::{Decision, Extent, Finding, Findings, Scrub, ScrubMode, Trust};

@@ -37,6 +37,23 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Has the device keep metadata of that profile: as much as the intervals of a logical block take.
+    ///
+    /// # Panics
+    /// If a logical block is not whole intervals.
+    pub fn protect(&mut self, profile: Profile) {
+        let (block, format) = (self.logical_block.bytes(), &profile.format);
+        assert!(block.is_multiple_of(format.interval()), "a block is whole intervals");
+        self.tag_size = block / format.interval() * format.metadata();
+        self.protection = Some(profile);
+    }
+
+    /// What every byte of a block's tags is before any were given for it: see [`Bio`](crate::Bio).
+    #[must_use]
+    pub const fn blank_tag(&self) -> u8 {
+        if self.protection.is_some() { 0xff } else { 0 }
+    }
+
     /// A plain writable device of `sectors` sectors, without discard or fast zeroes.
     #[must_use]
     pub fn new(sectors: u64, logical_block: BlockSize) -> Self {

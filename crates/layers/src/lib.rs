@@ -9,6 +9,8 @@ pub mod linear;
 pub mod memory;
 pub mod mirror;
 pub mod nbd;
+pub mod protect;
 pub mod raid456;
 pub mod sides;
 pub mod striped;
+pub mod verify;

@@ -1,7 +1,7 @@
-//! What is kept for each block beside its data: a few bytes, zeroes until they are written.
+//! What is kept for each block beside its data: a few bytes, blank until they are written.
 //!
 //! ```text
-//!   chunk table:   number -> the metadata of 512 blocks, or nothing (zeroes)
+//!   chunk table:   number -> the metadata of 512 blocks, or nothing (blanks)
 //! ```
 
 use bio::Segments;
@@ -13,6 +13,7 @@ use units::{u64_of, usize_of};
 pub(super) struct Metadata {
     /// Bytes for each block.
     tag_size: usize,
+    blank: u8,
     chunks: RefCell<BTreeMap<u64, Box<[u8]>>>,
 }
 
@@ -27,9 +28,9 @@ struct Piece {
 }
 
 impl Metadata {
-    /// All zeroes.
-    pub fn new(tag_size: usize) -> Self {
-        Self { tag_size, chunks: RefCell::default() }
+    /// All blank: every byte is that.
+    pub fn new(tag_size: usize, blank: u8) -> Self {
+        Self { tag_size, blank, chunks: RefCell::default() }
     }
 
     /// Fills `tags` with what is kept for the blocks from `block` on.
@@ -38,7 +39,7 @@ impl Metadata {
         for Piece { chunk, start, length, offset } in self.pieces(block, tags.len_bytes()) {
             match chunks.get(&chunk) {
                 Some(bytes) => tags.copy_from(offset, &bytes[start..start + length]),
-                None => tags.copy_from(offset, &vec![0; length]),
+                None => tags.copy_from(offset, &vec![self.blank; length]),
             }
         }
     }
@@ -52,8 +53,8 @@ impl Metadata {
         }
     }
 
-    /// Keeps zeroes for `blocks` blocks from `block` on.
-    pub fn zero(&self, block: u64, blocks: u64) {
+    /// Keeps blanks for `blocks` blocks from `block` on.
+    pub fn clear(&self, block: u64, blocks: u64) {
         let (mut at, end) = (block, block + blocks);
         let mut chunks = self.chunks.borrow_mut();
         // Only chunks that exist, as of data.
@@ -64,7 +65,7 @@ impl Metadata {
                 break;
             }
             let byte = |block: u64| usize_of(block - first) * self.tag_size;
-            bytes[byte(start)..byte(stop)].fill(0);
+            bytes[byte(start)..byte(stop)].fill(self.blank);
             if stop - start == CHUNK_BLOCKS {
                 chunks.remove(&number);
             }
@@ -78,7 +79,7 @@ impl Metadata {
     }
 
     fn blank(&self) -> Box<[u8]> {
-        vec![0; usize_of(CHUNK_BLOCKS) * self.tag_size].into()
+        vec![self.blank; usize_of(CHUNK_BLOCKS) * self.tag_size].into()
     }
 
     /// The chunks that `length` bytes of tags from block `block` on lie in.

@@ -16,6 +16,7 @@
 mod metadata;
 
 use bio::{Allocation, Bio, BlockDevice, IoErrorKind, IoResult, Limits, Op};
+use dif::Profile;
 use metadata::Metadata;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -74,7 +75,21 @@ impl MemoryDevice {
         assert!(tag_size > 0, "metadata has at least one byte");
         let mut device = Self::new(sectors, block);
         device.limits.tag_size = tag_size;
-        device.metadata = Some(Metadata::new(tag_size));
+        device.metadata = Some(Metadata::new(tag_size, 0));
+        device
+    }
+
+    /// A disk that keeps protection information of that profile: a tuple or several beside each block,
+    /// escapes until they are written.
+    ///
+    /// # Panics
+    /// If that is not a whole number of blocks, or a block not of intervals.
+    #[must_use]
+    pub fn with_protection(sectors: u64, block: BlockSize, profile: Profile) -> Self {
+        let mut device = Self::new(sectors, block);
+        device.limits.protect(profile);
+        let Limits { tag_size, .. } = device.limits;
+        device.metadata = Some(Metadata::new(tag_size, device.limits.blank_tag()));
         device
     }
 
@@ -202,7 +217,7 @@ impl BlockDevice for MemoryDevice {
             Op::Read => metadata.read(block, &mut bio.tags),
             Op::Write { .. } if !bio.tags.is_empty() => metadata.write(block, &bio.tags),
             _ if bio.op.is_write() => {
-                metadata.zero(block, bio.sectors() / self.limits.logical_block.sectors());
+                metadata.clear(block, bio.sectors() / self.limits.logical_block.sectors());
             }
             _ => {}
         }
