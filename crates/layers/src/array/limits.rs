@@ -1,11 +1,12 @@
 //! What the members of an array can do together.
 
-use super::Array;
+use super::{Array, Tagging};
 use bio::Limits;
 
 impl Array {
     /// The limits that hold for every member: sectors are those of the smallest, blocks those of the
-    /// member with the largest. `None` without a member.
+    /// member with the largest; no tags if they do not keep [the same](Self::tagging). `None` without a
+    /// member.
     pub(crate) fn common_limits(&self) -> Option<Limits> {
         let mut members = self.members().map(|member| member.data().limits().clone());
         let mut limits = members.next()?;
@@ -20,8 +21,9 @@ impl Array {
             limits.fast_zeroes &= other.fast_zeroes;
             limits.queue_depth += other.queue_depth;
         }
-        limits.tag_size = 0;
-        limits.protection = None;
+        let tagging = self.tagging().ok();
+        limits.tag_size = tagging.map_or(0, Tagging::tag_size);
+        limits.protection = tagging.and_then(Tagging::profile);
         limits.read_only |= self.read_only();
         Some(limits)
     }

@@ -69,6 +69,7 @@ pub(crate) mod rebuild;
 mod rounds;
 mod runs;
 mod seats;
+mod tags;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -80,8 +81,9 @@ pub use logs::Logs;
 pub use member::Member;
 pub use ordering::ORDERINGS;
 pub(crate) use ranges::RangeSet;
-pub(crate) use runs::in_runs;
+pub(crate) use runs::{in_runs, submit_at};
 pub use seats::{EVERYTHING, JoinError};
+pub use tags::{Disagreement, Tagging};
 
 use bio::{Device, EventKind, Events, IoError, IoErrorKind, IoResult};
 use bitmap::Intent;

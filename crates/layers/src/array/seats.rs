@@ -11,7 +11,7 @@
 //! A slot is missing as long as nobody there holds all that is left of its content, because some of
 //! that would be lost with one member more.
 
-use super::{Array, Found, Member, RangeSet};
+use super::{Array, Found, Member, RangeSet, Tagging};
 use bio::{EventKind, IoError, IoErrorKind, IoResult};
 use std::ops::Range;
 use std::rc::Rc;
@@ -92,6 +92,14 @@ pub enum JoinError {
         found: u64,
         /// Sectors of the others.
         expected: u64,
+    },
+    /// It does not keep for its blocks what the others keep.
+    #[error("it keeps {found}, the array's members keep {expected}")]
+    Tags {
+        /// What it keeps.
+        found: Tagging,
+        /// What the others keep.
+        expected: Tagging,
     },
     /// It cannot do what the array promises.
     #[error("{what}, as the array's other members can")]
@@ -289,6 +297,10 @@ impl Array {
         let (found, expected) = (new.sectors, all.sectors);
         if found < expected {
             return Err(JoinError::Small { found, expected });
+        }
+        let (found, expected) = (Tagging::of(new), Tagging::of(&all));
+        if found != expected {
+            return Err(JoinError::Tags { found, expected });
         }
         let unfit = |what| Err(JoinError::Unfit { what });
         if new.logical_block > all.logical_block {

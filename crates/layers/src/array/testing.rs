@@ -1,5 +1,10 @@
 //! Disks for the tests of RAID layers: memory that keeps a log of all writes, so that every crash
-//! can be tried; optionally with a tag per block, like a member over dm-integrity.
+//! can be tried; optionally with a tag per block, like a member over dm-integrity, or with metadata
+//! that travels with its block, like a disk of larger sectors.
+
+mod model;
+
+pub(crate) use model::{Model, Step, step};
 
 use super::{Array, Found, Logs, Options};
 use bio::{Bio, BlockDevice, Device, Event, Events, IoErrorKind, IoResult, Limits, Op};
@@ -31,6 +36,8 @@ pub(crate) struct Disk {
     pub(crate) bytes: RefCell<Vec<u8>>,
     /// A hash per sector, if the disk is verified.
     tags: Option<RefCell<Vec<u64>>>,
+    /// What is kept for each sector: `Limits::tag_size` bytes.
+    pub(crate) metadata: RefCell<Vec<u8>>,
     /// Sectors that give medium errors until they are written.
     pub(crate) unreadable: RefCell<BTreeSet<u64>>,
     /// Sectors whose writes fail, and how.
@@ -52,8 +59,20 @@ fn hash(sector: u64, bytes: &[u8]) -> u64 {
 
 impl Disk {
     pub(crate) fn new(index: usize, bytes: Vec<u8>, tagged: bool, log: &Log) -> Rc<Self> {
+        Self::keeping(index, bytes, (tagged, 0), log)
+    }
+
+    /// The same with `tag_size` bytes of metadata for each sector, all zeroes.
+    fn keeping(
+        index: usize,
+        bytes: Vec<u8>,
+        (tagged, tag_size): (bool, usize),
+        log: &Log,
+    ) -> Rc<Self> {
         let mut limits = Limits::new(u64_of(bytes.len() / SECTOR_BYTES), BlockSize::B512);
         limits.verified = tagged;
+        limits.tag_size = tag_size;
+        let metadata = RefCell::new(vec![0; bytes.len() / SECTOR_BYTES * tag_size]);
         let tags = (0..).zip(bytes.chunks(SECTOR_BYTES)).map(|(at, sector)| hash(at, sector));
         let tags = tagged.then(|| RefCell::new(tags.collect()));
         Rc::new(Self {
@@ -61,6 +80,7 @@ impl Disk {
             limits,
             bytes: RefCell::new(bytes),
             tags,
+            metadata,
             unreadable: RefCell::default(),
             unwritable: RefCell::default(),
             write_error: Cell::new(IoErrorKind::Medium),
@@ -106,6 +126,23 @@ impl Disk {
         self.bytes.borrow()[at..at + SECTOR_BYTES].to_vec()
     }
 
+    /// What is kept for a sector.
+    pub(crate) fn kept(&self, sector: u64) -> Vec<u8> {
+        let range = self.metadata_of(sector..sector + 1);
+        self.metadata.borrow()[range].to_vec()
+    }
+
+    /// Other metadata, and nobody notices.
+    pub(crate) fn keep(&self, sector: u64, kept: &[u8]) {
+        let range = self.metadata_of(sector..sector + 1);
+        self.metadata.borrow_mut()[range].copy_from_slice(kept);
+    }
+
+    fn metadata_of(&self, sectors: std::ops::Range<u64>) -> std::ops::Range<usize> {
+        let at = |sector: u64| usize_of(sector) * self.limits.tag_size;
+        at(sectors.start)..at(sectors.end)
+    }
+
     /// Whether the tag agrees with the data.
     pub(crate) fn intact(&self, sector: u64) -> bool {
         let tags = self.tags.as_ref().unwrap().borrow();
@@ -134,6 +171,9 @@ impl Disk {
         let bytes = self.bytes.borrow();
         let at = usize_of(bio.sector.bytes());
         bio.data.copy_from(0, &bytes[at..at + bio.data.len_bytes()]);
+        if !bio.tags.is_empty() {
+            bio.tags.copy_from(0, &self.metadata.borrow()[self.metadata_of(range)]);
+        }
         Ok(())
     }
 
@@ -146,6 +186,11 @@ impl Disk {
         let at = usize_of(bio.sector.bytes());
         self.bytes.borrow_mut()[at..at + bytes.len()].copy_from_slice(&bytes);
         self.retag(bio.sector.0, bio.sectors());
+        let kept = &mut self.metadata.borrow_mut()[self.metadata_of(range)];
+        kept.fill(0);
+        if !bio.tags.is_empty() {
+            bio.tags.copy_to(0, kept);
+        }
         let write = Entry::Write { disk: self.index, sector: bio.sector, bytes, fua };
         self.log.borrow_mut().push(write);
         Ok(())
@@ -339,6 +384,15 @@ impl Rig {
         Self { disks: disks.collect(), log, events: Rc::default() }
     }
 
+    /// The same images on disks that keep so many bytes for each sector, by disk.
+    pub(crate) fn keeping(&self, tagged: bool, tag_size: impl Fn(usize) -> usize) -> Self {
+        let log = Log::default();
+        let images = self.images().into_iter().enumerate();
+        let disks = images
+            .map(|(index, bytes)| Disk::keeping(index, bytes, (tagged, tag_size(index)), &log));
+        Self { disks: disks.collect(), log, events: Rc::default() }
+    }
+
     pub(crate) fn images(&self) -> Vec<Vec<u8>> {
         self.disks.iter().map(|disk| disk.bytes.borrow().clone()).collect()
     }
@@ -441,6 +495,11 @@ impl Rig {
         let mut bytes = vec![0xA5; usize_of(Sector(DEVICE_SECTORS).bytes())];
         bytes[4096..8192].copy_from_slice(&spare.encode());
         images.push(bytes);
-        Self::of_images(images, tagged)
+        let tag_size = self.disks[0].limits.tag_size;
+        let rig = Self::of_images(images, tagged).keeping(tagged, |_| tag_size);
+        for (disk, from) in rig.disks.iter().zip(&self.disks) {
+            disk.metadata.replace(from.metadata.borrow().clone());
+        }
+        rig
     }
 }

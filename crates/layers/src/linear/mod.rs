@@ -7,6 +7,7 @@
 //! Knows nothing of formats. Every operation passes with its address moved; errors come back in the
 //! window's own addresses. The reference tag (`seed`) stays the submitter's.
 
+use crate::array::submit_at;
 use bio::{Allocation, Bio, BlockDevice, Device, IoResult, Limits};
 use units::Sector;
 
@@ -69,11 +70,8 @@ impl BlockDevice for Linear {
     }
 
     async fn submit(&self, bio: &mut Bio) -> IoResult {
-        let sector = bio.sector;
-        bio.sector = self.start + sector.0;
-        let result = self.lower.submit(bio).await;
-        bio.sector = sector;
-        result.map_err(|error| error.kind.at(Sector(error.sector.0.saturating_sub(self.start.0))))
+        let at = self.start + bio.sector.0;
+        submit_at(&self.lower, bio, at).await
     }
 
     async fn allocation(&self, sector: Sector, sectors: u64) -> IoResult<Vec<Allocation>> {

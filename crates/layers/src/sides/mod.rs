@@ -8,6 +8,7 @@
 //! Both devices lie over the same members and have the same addresses; each is right only on its
 //! side. Nothing is written: moving the position is the work of whoever changes the shape.
 
+use crate::array::Tagging;
 use bio::{Allocation, Bio, BlockDevice, Device, IoErrorKind, IoResult, Limits, Op};
 use units::{Sector, usize_of};
 
@@ -23,7 +24,8 @@ impl Sides {
     /// `below` up to sector `position`, `above` from there to sector `sectors`.
     ///
     /// # Panics
-    /// If that is not whole logical blocks of both, or one of them is too small for its side.
+    /// If that is not whole logical blocks of both, one of them is too small for its side, or they keep
+    /// different tags: they lie over the same members.
     #[must_use]
     pub fn new(below: Device, above: Device, position: Sector, sectors: u64) -> Self {
         let (a, b) = (below.limits(), above.limits());
@@ -32,13 +34,12 @@ impl Sides {
         let position = Sector(position.0.min(sectors));
         assert!(block.divides(position.0) && block.divides(sectors), "whole blocks on both sides");
         assert!(position.0 <= a.sectors && sectors <= b.sectors, "each side has its sectors");
+        assert_eq!(Tagging::of(a), Tagging::of(b), "both sides have the same members");
         let limits = Limits {
             sectors,
             read_only: true,
             verified: a.verified && b.verified,
             max_bytes: a.max_bytes.min(b.max_bytes),
-            tag_size: 0,
-            protection: None,
             ..larger.clone()
         };
         Self { below, above, position, limits }
@@ -72,9 +73,13 @@ impl BlockDevice for Sides {
         }
         let later = bio.data.split_off(usize_of(Sector(length).bytes()));
         let mut second = Bio { bypass: bio.bypass, ..Bio::read_into(self.position, later) };
-        second.op = bio.op;
+        (second.op, second.seed) = (bio.op, bio.seed + length);
+        if !bio.tags.is_empty() {
+            second.tags = bio.tags.split_off(Tagging::of(&self.limits).tag_bytes(length));
+        }
         let results = [first.submit(bio).await, self.above.submit(&mut second).await];
         bio.data.append(second.data);
+        bio.tags.append(second.tags);
         results.into_iter().collect() // the first by address
     }
 

@@ -60,3 +60,22 @@ fn allocation_ends_at_the_position() {
         assert_eq!(runs.iter().map(|run| run.sectors).sum::<u64>(), 8);
     });
 }
+
+#[test]
+fn tags_come_with_their_blocks_from_their_side() {
+    block_on(async {
+        let kept = |add: u8| async move {
+            let device = Device::new(MemoryDevice::with_metadata(64, BlockSize::B512, 2));
+            for sector in 0..64_u8 {
+                let mut write = Bio::write(Sector(sector.into()), Buf::zeroed(512))
+                    .tagged(Buf::copy_of(&[sector, add]));
+                device.submit(&mut write).await.unwrap();
+            }
+            device
+        };
+        let device = Device::new(Sides::new(kept(1).await, kept(2).await, Sector(10), 48));
+        let mut read = Bio::read(Sector(8), 4).tagged(Buf::alloc(8));
+        device.submit(&mut read).await.unwrap();
+        assert_eq!(read.tags.into_single().as_slice(), [8, 1, 9, 1, 10, 2, 11, 2]);
+    });
+}

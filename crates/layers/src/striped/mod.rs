@@ -15,7 +15,7 @@
 //! acknowledged may be gone.
 
 use crate::array::ordering::PROMISE;
-use crate::array::{Array, Member, in_runs};
+use crate::array::{Array, Disagreement, Member, in_runs, submit_at};
 use bio::{
     Allocation, Bio, BlockDevice, Device, EventKind, Extent, Finding, Findings, IoErrorKind,
     IoResult, Limits, LocalFuture, Op, Scrub, ScrubMode,
@@ -36,7 +36,7 @@ pub struct Striped {
 }
 
 /// Why members cannot be such an array.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum StripedError {
     /// A slot is empty, and nothing else has what it held.
     #[error("slot {slot} has no member, and without redundancy every one is needed")]
@@ -44,6 +44,9 @@ pub enum StripedError {
         /// The slot.
         slot: usize,
     },
+    /// Members keep different tags.
+    #[error(transparent)]
+    Tags(#[from] Disagreement),
     /// A run would begin within a block.
     #[error("runs of {sectors} sectors are not whole blocks of {block} bytes")]
     Unaligned {
@@ -58,12 +61,14 @@ impl Striped {
     /// The array that `stripes` describes over `array`'s members. Nothing is written.
     ///
     /// # Errors
-    /// [`StripedError`] if a member is missing, or a block would lie on two members.
+    /// [`StripedError`] if a member is missing, members keep different tags, or a block would lie on
+    /// two members.
     pub fn new(array: Rc<Array>, stripes: Stripes) -> Result<Rc<Self>, StripedError> {
         let empty = (0..array.raid_disks()).find(|&slot| array.member(slot).is_none());
         if let Some(slot) = empty.or_else(|| (array.raid_disks() == 0).then_some(0)) {
             return Err(StripedError::Missing { slot });
         }
+        array.tagging()?;
         let mut limits = array.common_limits().expect("there are members");
         let block = limits.logical_block;
         let unaligned = stripes.run_lengths().find(|&sectors| !block.divides(sectors));
@@ -103,15 +108,8 @@ impl Striped {
 
     /// Does what lies in one run on its member. Errors come back in the array's addresses.
     async fn pass(&self, bio: &mut Bio) -> IoResult {
-        let sector = bio.sector;
-        let (run, member) = self.locate(sector)?;
-        bio.sector = run.member_sector;
-        let result = member.data().submit(bio).await;
-        bio.sector = sector;
-        result.map_err(|error| {
-            let within = error.sector.0.saturating_sub(run.member_sector.0);
-            error.kind.at(sector + within)
-        })
+        let (run, member) = self.locate(bio.sector)?;
+        submit_at(member.data(), bio, run.member_sector).await
     }
 
     async fn read(&self, bio: &mut Bio) -> IoResult {

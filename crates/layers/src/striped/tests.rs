@@ -1,7 +1,8 @@
 use super::*;
-use crate::array::testing::{DATA_OFFSET, DATA_SECTORS, Entry, Rig};
+use crate::array::testing::{DATA_OFFSET, DATA_SECTORS, Entry, Model, Rig, step};
 use bio::Buf;
 use md::superblock::{Level, ResyncOffset};
+use proptest::prelude::*;
 use runtime::block_on;
 use units::SECTOR_BYTES;
 
@@ -204,4 +205,50 @@ fn blocks_that_would_lie_on_two_members_are_refused() {
     assert!(Striped::new(array(2), shape(24)).is_ok(), "no power of two is needed");
     let missing = Striped::new(array(3), shape(24)).err();
     assert_eq!(missing, Some(StripedError::Missing { slot: 2 }));
+}
+
+/// The levels over disks that keep 8 bytes for each sector.
+fn keeping(level: Level) -> (Rc<Rig>, Model) {
+    let rig = Rc::new(Rig::new(level, 3, true).keeping(true, |_| 8));
+    let model = Model::new(open(&rig, level, false).device());
+    (rig, model)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn tags_stay_with_their_blocks(steps in proptest::collection::vec(step(), 1..40)) {
+        for level in LEVELS {
+            let (rig, model) = keeping(level);
+            let steps = steps.clone();
+            let model = block_on(async move {
+                let mut model = model;
+                for step in steps {
+                    model.step(&step).await;
+                }
+                model.check().await;
+                model
+            });
+            for (sector, block) in (0..).zip(&model.blocks) {
+                let run = stripes(level).locate(Sector(sector));
+                let kept = rig.disks[run.slot].kept(DATA_OFFSET + run.member_sector.0);
+                assert_eq!(kept, &block[SECTOR_BYTES..], "{level} {sector}");
+            }
+        }
+    }
+}
+
+#[test]
+fn members_that_keep_different_tags_are_refused_and_named() {
+    for level in LEVELS {
+        for (tag_sizes, words) in [
+            ([8, 8, 16], "disk0 keeps 8 bytes of tag for each 512 bytes and disk2 keeps 16 bytes"),
+            ([0, 8, 8], "disk0 keeps no tags and disk1 keeps 8 bytes of tag for each 512 bytes"),
+        ] {
+            let rig = rig(level).keeping(true, |disk| tag_sizes[disk]);
+            let refused = Striped::new(rig.open(&[0, 1, 2], false), stripes(level)).err().unwrap();
+            assert!(refused.to_string().starts_with(words), "{refused}");
+        }
+    }
 }
