@@ -13,7 +13,7 @@ use bio::{Bio, Buf, EventKind, Extent, IoErrorKind, IoResult};
 use runtime::join_all;
 use std::ops::Range;
 use std::rc::Rc;
-use units::{Sector, usize_of};
+use units::Sector;
 
 impl Filler for Inner {
     fn array(&self) -> &Rc<Array> {
@@ -85,13 +85,10 @@ impl Inner {
                 outcome = outcome.and(Err(IoErrorKind::Protection.at(one.sector)));
                 continue;
             }
-            let mut part = Bio::read(one.sector, one.sectors);
+            let mut part = self.tagging.read(one.sector, one.sectors);
             part.bypass = bio.bypass;
             match Box::pin(self.read(&mut part)).await {
-                Ok(()) => {
-                    let at = usize_of(Sector(one.sector - bio.sector).bytes());
-                    bio.data.copy_from(at, part.data.into_single().as_slice());
-                }
+                Ok(()) => self.tagging.fill(bio, one.sector, &self.tagging.taken(part)),
                 Err(error) => outcome = outcome.and(Err(error)),
             }
         }
@@ -128,7 +125,7 @@ impl Inner {
             for part in known.iter() {
                 let extent = Extent { sector: Sector(part.start), sectors: part.end - part.start };
                 let bytes = Buf::copy_of(first.piece(extent));
-                match target.submit(&mut Bio::write(extent.sector, bytes)).await {
+                match target.submit(&mut self.tagging.write(extent.sector, &bytes)).await {
                     Ok(()) => target.set_filled(extent),
                     Err(error) if error.kind == IoErrorKind::NoSpace => return Err(error),
                     Err(error) => {

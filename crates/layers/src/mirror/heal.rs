@@ -11,19 +11,20 @@
 
 use super::Inner;
 use super::placement::Site;
-use crate::array::Member;
+use crate::array::{Member, Tagging};
 use bio::{Bio, Buf, EventKind, Extent, IoErrorKind, IoResult};
-use units::{Sector, usize_of};
+use units::Sector;
 
 /// A copy found elsewhere, and how good the evidence for it is.
 pub(super) struct Evidence {
+    /// Interleaved with its tags.
     pub(super) bytes: Buf,
     /// The damaged member's own tag agrees with it.
     pub(super) vouched: bool,
 }
 
 impl Inner {
-    /// The bytes of `extent`, which `site` could not give (and said `kind`): from the others, and
+    /// What belongs in `extent`, interleaved with its tags, which `site` could not give (and said `kind`): from the others, and
     /// written back unless nothing may be written.
     ///
     /// # Errors
@@ -46,9 +47,9 @@ impl Inner {
         extent: Extent,
         kind: IoErrorKind,
     ) -> IoResult<Buf> {
-        let mut again = Bio::read(extent.sector, extent.sectors).bypassing();
+        let mut again = self.tagging.read(extent.sector, extent.sectors).bypassing();
         if site.submit(&mut again).await.is_ok() {
-            return Ok(again.data.into_single());
+            return Ok(self.tagging.taken(again));
         }
         // A long run goes in one piece if the evidence for all of it is the best there is.
         let single = self.block().sectors() == extent.sectors;
@@ -68,9 +69,10 @@ impl Inner {
 
     async fn heal_blocks(&self, site: &Site, extent: Extent, kind: IoErrorKind) -> IoResult<Buf> {
         let block = self.block();
-        let mut bytes = Buf::alloc(usize_of(Sector(extent.sectors).bytes()));
+        let mut bytes = Buf::alloc(self.tagging.interleaved_bytes(extent.sectors));
+        let each = self.tagging.interleaved_bytes(block.sectors());
         let mut outcome = Ok(());
-        for (index, target) in (0..).zip(bytes.as_mut_slice().chunks_exact_mut(block.bytes())) {
+        for (index, target) in (0..).zip(bytes.as_mut_slice().chunks_exact_mut(each)) {
             let sector = extent.sector + index * block.sectors();
             let one = Extent { sector, sectors: block.sectors() };
             // One level deep: a single block does not come here again.
@@ -89,11 +91,11 @@ impl Inner {
             if other.is(damaged) {
                 continue;
             }
-            let mut bio = Bio::read(extent.sector, extent.sectors);
+            let mut bio = self.tagging.read(extent.sector, extent.sectors);
             if other.submit(&mut bio).await.is_err() {
                 continue;
             }
-            let bytes = bio.data.into_single();
+            let bytes = self.tagging.taken(bio);
             if vouches(damaged, extent.sector, &bytes).await {
                 return Some(Evidence { bytes, vouched: true });
             }
@@ -141,15 +143,15 @@ impl Inner {
         }
     }
 
-    /// Writes `bytes` to one member and reads them again from the medium.
+    /// Writes `bytes`, interleaved with their tags, to one member and reads them again from the medium.
     ///
     /// # Errors
     /// What the member said; `Unavailable` if it gives back something else: it cannot be relied on.
     pub(super) async fn rewrite(&self, site: &Site, extent: Extent, bytes: &Buf) -> IoResult {
-        site.submit(&mut Bio::write(extent.sector, bytes.clone())).await?;
-        let mut again = Bio::read(extent.sector, extent.sectors).bypassing();
+        site.submit(&mut self.tagging.write(extent.sector, bytes)).await?;
+        let mut again = self.tagging.read(extent.sector, extent.sectors).bypassing();
         site.submit(&mut again).await?;
-        if again.data.into_single().as_slice() != bytes.as_slice() {
+        if self.tagging.taken(again).as_slice() != bytes.as_slice() {
             return Err(IoErrorKind::Unavailable.at(extent.sector));
         }
         Ok(())
@@ -173,9 +175,13 @@ pub(super) fn verified(member: &Member) -> bool {
     member.data().limits().verified
 }
 
-/// Whether the tags that `site` has stored agree with `bytes`.
+/// Whether the tags that `site` has stored vouch for the data of `bytes`, which are interleaved.
 pub(super) async fn vouches(site: &Site, sector: Sector, bytes: &Buf) -> bool {
-    verified(&site.member) && site.submit(&mut Bio::vouch(sector, bytes.clone())).await.is_ok()
+    if !verified(&site.member) {
+        return false;
+    }
+    let (data, _) = Tagging::of(site.member.data().limits()).apart(bytes);
+    site.submit(&mut Bio::vouch(sector, data)).await.is_ok()
 }
 
 /// Places remembered so as not to be told twice.

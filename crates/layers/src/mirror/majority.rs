@@ -97,11 +97,8 @@ impl Inner {
         let votes = copies.len() - verdict.outvoted.len();
         let (lies, instead) =
             (copies[verdict.outvoted[0]].piece(one), copies[verdict.winner].piece(one));
-        let mut differing = lies.iter().zip(instead).enumerate();
-        let byte = differing.find(|(_, (lies, instead))| lies != instead);
-        let bytes = byte.map_or_else(String::new, |(at, (lies, instead))| {
-            format!("; byte {at} there is {lies:02x} and would be {instead:02x}")
-        });
+        let difference = copies[verdict.winner].tagging.difference(lies, instead);
+        let bytes = difference.map_or_else(String::new, |difference| format!("; {difference}"));
         format!("inferred: {votes} of {} copies agree against {names}{bytes}", copies.len())
     }
 }

@@ -31,6 +31,10 @@
 //!
 //! Overlapping writes, and everything that writes back what it read, exclude each other by a range
 //! lock; reads do not take it until they find damage.
+//!
+//! If the members keep tags for their blocks, a copy of a block is the block with its tag: both are written
+//! everywhere and read from one member, and copies that differ in one of them differ. So wherever copies
+//! are compared and given to others they lie interleaved ([`Tagging`]).
 
 mod fill;
 #[cfg(test)]
@@ -46,7 +50,7 @@ mod tests;
 mod write;
 
 use crate::array::ordering::PROMISE;
-use crate::array::{Array, in_runs, rebuild};
+use crate::array::{Array, Disagreement, Tagging, in_runs, rebuild};
 use bio::{Allocation, Bio, BlockDevice, Device, Extent, IoErrorKind, IoResult, Limits, Op};
 pub use placement::Placement;
 use runtime::{Notify, RangeLock, Tasks};
@@ -65,6 +69,8 @@ struct Inner {
     array: Rc<Array>,
     placement: Placement,
     limits: Limits,
+    /// What is kept for each block beside the data.
+    tagging: Tagging,
     /// Held by writers and by whoever writes back what it read.
     ranges: RangeLock,
     heads: Vec<Head>,
@@ -88,11 +94,14 @@ struct Head {
 }
 
 /// Why members cannot be such an array.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum MirrorError {
     /// Nobody holds a slot.
     #[error("no member")]
     NoMember,
+    /// Members keep different tags.
+    #[error(transparent)]
+    Tags(#[from] Disagreement),
     /// The members have no whole block in common.
     #[error("members of {sectors} sectors hold no block of {block} bytes")]
     Small {
@@ -127,6 +136,7 @@ impl Mirror {
         let inner = Inner {
             heads: heads.collect(),
             window_sectors: window_sectors.max(limits.logical_block.sectors()),
+            tagging: Tagging::of(&limits),
             limits,
             ranges: RangeLock::default(),
             told: RefCell::default(),
@@ -195,6 +205,7 @@ impl Mirror {
 }
 
 fn limits_of(array: &Array, placement: &Placement) -> Result<Limits, MirrorError> {
+    array.tagging()?;
     let mut limits = array.common_limits().ok_or(MirrorError::NoMember)?;
     let block = limits.logical_block;
     if let Placement::Dealt(mirrors) = placement {

@@ -1,7 +1,7 @@
 //! Where the copies of a run of the array lie, and how they are asked.
 
 use super::Inner;
-use crate::array::Member;
+use crate::array::{Member, submit_at};
 use bio::{Bio, Extent, IoResult};
 use md::geometry::Mirrors;
 use std::ops::Range;
@@ -29,14 +29,8 @@ pub(super) struct Site {
 impl Site {
     /// Does `bio` on the member. Errors come back in the array's addresses.
     pub(super) async fn submit(&self, bio: &mut Bio) -> IoResult {
-        let sector = bio.sector;
-        bio.sector = self.own(sector);
-        let result = self.member.data().submit(bio).await;
-        bio.sector = sector;
-        result.map_err(|error| {
-            let within = error.sector.0.saturating_sub(self.own.0);
-            error.kind.at(self.array + within)
-        })
+        let at = self.own(bio.sector);
+        submit_at(self.member.data(), bio, at).await
     }
 
     /// Where the array's sector `sector` lies in the member's data.

@@ -2,32 +2,33 @@
 
 use super::Inner;
 use super::placement::Site;
-use crate::array::Member;
+use crate::array::{Member, Tagging};
 use bio::{Bio, Buf, Extent, IoError, IoErrorKind, IoResult};
 use std::rc::Rc;
-use units::{Sector, usize_of};
+use units::Sector;
 
 /// What one member holds of a run.
 pub(super) struct Copy {
     pub(super) site: Site,
     /// First sector of the run.
     sector: Sector,
-    /// The run; unspecified where it is damaged.
+    pub(super) tagging: Tagging,
+    /// The run, interleaved with its tags; unspecified where it is damaged.
     pub(super) bytes: Buf,
     /// Damaged runs of blocks, in order, and what the member said of the first block of each.
     pub(super) damaged: Vec<(Extent, IoErrorKind)>,
 }
 
 impl Copy {
-    /// Its bytes of `extent`, which lies within.
+    /// What it has of `extent`, which lies within, interleaved.
     pub(super) fn piece(&self, extent: Extent) -> &[u8] {
-        let at = usize_of(Sector(extent.sector - self.sector).bytes());
-        &self.bytes.as_slice()[at..at + usize_of(Sector(extent.sectors).bytes())]
+        let at = self.tagging.interleaved_bytes(extent.sector - self.sector);
+        &self.bytes.as_slice()[at..at + self.tagging.interleaved_bytes(extent.sectors)]
     }
 
-    /// Puts `bytes` at `sector`, which lies within.
+    /// Puts `bytes`, interleaved, at `sector`, which lies within.
     pub(super) fn put(&mut self, sector: Sector, bytes: &[u8]) {
-        let at = usize_of(Sector(sector - self.sector).bytes());
+        let at = self.tagging.interleaved_bytes(sector - self.sector);
         self.bytes.as_mut_slice()[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
@@ -108,7 +109,7 @@ impl Inner {
             let healed = self.heal(site, extent, kind).await?;
             copy.put(extent.sector, healed.as_slice());
         }
-        bio.data.copy_from(0, copy.bytes.as_slice());
+        self.tagging.fill(bio, bio.sector, &copy.bytes);
         Ok(true)
     }
 
@@ -124,17 +125,15 @@ impl Inner {
         bypass: bool,
     ) -> IoResult<Copy> {
         let block = self.block().sectors();
-        let bytes = Buf::alloc(usize_of(Sector(sectors).bytes()));
-        let site = site.clone();
-        let mut copy = Copy { site, sector, bytes, damaged: Vec::new() };
+        let (tagging, site) = (self.tagging, site.clone());
+        let bytes = Buf::alloc(tagging.interleaved_bytes(sectors));
+        let mut copy = Copy { site, sector, tagging, bytes, damaged: Vec::new() };
         let mut parts = vec![Extent { sector, sectors }];
         while let Some(part) = parts.pop() {
-            let mut bio = Bio::read(part.sector, part.sectors);
+            let mut bio = tagging.read(part.sector, part.sectors);
             bio.bypass = bypass;
             match copy.site.submit(&mut bio).await {
-                Ok(()) => {
-                    copy.put(part.sector, bio.data.into_single().as_slice());
-                }
+                Ok(()) => copy.put(part.sector, tagging.taken(bio).as_slice()),
                 Err(error) if !error.kind.is_damage() => return Err(error),
                 Err(_) if part.sectors > block => {
                     // Later parts first, so that the earlier is popped next.

@@ -12,6 +12,7 @@ use units::{SECTOR_BYTES, u64_of, usize_of};
 mod crash;
 mod raid10;
 mod scrub;
+mod tags;
 
 use scrub::scrubbed;
 

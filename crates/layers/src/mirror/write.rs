@@ -100,17 +100,22 @@ impl Inner {
             on_member: site.on_member(sector, sectors),
             error,
         };
-        let result = site.submit(&mut part(bio, bio.data.clone(), bio.sector)).await;
+        let mut whole = part(bio, (bio.data.clone(), bio.tags.clone()), bio.sector);
+        let result = site.submit(&mut whole).await;
         let Err(error) = result else { return Vec::new() };
         if !error.kind.is_damage() || !matches!(bio.op, Op::Write { .. }) {
             return vec![failure(bio.sector, bio.sectors(), error)];
         }
         let (block, mut failures) = (self.block(), Vec::new());
         for index in 0..bio.sectors() / block.sectors() {
-            let at = usize_of(index) * block.bytes();
-            let data = bio.data.slice(at..at + block.bytes());
+            let nth = |all: &Segments, each: usize| {
+                let at = usize_of(index) * each;
+                all.slice(at..at + each)
+            };
+            let tag_size = if bio.tags.is_empty() { 0 } else { self.tagging.tag_size() };
+            let both = (nth(&bio.data, block.bytes()), nth(&bio.tags, tag_size));
             let sector = bio.sector + index * block.sectors();
-            if let Err(error) = site.submit(&mut part(bio, data, sector)).await {
+            if let Err(error) = site.submit(&mut part(bio, both, sector)).await {
                 failures.push(failure(sector, block.sectors(), error));
             }
         }
@@ -134,13 +139,13 @@ impl Failure {
     }
 }
 
-/// The part of a write that has `data` and begins at `sector`.
-fn part(bio: &Bio, data: Segments, sector: Sector) -> Bio {
+/// The part of a write that has this data, these tags, and begins at `sector`.
+fn part(bio: &Bio, (data, tags): (Segments, Segments), sector: Sector) -> Bio {
     Bio {
         op: bio.op,
         sector,
         data,
-        tags: Segments::default(),
+        tags,
         seed: bio.seed + (sector - bio.sector),
         bypass: false,
         reason: bio.reason,
