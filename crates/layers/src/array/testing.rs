@@ -4,7 +4,9 @@
 
 mod model;
 
-pub(crate) use model::{Model, Step, step};
+pub(crate) use model::{
+    BEFORE, Kept, Model, Step, lies_as_given, on_member, profiles, protected, step, tags_for,
+};
 
 use super::{Array, Found, Logs, Options};
 use bio::{Bio, BlockDevice, Device, Event, Events, IoErrorKind, IoResult, Limits, Op};
@@ -59,20 +61,20 @@ fn hash(sector: u64, bytes: &[u8]) -> u64 {
 
 impl Disk {
     pub(crate) fn new(index: usize, bytes: Vec<u8>, tagged: bool, log: &Log) -> Rc<Self> {
-        Self::keeping(index, bytes, (tagged, 0), log)
+        Self::keeping(index, bytes, (tagged, Kept::Bytes(0)), log)
     }
 
-    /// The same with `tag_size` bytes of metadata for each sector, all zeroes.
+    /// The same with metadata for each sector, all zeroes.
     fn keeping(
         index: usize,
         bytes: Vec<u8>,
-        (tagged, tag_size): (bool, usize),
+        (tagged, kept): (bool, Kept),
         log: &Log,
     ) -> Rc<Self> {
         let mut limits = Limits::new(u64_of(bytes.len() / SECTOR_BYTES), BlockSize::B512);
         limits.verified = tagged;
-        limits.tag_size = tag_size;
-        let metadata = RefCell::new(vec![0; bytes.len() / SECTOR_BYTES * tag_size]);
+        kept.apply(&mut limits);
+        let metadata = RefCell::new(vec![0; bytes.len() / SECTOR_BYTES * limits.tag_size]);
         let tags = (0..).zip(bytes.chunks(SECTOR_BYTES)).map(|(at, sector)| hash(at, sector));
         let tags = tagged.then(|| RefCell::new(tags.collect()));
         Rc::new(Self {
@@ -384,12 +386,12 @@ impl Rig {
         Self { disks: disks.collect(), log, events: Rc::default() }
     }
 
-    /// The same images on disks that keep so many bytes for each sector, by disk.
-    pub(crate) fn keeping(&self, tagged: bool, tag_size: impl Fn(usize) -> usize) -> Self {
+    /// The same images on disks that keep something for each sector, by disk.
+    pub(crate) fn keeping(&self, tagged: bool, kept: impl Fn(usize) -> Kept) -> Self {
         let log = Log::default();
         let images = self.images().into_iter().enumerate();
         let disks = images
-            .map(|(index, bytes)| Disk::keeping(index, bytes, (tagged, tag_size(index)), &log));
+            .map(|(index, bytes)| Disk::keeping(index, bytes, (tagged, kept(index)), &log));
         Self { disks: disks.collect(), log, events: Rc::default() }
     }
 
@@ -495,8 +497,8 @@ impl Rig {
         let mut bytes = vec![0xA5; usize_of(Sector(DEVICE_SECTORS).bytes())];
         bytes[4096..8192].copy_from_slice(&spare.encode());
         images.push(bytes);
-        let tag_size = self.disks[0].limits.tag_size;
-        let rig = Self::of_images(images, tagged).keeping(tagged, |_| tag_size);
+        let kept = Kept::of(&self.disks[0].limits);
+        let rig = Self::of_images(images, tagged).keeping(tagged, |_| kept);
         for (disk, from) in rig.disks.iter().zip(&self.disks) {
             disk.metadata.replace(from.metadata.borrow().clone());
         }

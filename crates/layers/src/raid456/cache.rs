@@ -9,8 +9,10 @@
 //! when. A write that comes while its page is being written goes to a copy of the page, so what is
 //! on its way to the members never changes. See `docs/decisions/0001-stripe-cache.md`.
 
-use super::{bytes, sectors};
-use bio::{Buf, Segments};
+use super::bytes;
+use super::content::Content;
+use crate::array::Tagging;
+use bio::Buf;
 use md::geometry::Geometry;
 use runtime::Notify;
 use std::cell::{Cell, RefCell};
@@ -26,8 +28,16 @@ pub(super) struct Piece {
     pub(super) index: usize,
     /// Its rows in the stripe.
     pub(super) rows: Range<u64>,
-    /// As many bytes.
-    pub(super) data: Segments,
+    /// As many bytes, with their tags if members keep any.
+    pub(super) content: Content,
+}
+
+impl Piece {
+    /// The part of it that lies in `rows`, which are all its.
+    pub(super) fn cut(&self, tagging: Tagging, rows: &Range<u64>) -> Content {
+        let start = self.rows.start;
+        self.content.slice(tagging, &(rows.start - start..rows.end - start))
+    }
 }
 
 /// All dirty pages.
@@ -36,6 +46,7 @@ pub(super) struct Cache {
     /// Pages that are in memory.
     pages: Cell<usize>,
     pages_max: usize,
+    tagging: Tagging,
     page_sectors: u64,
     chunk_sectors: u64,
     stripe_sectors: u64,
@@ -62,6 +73,8 @@ struct Entry {
 
 struct Page {
     data: Buf,
+    /// Its blocks' tags, if members keep any.
+    tags: Option<Buf>,
     /// A bit per sector: newer than the members.
     dirty: u32,
     /// A bit per sector: on its way to the members.
@@ -69,7 +82,7 @@ struct Page {
 }
 
 impl Cache {
-    pub(super) fn new(geometry: &Geometry, bytes_max: usize) -> Self {
+    pub(super) fn new(geometry: &Geometry, tagging: Tagging, bytes_max: usize) -> Self {
         let page_sectors = geometry.chunk_sectors().min(PAGE_SECTORS_MAX);
         let stripe_sectors = geometry.stripe_sectors();
         // A stripe must fit, or a write to all but one of its sectors could never be cached.
@@ -78,6 +91,7 @@ impl Cache {
             stripes: RefCell::default(),
             pages: Cell::new(0),
             pages_max: (bytes_max / bytes(page_sectors)).max(least),
+            tagging,
             page_sectors,
             chunk_sectors: geometry.chunk_sectors(),
             stripe_sectors,
@@ -87,7 +101,7 @@ impl Cache {
         }
     }
 
-    /// Memory in use.
+    /// Memory in use, without tags.
     pub(super) fn bytes(&self) -> usize {
         self.pages.get() * bytes(self.page_sectors)
     }
@@ -122,26 +136,28 @@ impl Cache {
         usize_of(range.end.div_ceil(self.page_sectors) - range.start / self.page_sectors)
     }
 
-    /// Keeps `data` for the sectors of `stripe` (counted in its data) from `start` on. Whether
+    /// Keeps `content` for the sectors of `stripe` (counted in its data) from `start` on. Whether
     /// the stripe is dirty as a whole now.
-    pub(super) fn put(&self, stripe: u64, start: u64, data: &Segments, now: Duration) -> bool {
+    pub(super) fn put(&self, stripe: u64, start: u64, content: &Content, now: Duration) -> bool {
         let mut stripes = self.stripes.borrow_mut();
         let entry = stripes.entry(stripe).or_default();
         entry.touched = now;
-        let end = start + sectors(data.len_bytes());
+        let end = start + content.sectors();
         let mut at = start;
         while at < end {
             let (number, within) = (at / self.page_sectors, at % self.page_sectors);
             let length = (end - at).min(self.page_sectors - within);
             let page = entry.pages.entry(number).or_insert_with(|| {
                 self.pages.set(self.pages.get() + 1);
-                Page { data: Buf::alloc(bytes(self.page_sectors)), dirty: 0, writing: 0 }
+                Page::new(self.tagging, self.page_sectors)
             });
-            if !page.data.make_exclusive() {
-                page.data = Buf::copy_of(page.data.as_slice());
+            let target = bytes(within)..bytes(within + length);
+            content.data.copy_to(bytes(at - start), &mut own(&mut page.data)[target]);
+            if let Some(tags) = &mut page.tags {
+                let tag = |sectors: u64| self.tagging.tag_bytes(sectors);
+                let target = tag(within)..tag(within + length);
+                content.tags.copy_to(tag(at - start), &mut own(tags)[target]);
             }
-            let target = &mut page.data.as_mut_slice()[bytes(within)..bytes(within + length)];
-            data.copy_to(bytes(at - start), target);
             let mask = mask(within..within + length);
             entry.dirty += u64::from((mask & !page.dirty).count_ones());
             page.dirty |= mask;
@@ -150,13 +166,13 @@ impl Cache {
         entry.dirty == self.stripe_sectors
     }
 
-    /// Shows `visit` the bytes that are newer than the members, of the sectors `range` of `stripe`:
-    /// where in the stripe, and the bytes.
+    /// Shows `visit` what is newer than the members, of the sectors `range` of `stripe`: where in the
+    /// stripe, and the content.
     pub(super) fn each_newer(
         &self,
         stripe: u64,
         range: &Range<u64>,
-        mut visit: impl FnMut(Range<u64>, &[u8]),
+        mut visit: impl FnMut(Range<u64>, Content),
     ) {
         let stripes = self.stripes.borrow();
         let Some(entry) = stripes.get(&stripe) else { return };
@@ -167,8 +183,7 @@ impl Cache {
                 let start = (first + run.start).max(range.start);
                 let end = (first + run.end).min(range.end);
                 if start < end {
-                    let within = bytes(start - first)..bytes(end - first);
-                    visit(start..end, &page.data.as_slice()[within]);
+                    visit(start..end, page.slice(self.tagging, &(start - first..end - first)));
                 }
             }
         }
@@ -184,7 +199,7 @@ impl Cache {
             page.writing = std::mem::take(&mut page.dirty);
             let first = number * self.page_sectors;
             for run in runs(page.writing) {
-                let data = page.data.slice(bytes(run.start)..bytes(run.end));
+                let content = page.slice(self.tagging, &run);
                 let (start, end) = (first + run.start, first + run.end);
                 let index = usize_of(start / self.chunk_sectors);
                 let base = u64_of(index) * self.chunk_sectors;
@@ -192,9 +207,9 @@ impl Cache {
                 match pieces.last_mut() {
                     Some(last) if last.index == index && last.rows.end == rows.start => {
                         last.rows.end = rows.end;
-                        last.data.push(data);
+                        last.content.append(content);
                     }
-                    _ => pieces.push(Piece { index, rows, data: data.into() }),
+                    _ => pieces.push(Piece { index, rows, content }),
                 }
             }
         }
@@ -272,6 +287,29 @@ impl Entry {
     }
 }
 
+impl Page {
+    fn new(tagging: Tagging, sectors: u64) -> Self {
+        let tags = (!tagging.is_none()).then(|| Buf::alloc(tagging.tag_bytes(sectors)));
+        Self { data: Buf::alloc(bytes(sectors)), tags, dirty: 0, writing: 0 }
+    }
+
+    /// Shared handles on some of its sectors.
+    fn slice(&self, tagging: Tagging, range: &Range<u64>) -> Content {
+        let tag = |sectors: u64| tagging.tag_bytes(sectors);
+        let tags = self.tags.as_ref().map(|tags| tags.slice(tag(range.start)..tag(range.end)));
+        let data = self.data.slice(bytes(range.start)..bytes(range.end));
+        Content { data: data.into(), tags: tags.into_iter().collect() }
+    }
+}
+
+/// The bytes to be changed, of a copy if somebody else reads them.
+fn own(buf: &mut Buf) -> &mut [u8] {
+    if !buf.make_exclusive() {
+        *buf = Buf::copy_of(buf.as_slice());
+    }
+    buf.as_mut_slice()
+}
+
 /// The bits of sectors `range` of a page.
 fn mask(range: Range<u64>) -> u32 {
     range.fold(0, |mask, sector| mask | 1 << sector)
@@ -306,16 +344,20 @@ mod tests {
     use md::geometry::ParityLevel;
 
     fn cache() -> Cache {
-        Cache::new(&Geometry::new(ParityLevel::Raid5, 2, 64, 3).unwrap(), 1 << 20)
+        let keeps_none = Tagging::of(&bio::Limits::new(1, units::BlockSize::B512));
+        Cache::new(&Geometry::new(ParityLevel::Raid5, 2, 64, 3).unwrap(), keeps_none, 1 << 20)
     }
 
-    fn filled(byte: u8, sectors: u64) -> Segments {
-        Buf::copy_of(&vec![byte; bytes(sectors)]).into()
+    fn filled(byte: u8, sectors: u64) -> Content {
+        let data = Buf::copy_of(&vec![byte; bytes(sectors)]).into();
+        Content { data, ..Content::default() }
     }
 
     fn newer(cache: &Cache, range: Range<u64>) -> Vec<(Range<u64>, u8)> {
         let mut seen = Vec::new();
-        cache.each_newer(0, &range, |range, bytes| seen.push((range, bytes[0])));
+        cache.each_newer(0, &range, |range, content| {
+            seen.push((range, content.data_bytes()[0]));
+        });
         seen
     }
 
@@ -334,7 +376,7 @@ mod tests {
         let pieces = cache.take(0);
         let places: Vec<_> = pieces.iter().map(|p| (p.index, p.rows.clone())).collect();
         assert_eq!(places, [(0, 0..64), (1, 0..64)]);
-        assert_eq!(pieces[0].data.len_bytes(), bytes(64));
+        assert_eq!(pieces[0].content.data.len_bytes(), bytes(64));
     }
 
     #[test]
@@ -343,7 +385,7 @@ mod tests {
         cache.put(0, 8, &filled(1, 8), Duration::ZERO);
         let pieces = cache.take(0);
         cache.put(0, 12, &filled(2, 8), Duration::ZERO);
-        assert!(pieces[0].data.to_single().as_slice().iter().all(|&byte| byte == 1));
+        assert!(pieces[0].content.data.to_single().as_slice().iter().all(|&byte| byte == 1));
         assert_eq!(newer(&cache, 0..64), [(8..20, 1)]);
         cache.wrote(0, None);
         assert_eq!(newer(&cache, 0..64), [(12..20, 2)]);

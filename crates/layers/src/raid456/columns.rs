@@ -1,13 +1,17 @@
 //! Everything that is known of some rows of one stripe: a piece of each strip, and for every block
 //! of it whether its bytes can be believed.
+//!
+//! A block is followed by the application's part of its tag here, if members keep tags: that is what parity is
+//! made of, so both are compared and reconstructed as one.
 
 use super::Inner;
-use super::bytes;
+use super::content::Content;
 use super::parity::Equations;
+use crate::array::Tagging;
 use bio::{Buf, IoErrorKind, IoResult};
 use runtime::join_all;
 use std::ops::Range;
-use units::{u64_of, usize_of};
+use units::{Sector, u64_of, usize_of};
 
 /// What is known of one block.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,13 +48,17 @@ pub(super) struct Columns {
     pub(super) rows: Range<u64>,
     /// Sectors of a block.
     pub(super) block: u64,
+    pub(super) tagging: Tagging,
     /// By slot.
     pub(super) strips: Vec<Strip>,
 }
 
 /// The rows of one slot.
 pub(super) struct Strip {
-    pub(super) data: Buf,
+    /// Each block with the application's part of its tag.
+    pub(super) interleaved: Buf,
+    /// The tags as they lie on the member, or ought to.
+    pub(super) tags: Vec<u8>,
     pub(super) blocks: Vec<Block>,
 }
 
@@ -66,14 +74,40 @@ impl Columns {
         start..start + self.block
     }
 
+    /// Bytes of a block with the application's part of its tag.
+    pub(super) fn length(&self) -> usize {
+        self.tagging.interleaved_bytes(self.block)
+    }
+
     /// The bytes of block row `index` within each strip.
     pub(super) fn within(&self, index: usize) -> Range<usize> {
-        let length = bytes(self.block);
+        let length = self.length();
         index * length..(index + 1) * length
     }
 
+    /// The member sector of block row `index`.
+    pub(super) fn sector_of(&self, index: usize) -> Sector {
+        Sector(self.equations.absolute(&self.rows_of(index)).start)
+    }
+
     pub(super) fn block_bytes(&self, slot: usize, index: usize) -> &[u8] {
-        &self.strips[slot].data.as_slice()[self.within(index)]
+        &self.strips[slot].interleaved.as_slice()[self.within(index)]
+    }
+
+    /// A block and its tag as they lie on the member, or ought to.
+    pub(super) fn content(&self, slot: usize, index: usize) -> Content {
+        let (data, _) = self.tagging.apart(&Buf::copy_of(self.block_bytes(slot, index)));
+        let tags = &self.strips[slot].tags;
+        let mut own = self.tagging.alloc(self.block);
+        if !tags.is_empty() {
+            own.copy_from(0, &tags[self.tag_of(index)]);
+        }
+        Content { data, tags: own }
+    }
+
+    fn tag_of(&self, index: usize) -> Range<usize> {
+        let length = self.tagging.tag_bytes(self.block);
+        index * length..(index + 1) * length
     }
 
     pub(super) fn state(&self, slot: usize, index: usize) -> Block {
@@ -82,9 +116,11 @@ impl Columns {
 
     /// Puts reconstructed bytes in place.
     pub(super) fn rebuilt(&mut self, slot: usize, index: usize, data: &[u8]) {
-        let within = self.within(index);
+        let (within, tag) = (self.within(index), self.tag_of(index));
+        let signed = Content::signed(self.tagging, &Buf::copy_of(data), self.sector_of(index));
         let strip = &mut self.strips[slot];
-        strip.data.as_mut_slice()[within].copy_from_slice(data);
+        strip.interleaved.as_mut_slice()[within].copy_from_slice(data);
+        signed.tags.copy_to(0, &mut strip.tags[tag]);
         strip.blocks[index] = Block::Rebuilt;
     }
 
@@ -95,12 +131,11 @@ impl Columns {
 
     /// What parity of the block row ought to be: P, and Q where there is one. The data is known.
     pub(super) fn expected_parity(&self, index: usize) -> Vec<(usize, Vec<u8>)> {
-        let length = bytes(self.block);
+        let length = self.length();
         let mut p = vec![0; length];
         let mut q = vec![0; if self.equations.q.is_some() { length } else { 0 }];
-        let within = self.within(index);
         let data: Vec<bio::Segments> = (self.equations.data.iter())
-            .map(|&slot| Buf::copy_of(&self.strips[slot].data.as_slice()[within.clone()]).into())
+            .map(|&slot| Buf::copy_of(self.block_bytes(slot, index)).into())
             .collect();
         let data: Vec<&bio::Segments> = data.iter().collect();
         let wants_q = self.equations.q.is_some();
@@ -108,6 +143,14 @@ impl Columns {
         let mut parity = vec![(self.equations.p, p)];
         parity.extend(self.equations.q.map(|slot| (slot, q)));
         parity
+    }
+}
+
+impl Strip {
+    fn new(tagging: Tagging, content: &Content, blocks: Vec<Block>) -> Self {
+        let mut tags = vec![0; content.tags.len_bytes()];
+        content.tags.copy_to(0, &mut tags);
+        Self { interleaved: content.interleaved(tagging), tags, blocks }
     }
 }
 
@@ -135,22 +178,20 @@ impl Inner {
                     let here = self.reader(slot, &range).is_some();
                     let gone = Block::Damaged(IoErrorKind::Unavailable);
                     let state = if here { gone } else { Block::Missing };
-                    Strip {
-                        data: Buf::alloc(bytes(rows.end - rows.start)),
-                        blocks: vec![state; height],
-                    }
+                    Strip::new(self.tagging, &Content::alloc(self.tagging, rows.end - rows.start), vec![state; height])
                 }
-                Some((data, bad)) => {
+                Some((content, bad)) => {
                     let mut blocks = vec![Block::Good; height];
                     for (place, kind) in bad {
                         let first = usize_of((place.start - range.start) / block);
                         blocks[first] = kind.map_or(Block::Missing, Block::Damaged);
                     }
-                    Strip { data, blocks }
+                    Strip::new(self.tagging, &content, blocks)
                 }
             };
             strips.push(strip);
         }
-        Ok(Columns { equations: self.equations(stripe), rows, block, strips })
+        let (equations, tagging) = (self.equations(stripe), self.tagging);
+        Ok(Columns { equations, rows, block, tagging, strips })
     }
 }

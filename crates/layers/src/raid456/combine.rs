@@ -23,13 +23,15 @@
 //! - nothing is assumed as it lies, and nothing without a tag is computed, in a row that may have
 //!   been interrupted: its parity is no witness for that.
 //!
+//! Where members keep tags for whoever is above, nothing is tried: what lies in a damaged strip is a candidate
+//! for its data, but of its application tags nothing would be left to vouch.
+//!
 //! All tries are made. If two that are accepted differ, none is. So many damaged strips that there
 //! are more than [`TRIES_MAX`] tries are left lost, and said to be.
 
+use super::Inner;
 use super::columns::{Block, Columns};
-use super::{Inner, bytes};
-use bio::{Bio, Buf, IoErrorKind, Segments};
-use gf::Strip;
+use bio::{Bio, Buf, IoErrorKind};
 use units::Sector;
 
 /// What trying came to.
@@ -74,6 +76,9 @@ impl Inner {
         index: usize,
         vouched: &mut [bool],
     ) -> Combined {
+        if !self.tagging.is_none() {
+            return Combined::Nothing;
+        }
         let candidates = self.candidates(columns, index).await;
         let ways = |candidate: &Candidate| candidate.assumed.len() + 1;
         let tries = candidates.iter().try_fold(1usize, |n, one| n.checked_mul(ways(one)));
@@ -184,7 +189,7 @@ impl Inner {
         if one.lies + one.mended.len() > witnesses || (!in_sync && one.lies + blind.len() > 0) {
             return None;
         }
-        let row = complete(columns, one.row)?;
+        let row = columns.equations.complete(one.row)?;
         let mut by_tag = vec![false; row.len()];
         for &slot in asked.iter().chain(&one.mended) {
             if !self.vouches(slot, Sector(rows.start), &row[slot]).await {
@@ -194,30 +199,4 @@ impl Inner {
         }
         Some((row, by_tag))
     }
-}
-
-/// A row with what is missing computed; none if that cannot be done, or parity that was there does
-/// not agree with it.
-pub(super) fn complete(columns: &Columns, row: Vec<Option<Buf>>) -> Option<Vec<Buf>> {
-    let length = bytes(columns.block);
-    let mut computed: Vec<Option<Buf>> =
-        row.iter().map(|data| data.is_none().then(|| Buf::alloc(length))).collect();
-    let strips = row.iter().zip(&mut computed).map(|(data, computed)| match (data, computed) {
-        (Some(data), _) => Strip::Known(data.as_slice()),
-        (None, Some(wanted)) => Strip::Wanted(wanted.as_mut_slice()),
-        (None, None) => Strip::Absent,
-    });
-    let strips: Vec<Strip<'_>> = strips.collect();
-    columns.equations.recover(length, strips).ok()?;
-    let row: Option<Vec<Buf>> =
-        row.into_iter().zip(computed).map(|(data, computed)| data.or(computed)).collect();
-    let row = row?;
-    let data: Vec<Segments> =
-        columns.equations.data.iter().map(|&slot| row[slot].clone().into()).collect();
-    let data: Vec<&Segments> = data.iter().collect();
-    let (mut p, mut q) = (vec![0; length], columns.equations.q.map(|_| vec![0; length]));
-    columns.equations.generate(&data, Some(&mut p), q.as_deref_mut());
-    let parity = [Some((columns.equations.p, p)), columns.equations.q.zip(q)];
-    let mut parity = parity.into_iter().flatten();
-    parity.all(|(slot, parity)| row[slot].as_slice() == parity).then_some(row)
 }

@@ -20,7 +20,7 @@
 
 use super::Inner;
 use super::columns::{Block, Columns};
-use super::combine::complete;
+use super::content::Content;
 use bio::{Buf, Decision, EventKind, Extent, Finding, Findings, Trust};
 use gf::Wrong;
 use md::geometry::ParityLevel;
@@ -32,6 +32,7 @@ struct Instead {
     /// The row of blocks.
     index: usize,
     slot: usize,
+    /// With the application's part of its tag, interleaved.
     data: Buf,
 }
 
@@ -127,11 +128,8 @@ impl Inner {
             findings.push(Finding::Inferred, Some(Rc::clone(member.name())), extent);
         }
         let (extent, lies) = self.place_of(columns, first);
-        let mut differing = lies.iter().zip(first.data.as_slice()).enumerate();
-        let byte = differing.find(|(_, (lies, instead))| lies != instead);
-        let bytes = byte.map_or_else(String::new, |(at, (lies, instead))| {
-            format!(", byte {at} there is {lies:02x} and would be {instead:02x}")
-        });
+        let difference = self.tagging.difference(lies, first.data.as_slice());
+        let bytes = difference.map_or_else(String::new, |difference| format!(", {difference}"));
         let (name, count, sector) = (member.name(), instead.len(), extent.sector);
         format!("P and Q name {name}, {count} blocks, the first at its sector {sector}{bytes}")
     }
@@ -147,7 +145,9 @@ impl Inner {
         let rows = self.absolute(columns.equations.stripe, &columns.rows_of(one.index));
         let Some(member) = self.reader(one.slot, &rows) else { return false };
         let (extent, _) = self.place_of(columns, one);
-        if let Err(why) = self.rewrite(&member, Sector(rows.start), &one.data).await {
+        let sector = Sector(rows.start);
+        let content = Content::signed(self.tagging, &one.data, sector);
+        if let Err(why) = self.rewrite(&member, sector, content).await {
             let detail = format!("could not be written as decided: {why}");
             let (sector, sectors) = (extent.sector, extent.sectors);
             member.events().emit_detail(EventKind::Note, sector, sectors, detail);
@@ -195,7 +195,7 @@ fn instead(columns: &Columns, rows: &[usize], slot: usize) -> Vec<Instead> {
     let of_row = |&index: &usize| {
         let others = (0..columns.strips.len())
             .map(|at| (at != slot).then(|| Buf::copy_of(columns.block_bytes(at, index))));
-        let row = complete(columns, others.collect())?;
+        let row = columns.equations.complete(others.collect())?;
         Some(Instead { index, slot, data: row.into_iter().nth(slot)? })
     };
     rows.iter().filter_map(of_row).collect()

@@ -11,13 +11,13 @@
 //! header of [`crate::array::rebuild`].
 
 use super::columns::Block;
+use super::content::Content;
 use super::heal::Healing;
 use super::store::submit;
-use super::{Inner, bytes, is_loss};
+use super::{Inner, is_loss};
 use crate::array::rebuild::{Filler, STEPS_MIN, WINDOW_SECTORS};
 use crate::array::{Array, Member};
-use bio::{Bio, Buf, EventKind, IoErrorKind, IoResult, Segments};
-use gf::Strip;
+use bio::{Bio, EventKind, IoErrorKind, IoResult};
 use runtime::join_all;
 use std::ops::Range;
 use std::rc::Rc;
@@ -79,21 +79,21 @@ impl Inner {
                 }
             }
         });
-        let reads: IoResult<Vec<Option<Buf>>> = join_all(reads).await.into_iter().collect();
+        let reads: IoResult<Vec<Option<Content>>> = join_all(reads).await.into_iter().collect();
         let Ok(reads) = reads else { return Ok(false) };
-        let mut whole: Vec<Segments> = vec![Segments::default(); reads.len()];
+        let mut whole: Vec<Content> = vec![Content::default(); reads.len()];
         for stripe in stripes.clone() {
             let Some(strips) = self.whole_stripe(stripe, &reads, rows.start) else {
                 return Ok(false);
             };
             for (all, strip) in whole.iter_mut().zip(strips) {
-                all.append(strip.into());
+                all.append(strip);
             }
         }
         let lacking = self.array.lacking(&rows);
         let writes = lacking.iter().map(|member| {
-            let data = whole[member.slot()].clone();
-            self.fill_member(member, rows.clone(), data)
+            let content = whole[member.slot()].clone();
+            self.fill_member(member, rows.clone(), content)
         });
         join_all(writes).await.into_iter().collect::<IoResult>()?;
         Ok(true)
@@ -101,45 +101,19 @@ impl Inner {
 
     /// Every strip of a stripe, those that are not in `reads` (which begin at member sector `start`)
     /// computed. None if that is not enough, or parity disagrees.
-    fn whole_stripe(&self, stripe: u64, reads: &[Option<Buf>], start: u64) -> Option<Vec<Buf>> {
-        let equations = self.equations(stripe);
+    fn whole_stripe(
+        &self,
+        stripe: u64,
+        reads: &[Option<Content>],
+        start: u64,
+    ) -> Option<Vec<Content>> {
         let chunk = self.geometry.chunk_sectors();
         let from = self.geometry.strip_start(stripe).0 - start;
-        let within = bytes(from)..bytes(from + chunk);
-        let mut strips: Vec<Option<Buf>> =
-            reads.iter().map(|read| Some(read.as_ref()?.slice(within.clone()))).collect();
-        let absent: Vec<usize> =
-            equations.data.iter().copied().filter(|&slot| strips[slot].is_none()).collect();
-        if !absent.is_empty() {
-            let mut wanted: Vec<Buf> = absent.iter().map(|_| Buf::alloc(bytes(chunk))).collect();
-            let mut parts: Vec<Strip<'_>> = strips
-                .iter()
-                .map(|strip| strip.as_ref().map_or(Strip::Absent, |s| Strip::Known(s.as_slice())))
-                .collect();
-            for (&slot, buf) in absent.iter().zip(&mut wanted) {
-                parts[slot] = Strip::Wanted(buf.as_mut_slice());
-            }
-            equations.recover(bytes(chunk), parts).ok()?;
-            for (slot, buf) in absent.into_iter().zip(wanted) {
-                strips[slot] = Some(buf);
-            }
-        }
-        let data: Option<Vec<Segments>> =
-            equations.data.iter().map(|&slot| strips[slot].clone().map(Segments::from)).collect();
-        let data = data?;
-        let mut p = Buf::alloc(bytes(chunk));
-        let mut q = equations.q.map(|_| Buf::alloc(bytes(chunk)));
-        let pieces: Vec<&Segments> = data.iter().collect();
-        equations.generate(&pieces, Some(p.as_mut_slice()), q.as_mut().map(Buf::as_mut_slice));
-        let q = equations.q.zip(q);
-        for (slot, computed) in [(equations.p, p)].into_iter().chain(q) {
-            match &strips[slot] {
-                Some(read) if read.as_slice() != computed.as_slice() => return None,
-                Some(_) => {}
-                None => strips[slot] = Some(computed),
-            }
-        }
-        strips.into_iter().collect()
+        let strips = reads.iter().map(|read| {
+            let read = read.as_ref()?;
+            Some(read.slice(self.tagging, &(from..from + chunk)))
+        });
+        self.complete(&self.equations(stripe), &(0..chunk), strips.collect())
     }
 
     /// Fills what can be believed of one stripe, block by block. Called under its lock.
@@ -162,8 +136,8 @@ impl Inner {
                     continue;
                 }
                 if columns.state(slot, index).is_known() {
-                    let data = Buf::copy_of(columns.block_bytes(slot, index));
-                    self.fill_member(&member, rows, data.into()).await?;
+                    let content = columns.content(slot, index);
+                    self.fill_member(&member, rows, content).await?;
                 } else if self.told.first_time(slot, Sector(rows.start)) {
                     let place = member.place(Sector(rows.start));
                     let detail = "redundancy cannot give it back, it is not rebuilt".to_owned();
@@ -176,8 +150,13 @@ impl Inner {
     }
 
     /// Writes what belongs on `member`, which lacks it. One that cannot take it is failed.
-    async fn fill_member(&self, member: &Rc<Member>, rows: Range<u64>, data: Segments) -> IoResult {
-        let mut bio = Bio::write(Sector(rows.start), data);
+    async fn fill_member(
+        &self,
+        member: &Rc<Member>,
+        rows: Range<u64>,
+        Content { data, tags }: Content,
+    ) -> IoResult {
+        let mut bio = Bio::write(Sector(rows.start), data).tagged(tags);
         match submit(member.data(), &mut bio).await {
             Ok(()) => member.set_filled(rows),
             Err(error) if is_loss(error.kind) => self.array.fail(member, error).await?,

@@ -4,9 +4,10 @@
 //! a reader never sees old bytes again. What cannot be stored stays dirty: every flush tries it
 //! again and fails again while that is so, and so does a writer that finds no room.
 
-use super::{Inner, sectors};
+use super::Inner;
+use super::content::Content;
 use crate::array::ordering::PROMISE;
-use bio::{EventKind, IoResult, Segments};
+use bio::{EventKind, IoResult};
 use runtime::join_all;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,13 +19,13 @@ impl Inner {
         inner: &Rc<Self>,
         stripe: u64,
         start: u64,
-        data: &Segments,
+        content: &Content,
     ) -> IoResult {
-        let range = start..start + sectors(data.len_bytes());
+        let range = start..start + content.sectors();
         while !inner.cache.has_room(&range) {
             inner.make_room(&range).await?;
         }
-        let whole = inner.cache.put(stripe, start, data, runtime::now());
+        let whole = inner.cache.put(stripe, start, content, runtime::now());
         if whole && inner.cache.claim_one(stripe) {
             let behind = Rc::clone(inner);
             inner.tasks.spawn(async move { behind.flush_behind(vec![stripe]).await });

@@ -9,6 +9,9 @@
 //! | u = 1, k = 2 | by P and by Q | the tag vouches for one, or they agree and the row is in sync |
 //! | parity damaged, data known | computed | its tag vouches, or no other parity disagrees |
 //!
+//! If members keep tags for whoever is above, a tag that vouches says nothing of those: there a block comes
+//! back only where the row is in sync too.
+//!
 //! A missing member has no tag to ask. Parity of a row that may have been interrupted by a crash is
 //! no witness at all, so there only tags count.
 //!
@@ -20,8 +23,9 @@
 //! 4. The event is told. A block that does not come back is told as a note and stays damaged.
 
 use super::columns::{Block, Columns};
+use super::Inner;
 use super::combine::Combined;
-use super::{Inner, bytes};
+use super::content::Content;
 use crate::array::Member;
 use bio::{Bio, Buf, Decision, EventKind, Finding, IoErrorKind};
 use gf::Strip;
@@ -157,7 +161,8 @@ impl Inner {
         let believed = agreed && self.in_sync(&rows);
         for (place, &slot) in unknown.iter().enumerate() {
             let mut accepted = None;
-            if matches!(columns.state(slot, index), Block::Damaged(_)) {
+            if self.vouching_decides(&candidates, place, &rows)
+                && matches!(columns.state(slot, index), Block::Damaged(_)) {
                 let tried = if agreed { &candidates[..1] } else { &candidates[..] };
                 for candidate in tried {
                     if self.vouches(slot, Sector(rows.start), &candidate[place]).await {
@@ -174,6 +179,20 @@ impl Inner {
                 columns.rebuilt(slot, index, data.as_slice());
             }
         }
+    }
+
+    /// Whether a tag that vouches for one of the candidates for unknown block `place` decides for it. It
+    /// speaks of data: what the application said of it has no other witness than the row itself.
+    fn vouching_decides(&self, candidates: &[Vec<Buf>], place: usize, rows: &Range<u64>) -> bool {
+        let data = |candidate: &Vec<Buf>| candidate[place].slice(0..self.block.bytes());
+        let same = |a: &Buf, b: &Buf| a.as_slice() == b.as_slice();
+        let (first, others) = candidates.split_at(1);
+        let told_apart = |first: &Vec<Buf>, other: &Vec<Buf>| {
+            same(&first[place], &other[place]) || !same(&data(first), &data(other))
+        };
+        let mut each = first.iter().flat_map(|first| others.iter().map(move |o| (first, o)));
+        self.tagging.is_none()
+            || (self.in_sync(rows) && each.all(|(first, other)| told_apart(first, other)))
     }
 
     /// Computes damaged parity of known data and accepts what the evidence allows; compares known
@@ -269,8 +288,7 @@ impl Inner {
             }
             return Finding::Healable;
         }
-        let data = Buf::copy_of(columns.block_bytes(slot, index));
-        match self.rewrite(&member, sector, &data).await {
+        match self.rewrite(&member, sector, columns.content(slot, index)).await {
             Ok(()) => {
                 self.told.forget(slot, range);
                 self.array.count_corrected(&member, length);
@@ -290,21 +308,25 @@ impl Inner {
         }
     }
 
-    /// Writes a block and reads it back from the medium.
+    /// Writes a block and its tag and reads them back from the medium.
     pub(super) async fn rewrite(
         &self,
         member: &Rc<Member>,
         sector: Sector,
-        data: &Buf,
+        content: Content,
     ) -> Result<(), String> {
         let device = member.data();
         let told = |error: bio::IoError| error.kind.to_string();
-        device.submit(&mut Bio::write(sector, data.clone())).await.map_err(told)?;
-        let mut again = Bio::read(sector, data.len().try_into().unwrap_or(0) / units::SECTOR);
-        again.bypass = true;
+        let mut again = self.tagging.read(sector, content.sectors()).bypassing();
+        let mut write = Bio::write(sector, content.data).tagged(content.tags);
+        device.submit(&mut write).await.map_err(told)?;
         device.submit(&mut again).await.map_err(told)?;
-        let same = again.data.to_single().as_slice() == data.as_slice();
-        if same { Ok(()) } else { Err("other bytes came back".into()) }
+        let whole = |bio: Bio| self.tagging.taken(bio);
+        if whole(again).as_slice() == whole(write).as_slice() {
+            Ok(())
+        } else {
+            Err("other bytes came back".into())
+        }
     }
 }
 
@@ -315,7 +337,7 @@ fn reconstruct(
     unknown: &[usize],
     used: &[usize],
 ) -> Option<Vec<Buf>> {
-    let length = bytes(columns.block);
+    let length = columns.length();
     let mut wanted: Vec<Buf> = unknown.iter().map(|_| Buf::alloc(length)).collect();
     let mut strips: Vec<Strip<'_>> = (0..columns.strips.len())
         .map(|slot| {

@@ -18,6 +18,8 @@
 //! each byte of a row alone, so everything here works on ranges of rows, not on whole chunks: a
 //! write of 4 KiB reads and writes 4 KiB of each member concerned.
 //!
+//! If members keep tags for their blocks, they are part of a row: content.rs says what parity has for them.
+//!
 //! What may be believed when:
 //!
 //! - Bytes that leave the volume or enter a parity come from reads that the member verified, or
@@ -61,6 +63,7 @@
 mod cache;
 mod columns;
 mod combine;
+mod content;
 mod decide;
 mod doubts;
 mod fill;
@@ -79,12 +82,13 @@ mod zero;
 #[cfg(test)]
 mod tests;
 
-use crate::array::{Array, Member, rebuild};
+use crate::array::{Array, Disagreement, Member, Tagging, rebuild};
 use bio::{
     Allocation, Bio, BlockDevice, EventKind, IoError, IoErrorKind, IoResult, Limits, LocalFuture,
     Op, Scrub,
 };
 use cache::Cache;
+use dif::Profile;
 use doubts::Doubts;
 use heal::Told;
 use md::geometry::Geometry;
@@ -114,7 +118,7 @@ pub struct Options {
 pub const CACHE_BYTES: usize = 32 << 20;
 
 /// Why an array cannot be run.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum OpenError {
     /// The array has not as many slots as its geometry.
     #[error("{found} slots, expected {expected}")]
@@ -148,6 +152,15 @@ pub enum OpenError {
         /// Sectors of each member.
         sectors: u64,
     },
+    /// Members keep different tags.
+    #[error(transparent)]
+    Tags(#[from] Disagreement),
+    /// Parity is of whole bytes, and a byte of the tags is half the layer's, half the storage's.
+    #[error("storage tags of {bits} bits share a byte with the reference tag, and parity keeps whole bytes")]
+    StorageTag {
+        /// Bits of the storage tag.
+        bits: u8,
+    },
     /// A member is missing and writes were interrupted: parity may not belong to the data.
     #[error("degraded and dirty: blocks of the missing member cannot be proven")]
     DegradedAndDirty,
@@ -164,6 +177,8 @@ struct Inner {
     limits: Limits,
     /// The largest logical block of the members.
     block: BlockSize,
+    /// What is kept for each block beside the data.
+    tagging: Tagging,
     doubts: Doubts,
     /// From which row the resync goes on.
     resynced_to: Cell<u64>,
@@ -196,15 +211,17 @@ impl Raid456 {
         }
         Self::check_parity(array, options.force)?;
         let limits = Self::combined_limits(array, options)?;
+        let tagging = Tagging::of(&limits);
         let inner = Inner {
             array: Rc::clone(array),
             geometry,
             block: limits.logical_block,
+            tagging,
             stripes: limits.sectors / geometry.stripe_sectors(),
             limits,
             doubts: Doubts::default(),
             resynced_to: Cell::new(0),
-            cache: Cache::new(&geometry, options.cache_bytes),
+            cache: Cache::new(&geometry, tagging, options.cache_bytes),
             locks: RangeLock::default(),
             told: Told::default(),
             resyncing: Cell::new(false),
@@ -245,6 +262,14 @@ impl Raid456 {
         let mut limits = Limits::new(sectors, BlockSize::B512);
         limits.preferred_bytes = Sector(geometry.stripe_sectors()).bytes();
         limits.read_only = array.read_only();
+        let tagging = array.tagging()?;
+        (limits.tag_size, limits.protection) = (tagging.tag_size(), tagging.profile());
+        let split = |profile: &Profile| {
+            profile.kind.counts() && !profile.format.reference_bits().is_multiple_of(8)
+        };
+        if let Some(profile) = limits.protection.filter(split) {
+            return Err(OpenError::StorageTag { bits: profile.format.storage_bits() });
+        }
         (limits.verified, limits.discard, limits.fast_zeroes) = (true, true, true);
         for member in array.members() {
             let lower = member.data().limits();

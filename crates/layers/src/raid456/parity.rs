@@ -171,6 +171,42 @@ impl Equations {
             .collect();
         gf::recover(&mut data, p, q)
     }
+
+    /// All strips, given by slot as far as they are known, with the rest computed. None if that cannot be
+    /// done, or parity that is known is not that of the data.
+    pub(super) fn complete(&self, mut strips: Vec<Option<Buf>>) -> Option<Vec<Buf>> {
+        let length = strips.iter().flatten().next()?.len();
+        let absent: Vec<usize> =
+            self.data.iter().copied().filter(|&slot| strips[slot].is_none()).collect();
+        if !absent.is_empty() {
+            let mut wanted: Vec<Buf> = absent.iter().map(|_| Buf::alloc(length)).collect();
+            let mut parts: Vec<Strip<'_>> = strips
+                .iter()
+                .map(|strip| strip.as_ref().map_or(Strip::Absent, |s| Strip::Known(s.as_slice())))
+                .collect();
+            for (&slot, buf) in absent.iter().zip(&mut wanted) {
+                parts[slot] = Strip::Wanted(buf.as_mut_slice());
+            }
+            self.recover(length, parts).ok()?;
+            for (slot, buf) in absent.into_iter().zip(wanted) {
+                strips[slot] = Some(buf);
+            }
+        }
+        let data: Option<Vec<Segments>> =
+            self.data.iter().map(|&slot| strips[slot].clone().map(Segments::from)).collect();
+        let data = data?;
+        let (mut p, mut q) = (Buf::alloc(length), self.q.map(|_| Buf::alloc(length)));
+        let pieces: Vec<&Segments> = data.iter().collect();
+        self.generate(&pieces, Some(p.as_mut_slice()), q.as_mut().map(Buf::as_mut_slice));
+        for (slot, computed) in [(self.p, p)].into_iter().chain(self.q.zip(q)) {
+            match &strips[slot] {
+                Some(known) if known.as_slice() != computed.as_slice() => return None,
+                Some(_) => {}
+                None => strips[slot] = Some(computed),
+            }
+        }
+        strips.into_iter().collect()
+    }
 }
 
 /// The bytes from `at` on, as far as they lie in one piece.

@@ -6,9 +6,10 @@
 //! under the stripe's lock.
 
 use super::columns::Block;
+use super::content::Content;
 use super::store::submit;
-use super::{Inner, at, bytes, is_loss, sectors};
-use crate::array::RangeSet;
+use super::{Inner, at, is_loss};
+use crate::array::{RangeSet, Tagging};
 use bio::{Allocation, Bio, Buf, IoError, IoErrorKind, IoResult, Segments};
 use gf::Strip;
 use md::geometry::Place;
@@ -23,7 +24,8 @@ struct Part {
     place: Place,
     /// In sectors.
     length: u64,
-    data: Segments,
+    /// With room for tags if they are asked for.
+    content: Content,
     state: State,
 }
 
@@ -39,13 +41,13 @@ enum State {
 
 impl Part {
     /// Keeps `length` sectors and gives what follows them.
-    fn cut_at(&mut self, length: u64) -> Self {
-        let data = self.data.split_off(bytes(length));
+    fn cut_at(&mut self, tagging: Tagging, length: u64) -> Self {
+        let content = self.content.split_off(tagging, length);
         let mut place = self.place;
         place.member_sector += length;
         let rest = self.length - length;
         self.length = length;
-        Self { sector: self.sector + length, place, length: rest, data, state: State::Open }
+        Self { sector: self.sector + length, place, length: rest, content, state: State::Open }
     }
 }
 
@@ -66,7 +68,8 @@ impl Inner {
             if let State::Failed(error) = part.state {
                 outcome = outcome.and(Err(error));
             }
-            bio.data.append(part.data);
+            bio.data.append(part.content.data);
+            bio.tags.append(part.content.tags);
         }
         outcome
     }
@@ -75,27 +78,28 @@ impl Inner {
     async fn read_one(&self, bio: &mut Bio) -> IoResult {
         let place = self.geometry.locate(bio.sector);
         let length = bio.sectors();
-        let data = std::mem::take(&mut bio.data);
-        let mut part = Part { sector: bio.sector, place, length, data, state: State::Hard };
+        let content = taken(bio);
+        let mut part = Part { sector: bio.sector, place, length, content, state: State::Hard };
         let rows = place.member_sector.0..place.member_sector.0 + length;
         if let Some(member) = self.reader(place.slot, &rows) {
-            let mut asked = Bio::read_into(place.member_sector, std::mem::take(&mut part.data));
+            let Content { data, tags } = std::mem::take(&mut part.content);
+            let mut asked = Bio::read_into(place.member_sector, data).tagged(tags);
             asked.bypass = bio.bypass;
             let result = submit(member.data(), &mut asked).await;
-            part.data = asked.data;
-            part.state = self.judge(&part, result);
+            part.content = taken(&mut asked);
+            part.state = self.judge(&mut part, result);
         }
         if part.state == State::Hard {
             part.state = self.read_hard(&mut part).await;
         }
-        bio.data = part.data;
+        (bio.data, bio.tags) = (part.content.data, part.content.tags);
         if let State::Failed(error) = part.state { Err(error) } else { Ok(()) }
     }
 
     /// What a member's answer means for a part.
-    fn judge(&self, part: &Part, result: IoResult) -> State {
+    fn judge(&self, part: &mut Part, result: IoResult) -> State {
         match result {
-            Ok(()) => State::Done,
+            Ok(()) => self.done(part),
             Err(error) if is_loss(error.kind) => State::Hard,
             Err(error) => {
                 let within = error.sector.0.saturating_sub(part.place.member_sector.0);
@@ -105,18 +109,28 @@ impl Inner {
         }
     }
 
+    /// What a part was given counts the member's blocks; its reader counts the volume's.
+    fn done(&self, part: &mut Part) -> State {
+        if !part.content.tags.is_empty() {
+            let (from, to) = (part.place.member_sector, part.sector);
+            self.tagging.move_within(&mut part.content.tags, from, to);
+        }
+        State::Done
+    }
+
     /// Cuts a read at strips, and around what the cache answers.
     fn cut_read(&self, bio: &mut Bio, clean: bool) -> Vec<Part> {
         let (chunk, stripe_sectors) =
             (self.geometry.chunk_sectors(), self.geometry.stripe_sectors());
-        let (mut sector, mut rest) = (bio.sector.0, std::mem::take(&mut bio.data));
+        let (mut sector, mut rest) = (bio.sector.0, taken(bio));
         let mut parts = Vec::new();
-        while !rest.is_empty() {
-            let length = sectors(rest.len_bytes()).min(chunk - sector % chunk);
-            let tail = rest.split_off(bytes(length));
-            let data = std::mem::replace(&mut rest, tail);
+        while !rest.data.is_empty() {
+            let length = rest.sectors().min(chunk - sector % chunk);
+            let tail = rest.split_off(self.tagging, length);
+            let content = std::mem::replace(&mut rest, tail);
             let place = self.geometry.locate(Sector(sector));
-            let part = Part { sector: Sector(sector), place, length, data, state: State::Open };
+            let part =
+                Part { sector: Sector(sector), place, length, content, state: State::Open };
             if clean {
                 parts.push(part);
             } else {
@@ -131,24 +145,22 @@ impl Inner {
     /// cache, and fills in that.
     fn overlay(&self, mut part: Part, start: u64, parts: &mut Vec<Part>) {
         let range = start..start + part.length;
-        let mut newer: Vec<(Range<u64>, Buf)> = Vec::new();
-        self.cache.each_newer(part.place.stripe, &range, |run, bytes| {
-            newer.push((run, Buf::copy_of(bytes)));
-        });
+        let mut newer: Vec<(Range<u64>, Content)> = Vec::new();
+        self.cache.each_newer(part.place.stripe, &range, |run, content| newer.push((run, content)));
         let mut from = start;
-        for (run, data) in newer {
+        for (run, content) in newer {
             if run.start > from {
-                let rest = part.cut_at(run.start - from);
+                let rest = part.cut_at(self.tagging, run.start - from);
                 parts.push(std::mem::replace(&mut part, rest));
             }
-            let rest = part.cut_at(run.end - run.start);
+            let rest = part.cut_at(self.tagging, run.end - run.start);
             let mut filled = std::mem::replace(&mut part, rest);
-            filled.data.copy_from(0, data.as_slice());
+            filled.content.put(self.tagging, 0, &content);
             filled.state = State::Done;
             parts.push(filled);
             from = run.end;
         }
-        if !part.data.is_empty() {
+        if !part.content.data.is_empty() {
             parts.push(part);
         }
     }
@@ -157,29 +169,29 @@ impl Inner {
     async fn read_parts(&self, parts: &mut [Part], bypass: bool) {
         let runs = self.runs(parts);
         let asked = runs.into_iter().map(|run| {
-            let mut data = Segments::default();
+            let mut all = Content::default();
             for &index in &run {
-                data.append(std::mem::take(&mut parts[index].data));
+                all.append(std::mem::take(&mut parts[index].content));
             }
             let place = parts[run[0]].place;
             async move {
-                let mut asked = Bio::read_into(place.member_sector, data);
+                let mut asked = Bio::read_into(place.member_sector, all.data).tagged(all.tags);
                 asked.bypass = bypass;
                 let rows = place.member_sector.0..asked.end().0;
                 let result = match self.reader(place.slot, &rows) {
                     Some(member) => submit(member.data(), &mut asked).await,
                     None => Err(IoErrorKind::Unavailable.at(place.member_sector)),
                 };
-                (run, asked.data, result)
+                (run, taken(&mut asked), result)
             }
         });
         let asked: Vec<_> = asked.collect();
-        for (run, mut data, result) in join_all(asked).await {
+        for (run, mut rest, result) in join_all(asked).await {
             let single = run.len() == 1;
             for index in run {
                 let part = &mut parts[index];
-                let tail = data.split_off(bytes(part.length));
-                part.data = std::mem::replace(&mut data, tail);
+                let tail = rest.split_off(self.tagging, part.length);
+                part.content = std::mem::replace(&mut rest, tail);
                 part.state = match result {
                     // Which part it was is found out by asking for each alone.
                     Err(error) if !single && !is_loss(error.kind) => State::Hard,
@@ -222,20 +234,20 @@ impl Inner {
         let rows = start..start + part.length;
         if self.reader(place.slot, &self.absolute(place.stripe, &rows)).is_none() {
             let _shared = self.locks.lock_shared(place.stripe..place.stripe + 1).await;
-            if let Some(data) = self.reconstruct(place, &rows).await {
-                part.data.copy_from(0, data.as_slice());
-                return State::Done;
+            if let Some(content) = self.reconstruct(place, &rows).await {
+                part.content.put(self.tagging, 0, &content);
+                return self.done(part);
             }
         }
         let _lock = self.locks.lock(place.stripe..place.stripe + 1).await;
         match self.read_healing(part, &rows).await {
-            Ok(()) => State::Done,
+            Ok(()) => self.done(part),
             Err(error) => State::Failed(error),
         }
     }
 
     /// Rows of a strip that nobody holds, if everything else that is needed is sound.
-    async fn reconstruct(&self, place: Place, rows: &Range<u64>) -> Option<Buf> {
+    async fn reconstruct(&self, place: Place, rows: &Range<u64>) -> Option<Content> {
         let range = self.absolute(place.stripe, rows);
         if !self.in_sync(&range) {
             return None;
@@ -247,19 +259,29 @@ impl Inner {
         let needed: Vec<usize> =
             equations.data.iter().copied().filter(present).chain(parity).collect();
         let reads = needed.iter().map(|&slot| self.read_member(slot, range.clone(), false));
-        let reads: Option<Vec<Buf>> =
-            join_all(reads).await.into_iter().collect::<IoResult<Vec<Buf>>>().ok();
-        let reads = reads?;
-        let mut wanted = Buf::alloc(bytes(rows.end - rows.start));
-        let mut strips: Vec<Strip<'_>> =
-            (0..self.geometry.raid_disks()).map(|_| Strip::Absent).collect();
-        for (&slot, data) in needed.iter().zip(&reads) {
-            strips[slot] = Strip::Known(data.as_slice());
+        let reads: IoResult<Vec<Content>> = join_all(reads).await.into_iter().collect();
+        let reads = reads.ok()?;
+        // Data, and then what the application said of it.
+        let recovered = |known: &dyn Fn(&Content) -> Segments| {
+            let known: Vec<Buf> = reads.iter().map(|read| known(read).into_single()).collect();
+            let mut wanted = Buf::alloc(known.first()?.len());
+            let mut strips: Vec<Strip<'_>> =
+                (0..self.geometry.raid_disks()).map(|_| Strip::Absent).collect();
+            for (&slot, known) in needed.iter().zip(&known) {
+                strips[slot] = Strip::Known(known.as_slice());
+            }
+            let length = wanted.len();
+            strips[place.slot] = Strip::Wanted(wanted.as_mut_slice());
+            equations.recover(length, strips).ok()?;
+            Some(wanted)
+        };
+        let data = recovered(&|read| read.data.clone())?.into();
+        let mut tags = Segments::default();
+        if !self.tagging.is_none() {
+            tags = recovered(&|read| self.tagging.application(&read.tags))?.into();
+            self.tagging.sign(&data, &mut tags, Sector(range.start));
         }
-        let length = wanted.len();
-        strips[place.slot] = Strip::Wanted(wanted.as_mut_slice());
-        equations.recover(length, strips).ok()?;
-        Some(wanted)
+        Some(Content { data, tags })
     }
 
     /// Reads rows of a strip, healing the blocks that are damaged. Called under the stripe's lock.
@@ -267,8 +289,8 @@ impl Inner {
         let place = part.place;
         let range = self.absolute(place.stripe, rows);
         let bad = match self.read_sound(place.slot, range.clone(), false).await {
-            Ok(Some((data, bad))) => {
-                part.data.copy_from(0, data.as_slice());
+            Ok(Some((content, bad))) => {
+                part.content.put(self.tagging, 0, &content);
                 let mut ranges = RangeSet::default();
                 bad.into_iter().for_each(|(bad, _)| ranges.insert(bad));
                 ranges.iter().collect()
@@ -297,8 +319,8 @@ impl Inner {
                 let row = first + u64_of(index) * block;
                 match columns.state(place.slot, index) {
                     Block::Good | Block::Rebuilt => {
-                        let data = columns.block_bytes(place.slot, index);
-                        part.data.copy_from(bytes(row), data);
+                        let content = columns.content(place.slot, index);
+                        part.content.put(self.tagging, row, &content);
                     }
                     lost => outcome = earlier(outcome, lost.error().at(part.sector + row)),
                 }
@@ -358,6 +380,11 @@ impl Inner {
         }
         if all_holes > 0 { (true, all_holes) } else { (false, any_stored.max(1)) }
     }
+}
+
+/// What a request carries.
+fn taken(bio: &mut Bio) -> Content {
+    Content { data: std::mem::take(&mut bio.data), tags: std::mem::take(&mut bio.tags) }
 }
 
 /// The error that comes first by address.

@@ -14,12 +14,13 @@
 
 use super::cache::Piece;
 use super::columns::{Block, Columns};
+use super::content::Content;
 use super::heal::Healing;
 use super::parity::Equations;
-use super::store::{Store, cut, parity_stores};
-use super::{Inner, bytes};
+use super::Inner;
+use super::store::Store;
 use crate::array::RangeSet;
-use bio::{Buf, IoResult, Segments};
+use bio::IoResult;
 use std::ops::Range;
 use units::Sector;
 
@@ -86,7 +87,7 @@ impl Inner {
             self.settle(&mut columns, Healing::Report).await;
             let nothing = vec![None; equations.data.len()];
             for index in (0..columns.height()).filter(|&index| columns.data_known(index)) {
-                let parity = Self::parity_anew(&columns, index, &nothing);
+                let parity = self.parity_anew(&columns, index, &nothing);
                 if self.store(parity, false).await.is_ok() {
                     self.made_true(self.absolute(equations.stripe, &columns.rows_of(index)));
                 }
@@ -98,18 +99,18 @@ impl Inner {
     fn outcome(&self, columns: &Columns, index: usize, pieces: &[Piece]) -> IoResult<Outcome> {
         let equations = &columns.equations;
         let rows = columns.rows_of(index);
-        let new: Vec<Option<Segments>> =
-            (0..equations.data.len()).map(|strip| new_bytes(pieces, strip, &rows)).collect();
+        let new: Vec<Option<Content>> =
+            (0..equations.data.len()).map(|strip| self.new_content(pieces, strip, &rows)).collect();
         let known = |slot: usize| columns.state(slot, index).is_known();
         let here = |slot: usize| self.array.is_held(slot);
-        let mut stores: Vec<Store> = (new.iter().zip(&equations.data))
-            .filter_map(|(new, &slot)| {
-                Some(Store { slot, rows: equations.absolute(&rows), data: new.clone()? })
+        let mut stores: Vec<Store> = (new.iter().enumerate())
+            .filter_map(|(strip, new)| {
+                Some(self.data_store(equations, strip, &rows, new.clone()?))
             })
             .collect();
         let mut each = new.iter().zip(&equations.data);
         if each.all(|(new, &slot)| new.is_some() || known(slot)) {
-            stores.extend(Self::parity_anew(columns, index, &new));
+            stores.extend(self.parity_anew(columns, index, &new));
             return Ok(Outcome { stores, made_true: true, torn: false });
         }
         let written = || new.iter().zip(&equations.data).filter(|(new, _)| new.is_some());
@@ -120,7 +121,10 @@ impl Inner {
             return Err(error.unwrap_or(bio::IoErrorKind::Protection).at(sector));
         }
         if written().all(|(_, &slot)| known(slot)) {
-            stores.extend(parity_corrected(columns, index, &new));
+            let old = (0..columns.strips.len())
+                .map(|slot| known(slot).then(|| columns.content(slot, index)))
+                .collect();
+            stores.extend(self.corrected_parity(equations, &rows, &new, old));
             // Lost parity stays as it was, and may be readable again when its member's fault goes.
             let damaged = |slot| matches!(columns.state(slot, index), Block::Damaged(_));
             let stale = equations.parity().any(damaged);
@@ -129,44 +133,26 @@ impl Inner {
         Ok(Outcome { stores, made_true: false, torn: true })
     }
 
-    fn parity_anew(columns: &Columns, index: usize, new: &[Option<Segments>]) -> Vec<Store> {
+    /// Parity of a block row whose data is known, with what is new in its place.
+    fn parity_anew(
+        &self,
+        columns: &Columns,
+        index: usize,
+        new: &[Option<Content>],
+    ) -> Vec<Store> {
         let equations = &columns.equations;
-        let data: Vec<Segments> = (new.iter().zip(&equations.data))
-            .map(|(new, &slot)| match new {
-                Some(new) => new.clone(),
-                None => Buf::copy_of(columns.block_bytes(slot, index)).into(),
-            })
+        let data: Vec<Content> = (new.iter().zip(&equations.data))
+            .map(|(new, &slot)| new.clone().unwrap_or_else(|| columns.content(slot, index)))
             .collect();
-        let data: Vec<&Segments> = data.iter().collect();
-        let length = bytes(columns.block);
-        let (mut p, mut q) = (Buf::alloc(length), equations.q.map(|_| Buf::alloc(length)));
-        equations.generate(&data, Some(p.as_mut_slice()), q.as_mut().map(Buf::as_mut_slice));
-        parity_stores(equations, &columns.rows_of(index), Some(p), q)
+        let data: Vec<&Content> = data.iter().collect();
+        self.new_parity(equations, &columns.rows_of(index), &data)
     }
-}
 
-/// The new bytes of a block, if it is written.
-fn new_bytes(pieces: &[Piece], strip: usize, rows: &Range<u64>) -> Option<Segments> {
-    let covers = |piece: &&Piece| {
-        piece.index == strip && piece.rows.start <= rows.start && rows.end <= piece.rows.end
-    };
-    let piece = pieces.iter().find(covers)?;
-    Some(cut(&piece.data, piece.rows.start, rows))
-}
-
-/// The parity that is known, corrected by what changes. The old bytes are known.
-fn parity_corrected(columns: &Columns, index: usize, new: &[Option<Segments>]) -> Vec<Store> {
-    let equations = &columns.equations;
-    let known = |slot: usize| {
-        let known = columns.state(slot, index).is_known();
-        known.then(|| Buf::copy_of(columns.block_bytes(slot, index)))
-    };
-    let (mut p, mut q) = (known(equations.p), equations.q.and_then(known));
-    for (strip, new) in new.iter().enumerate() {
-        let Some(new) = new else { continue };
-        let old = columns.block_bytes(equations.data[strip], index);
-        let (p, q) = (p.as_mut().map(Buf::as_mut_slice), q.as_mut().map(Buf::as_mut_slice));
-        equations.update(strip, old, new, p, q);
+    /// What is new of a block, if it is written.
+    fn new_content(&self, pieces: &[Piece], strip: usize, rows: &Range<u64>) -> Option<Content> {
+        let covers = |piece: &&Piece| {
+            piece.index == strip && piece.rows.start <= rows.start && rows.end <= piece.rows.end
+        };
+        Some(pieces.iter().find(covers)?.cut(self.tagging, rows))
     }
-    parity_stores(equations, &columns.rows_of(index), p, q)
 }

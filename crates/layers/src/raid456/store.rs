@@ -3,21 +3,21 @@
 //! Knows members and their errors; nothing of parity. A member that no longer answers, or that
 //! cannot be written, is failed here, through the array, before the request that met it goes on.
 
-use super::parity::Equations;
-use super::{Inner, at, bytes, is_loss, sectors};
+use super::content::Content;
+use super::{Inner, at, bytes, is_loss};
 use crate::array::Member;
 use bio::{Bio, Buf, Device, IoError, IoErrorKind, IoResult, Op, Segments};
 use runtime::join_all;
 use std::ops::Range;
 use std::rc::Rc;
-use units::{Sector, u64_of, usize_of};
+use units::{Sector, usize_of};
 
 /// Bytes for rows of one slot.
 pub(super) struct Store {
     pub(super) slot: usize,
     /// Member sectors.
     pub(super) rows: Range<u64>,
-    pub(super) data: Segments,
+    pub(super) content: Content,
 }
 
 /// Which blocks of a run could not be read, and why; without a reason, nobody holds them.
@@ -31,17 +31,24 @@ pub(super) async fn submit(device: &Device, bio: &mut Bio) -> IoResult {
     }
     let block = device.limits().logical_block.bytes();
     let piece = (max - max % block).max(block);
-    let mut rest = std::mem::take(&mut bio.data);
+    // A piece is whole blocks, so its tags are whole tags.
+    let tags_each = bio.tags.len_bytes() * piece / bio.data.len_bytes();
+    let mut rest = (std::mem::take(&mut bio.data), std::mem::take(&mut bio.tags));
     let (mut sector, mut outcome) = (bio.sector, Ok(()));
-    while !rest.is_empty() {
-        let next = if rest.len_bytes() > piece { rest.split_off(piece) } else { <_>::default() };
-        let mut part = Bio::read_into(sector, std::mem::replace(&mut rest, next));
+    while !rest.0.is_empty() {
+        let mut next = <(Segments, Segments)>::default();
+        if rest.0.len_bytes() > piece {
+            next = (rest.0.split_off(piece), rest.1.split_off(tags_each));
+        }
+        let (data, tags) = std::mem::replace(&mut rest, next);
+        let mut part = Bio::read_into(sector, data).tagged(tags);
         (part.op, part.bypass) = (bio.op, bio.bypass);
         sector = part.end();
         if outcome.is_ok() {
             outcome = device.submit(&mut part).await;
         }
         bio.data.append(part.data);
+        bio.tags.append(part.tags);
     }
     outcome
 }
@@ -59,17 +66,17 @@ impl Inner {
         self.array.fail(member, error).await
     }
 
-    /// Reads sectors of one slot. `Unavailable` if nobody holds all of them.
+    /// Reads sectors of one slot and their tags. `Unavailable` if nobody holds all of them.
     pub(super) async fn read_member(
         &self,
         slot: usize,
         range: Range<u64>,
         bypass: bool,
-    ) -> IoResult<Buf> {
+    ) -> IoResult<Content> {
         let Some(member) = self.reader(slot, &range) else {
             return Err(IoErrorKind::Unavailable.at(Sector(range.start)));
         };
-        read_from(&member, range, bypass).await
+        self.read_from(&member, range, bypass).await
     }
 
     /// Reads what can be read of sectors of one slot, block by block where that is necessary.
@@ -82,9 +89,9 @@ impl Inner {
         slot: usize,
         range: Range<u64>,
         bypass: bool,
-    ) -> IoResult<Option<(Buf, Bad)>> {
+    ) -> IoResult<Option<(Content, Bad)>> {
         let block = self.block.sectors();
-        let mut whole = Buf::alloc(bytes(range.end - range.start));
+        let mut whole = Content::alloc(self.tagging, range.end - range.start);
         let (mut bad, mut todo) = (Bad::new(), vec![range.clone()]);
         while let Some(part) = todo.pop() {
             let Some(member) = self.reader(slot, &part) else {
@@ -95,11 +102,10 @@ impl Inner {
                 }
                 continue;
             };
-            let error = match read_from(&member, part.clone(), bypass).await {
-                Ok(data) if part == range => return Ok(Some((data, bad))),
-                Ok(data) => {
-                    let within = bytes(part.start - range.start)..bytes(part.end - range.start);
-                    whole.as_mut_slice()[within].copy_from_slice(data.as_slice());
+            let error = match self.read_from(&member, part.clone(), bypass).await {
+                Ok(content) if part == range => return Ok(Some((content, bad))),
+                Ok(content) => {
+                    whole.put(self.tagging, part.start - range.start, &content);
                     continue;
                 }
                 Err(error) => error,
@@ -127,6 +133,19 @@ impl Inner {
         Ok(if lacking == range.end - range.start { None } else { Some((whole, bad)) })
     }
 
+    /// Reads sectors of one member's data and their tags.
+    async fn read_from(
+        &self,
+        member: &Member,
+        range: Range<u64>,
+        bypass: bool,
+    ) -> IoResult<Content> {
+        let mut bio = self.tagging.read(Sector(range.start), range.end - range.start);
+        bio.bypass = bypass;
+        submit(member.data(), &mut bio).await?;
+        Ok(Content::of(bio))
+    }
+
     /// Whether nobody in `slot` holds any block of `rows` (member sectors).
     fn is_hole(&self, slot: usize, rows: &Range<u64>) -> bool {
         let held = |member: &Rc<Member>| {
@@ -148,7 +167,7 @@ impl Inner {
             match merged.last_mut() {
                 Some(last) if last.slot == store.slot && last.rows.end == store.rows.start => {
                     last.rows.end = store.rows.end;
-                    last.data.append(store.data);
+                    last.content.append(store.content);
                 }
                 _ => merged.push(store),
             }
@@ -157,7 +176,8 @@ impl Inner {
         let writes = merged.iter().flat_map(|store| {
             let writers = self.array.writers(store.slot).into_iter();
             writers.map(move |member| async move {
-                let mut bio = Bio::write(Sector(store.rows.start), store.data.clone());
+                let Content { data, tags } = store.content.clone();
+                let mut bio = Bio::write(Sector(store.rows.start), data).tagged(tags);
                 bio.op = Op::Write { fua };
                 let failures = self.store_one(&member, &mut bio).await;
                 if failures.is_empty() {
@@ -201,9 +221,11 @@ impl Inner {
             return vec![(rows, error)];
         }
         let (block, mut failures) = (self.block.sectors(), Vec::new());
+        let all = Content { data: bio.data.clone(), tags: bio.tags.clone() };
         for start in rows.clone().step_by(usize_of(block)) {
-            let at = bytes(start - rows.start);
-            let mut one = Bio::write(Sector(start), bio.data.slice(at..at + bytes(block)));
+            let at = start - rows.start;
+            let Content { data, tags } = all.slice(self.tagging, &(at..at + block));
+            let mut one = Bio::write(Sector(start), data).tagged(tags);
             one.op = bio.op;
             if let Err(error) = member.data().submit(&mut one).await {
                 failures.push((start..start + block, error));
@@ -230,15 +252,16 @@ impl Inner {
         self.volume_sector(&self.equations(stripe), slot, sector.0 % chunk)
     }
 
-    /// Whether the member's own stored tag vouches for `data` at this sector. False also where
-    /// there is no tag or no member.
-    pub(super) async fn vouches(&self, slot: usize, sector: Sector, data: &Buf) -> bool {
-        let rows = sector.0..sector.0 + sectors(data.len());
+    /// Whether the member's own stored tag vouches for the data of a block, interleaved, at this sector.
+    /// False also where there is no tag or no member.
+    pub(super) async fn vouches(&self, slot: usize, sector: Sector, interleaved: &Buf) -> bool {
+        let (data, _) = self.tagging.apart(interleaved);
+        let rows = sector.0..sector.0 + self.block.sectors();
         let Some(member) = self.reader(slot, &rows) else { return false };
         if !member.data().limits().verified {
             return false;
         }
-        let mut bio = Bio::vouch(sector, data.clone());
+        let mut bio = Bio::vouch(sector, data);
         submit(member.data(), &mut bio).await.is_ok()
     }
 
@@ -271,14 +294,6 @@ impl Inner {
     }
 }
 
-/// Reads sectors of one member's data.
-async fn read_from(member: &Member, range: Range<u64>, bypass: bool) -> IoResult<Buf> {
-    let mut bio = Bio::read(Sector(range.start), range.end - range.start);
-    bio.bypass = bypass;
-    submit(member.data(), &mut bio).await?;
-    Ok(bio.data.into_single())
-}
-
 /// The blocks of a run.
 fn blocks(run: Range<u64>, block: u64) -> impl Iterator<Item = Range<u64>> {
     (0..(run.end - run.start) / block).map(move |index| {
@@ -291,24 +306,4 @@ fn blocks(run: Range<u64>, block: u64) -> impl Iterator<Item = Range<u64>> {
 fn halves(run: Range<u64>, block: u64) -> [Range<u64>; 2] {
     let middle = run.start + ((run.end - run.start) / 2).next_multiple_of(block);
     [run.start..middle, middle..run.end]
-}
-
-/// Cuts `data`, which starts at row `start`, to `rows`.
-pub(super) fn cut(data: &Segments, start: u64, rows: &Range<u64>) -> Segments {
-    debug_assert!(rows.end - start <= sectors(data.len_bytes()) && u64_of(data.len_bytes()) > 0);
-    data.slice(bytes(rows.start - start)..bytes(rows.end - start))
-}
-
-/// Parity for rows of one stripe, as far as it was made.
-pub(super) fn parity_stores(
-    equations: &Equations,
-    rows: &Range<u64>,
-    p: Option<Buf>,
-    q: Option<Buf>,
-) -> Vec<Store> {
-    let rows = equations.absolute(rows);
-    let store = |slot: usize, data: Buf| Store { slot, rows: rows.clone(), data: data.into() };
-    let p = p.map(|data| store(equations.p, data));
-    let q = equations.q.zip(q).map(|(slot, data)| store(slot, data));
-    p.into_iter().chain(q).collect()
 }

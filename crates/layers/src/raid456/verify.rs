@@ -6,6 +6,7 @@
 //! rules, as md does.
 
 use super::columns::{Block, Columns};
+use super::content::Content;
 use super::heal::Healing;
 use super::store::Store;
 use super::{Inner, bytes};
@@ -53,7 +54,7 @@ impl Inner {
         };
         let reads = if present == self.geometry.raid_disks() {
             let reads = (0..present).map(|slot| self.read_member(slot, rows.clone(), bypass));
-            join_all(reads).await.into_iter().collect::<IoResult<Vec<Buf>>>().ok()
+            join_all(reads).await.into_iter().collect::<IoResult<Vec<Content>>>().ok()
         } else {
             None
         };
@@ -70,12 +71,22 @@ impl Inner {
     }
 
     /// Whether data and parity of a stripe agree, which begins `offset` sectors into `reads`.
-    fn agrees(&self, stripe: u64, reads: &[Buf], offset: u64) -> bool {
+    fn agrees(&self, stripe: u64, reads: &[Content], offset: u64) -> bool {
         let chunk = self.geometry.chunk_sectors();
         let within = bytes(offset)..bytes(offset + chunk);
         let strips: Vec<&[u8]> =
-            reads.iter().map(|read| &read.as_slice()[within.clone()]).collect();
-        self.equations(stripe).agree(&strips)
+            reads.iter().map(|read| &read.data_bytes()[within.clone()]).collect();
+        let equations = self.equations(stripe);
+        let agree = equations.agree(&strips);
+        if !agree || self.tagging.is_none() {
+            return agree;
+        }
+        let tags = reads.iter().map(|read| {
+            let strip = read.slice(self.tagging, &(offset..offset + chunk));
+            self.tagging.application(&strip.tags).to_single()
+        });
+        let tags: Vec<Buf> = tags.collect();
+        equations.agree(&tags.iter().map(Buf::as_slice).collect::<Vec<_>>())
     }
 
     async fn verify_stripe(
@@ -178,7 +189,11 @@ impl Inner {
             verdict.stores.extend(disagreeing.into_iter().map(|(slot, data)| Store {
                 slot,
                 rows: absolute.clone(),
-                data: Buf::copy_of(&data).into(),
+                content: Content::signed(
+                    self.tagging,
+                    &Buf::copy_of(&data),
+                    Sector(absolute.start),
+                ),
             }));
             verdict.unfinished.push(rows);
         } else {

@@ -18,10 +18,11 @@
 //! the first byte was stored nothing is read again to try once more, since old and new could mix.
 
 use super::cache::Piece;
+use super::content::Content;
 use super::parity::Equations;
-use super::store::{Store, cut, parity_stores};
-use super::{Inner, bytes, is_loss};
-use bio::{Bio, Buf, IoError, IoResult, Segments};
+use super::store::Store;
+use super::{Inner, is_loss};
+use bio::{Bio, IoError, IoResult};
 use runtime::join_all;
 use std::ops::Range;
 use std::rc::Rc;
@@ -30,8 +31,8 @@ use units::Sector;
 /// Rows of a stripe in which the same data strips are written.
 struct Interval {
     rows: Range<u64>,
-    /// By data strip: new bytes, if it is written.
-    new: Vec<Option<Segments>>,
+    /// By data strip: what is written, if it is.
+    new: Vec<Option<Content>>,
     how: How,
 }
 
@@ -58,10 +59,25 @@ enum Obstacle {
 impl Inner {
     /// Serves a write.
     pub(super) async fn write(inner: &Rc<Self>, bio: &mut Bio, fua: bool) -> IoResult {
+        let (data, tags) = (std::mem::take(&mut bio.data), std::mem::take(&mut bio.tags));
+        let mut given = Content { data, tags };
+        let (sector, untagged) = (bio.sector.0, given.tags.is_empty());
+        if untagged {
+            given.tags = inner.tagging.zeroed(given.sectors());
+        }
+        let result = Self::write_all(inner, sector, &given, fua).await;
+        bio.data = given.data;
+        if !untagged {
+            bio.tags = given.tags;
+        }
+        result
+    }
+
+    async fn write_all(inner: &Rc<Self>, start: u64, given: &Content, fua: bool) -> IoResult {
         let stripe_sectors = inner.geometry.stripe_sectors();
         let run_stripes = (RUN_BYTES / Sector(stripe_sectors).bytes()).max(1);
-        let (mut sector, end) = (bio.sector.0, bio.end().0);
-        let mut runs = Vec::new();
+        let (first, end) = (start, start + given.sectors());
+        let (mut sector, mut runs) = (first, Vec::new());
         while sector < end {
             let (stripe, start) = (sector / stripe_sectors, sector % stripe_sectors);
             let whole =
@@ -70,35 +86,35 @@ impl Inner {
                 0 => (end - sector).min(stripe_sectors - start),
                 stripes => stripes * stripe_sectors,
             };
-            let from = bytes(sector - bio.sector.0);
-            let data = bio.data.slice(from..from + bytes(length));
+            let from = sector - first;
+            let content = given.slice(inner.tagging, &(from..from + length));
             if whole > 0 {
-                runs.push((stripe..stripe + whole, data));
+                runs.push((stripe..stripe + whole, content));
             } else if fua {
-                inner.write_through(stripe, start, &data).await?;
+                inner.write_through(stripe, start, &content).await?;
             } else {
-                Self::write_cached(inner, stripe, start, &data).await?;
+                Self::write_cached(inner, stripe, start, &content).await?;
             }
             sector += length;
         }
-        let writes = runs.iter().map(|(stripes, data)| inner.write_run(stripes, data, fua));
+        let writes = runs.iter().map(|(stripes, content)| inner.write_run(stripes, content, fua));
         join_all(writes).await.into_iter().collect::<IoResult>()?;
         if fua { inner.array.recorded().await } else { Ok(()) }
     }
 
     /// Stripes that are written whole. What was dirty of them is older.
-    async fn write_run(&self, stripes: &Range<u64>, data: &Segments, fua: bool) -> IoResult {
+    async fn write_run(&self, stripes: &Range<u64>, content: &Content, fua: bool) -> IoResult {
         let _lock = self.locks.lock(stripes.clone()).await;
         let cached = self.cache.stripes(stripes.clone());
         cached.iter().for_each(|&stripe| drop(self.cache.take(stripe)));
-        let result = self.update_run(stripes, data, fua).await;
+        let result = self.update_run(stripes, content, fua).await;
         let failed = result.err().map(|_| runtime::now());
         cached.into_iter().for_each(|stripe| self.cache.wrote(stripe, failed));
         result
     }
 
     /// Stores whole stripes. Called under their locks.
-    async fn update_run(&self, stripes: &Range<u64>, data: &Segments, fua: bool) -> IoResult {
+    async fn update_run(&self, stripes: &Range<u64>, content: &Content, fua: bool) -> IoResult {
         let all = self.strips_of(stripes);
         let guard = self.array.begin_write(all.clone()).await;
         let place = Sector(stripes.start * self.geometry.stripe_sectors());
@@ -108,20 +124,16 @@ impl Inner {
         let (mut stores, mut from) = (Vec::new(), 0);
         for stripe in stripes.clone() {
             let equations = self.equations(stripe);
-            let new: Vec<Segments> = (0..equations.data.len())
-                .map(|index| {
-                    let start = from + index * bytes(chunk);
-                    data.slice(start..start + bytes(chunk))
+            let new: Vec<Content> = (0..equations.data.len())
+                .map(|_| {
+                    from += chunk;
+                    content.slice(self.tagging, &(from - chunk..from))
                 })
                 .collect();
-            from += new.len() * bytes(chunk);
-            let each: Vec<&Segments> = new.iter().collect();
+            let each: Vec<&Content> = new.iter().collect();
             stores.extend(self.new_parity(&equations, &rows, &each));
-            stores.extend(new.into_iter().zip(&equations.data).map(|(data, &slot)| Store {
-                slot,
-                rows: equations.absolute(&rows),
-                data,
-            }));
+            let new = new.into_iter().enumerate();
+            stores.extend(new.map(|(index, new)| self.data_store(&equations, index, &rows, new)));
         }
         if let Err(error) = self.store(stores, fua).await {
             for stripe in stripes.clone() {
@@ -137,9 +149,9 @@ impl Inner {
     }
 
     /// Part of a stripe, durable when this returns. It joins what is dirty of its stripe.
-    async fn write_through(&self, stripe: u64, start: u64, data: &Segments) -> IoResult {
+    async fn write_through(&self, stripe: u64, start: u64, content: &Content) -> IoResult {
         let _lock = self.locks.lock(stripe..stripe + 1).await;
-        self.cache.put(stripe, start, data, runtime::now());
+        self.cache.put(stripe, start, content, runtime::now());
         let pieces = self.cache.take(stripe);
         let result = self.update(stripe, pieces, true).await;
         self.cache.wrote(stripe, result.err().map(|_| runtime::now()));
@@ -165,10 +177,8 @@ impl Inner {
         let Some(mut stores) = stores else {
             return self.update_columns(&equations, &pieces, fua).await;
         };
-        stores.extend(pieces.iter().map(|piece| Store {
-            slot: equations.data[piece.index],
-            rows: equations.absolute(&piece.rows),
-            data: piece.data.clone(),
+        stores.extend(pieces.iter().map(|piece| {
+            self.data_store(&equations, piece.index, &piece.rows, piece.content.clone())
         }));
         if let Err(error) = self.store(stores, fua).await {
             let rows = intervals.iter().map(|interval| interval.rows.clone());
@@ -201,10 +211,10 @@ impl Inner {
         let mut intervals: Vec<Interval> = Vec::new();
         for pair in bounds.windows(2) {
             let rows = pair[0]..pair[1];
-            let mut new: Vec<Option<Segments>> = vec![None; equations.data.len()];
+            let mut new: Vec<Option<Content>> = vec![None; equations.data.len()];
             for piece in pieces {
                 if piece.rows.start <= rows.start && rows.end <= piece.rows.end {
-                    new[piece.index] = Some(cut(&piece.data, piece.rows.start, &rows));
+                    new[piece.index] = Some(piece.cut(self.tagging, &rows));
                 }
             }
             if new.iter().all(Option::is_none) {
@@ -217,7 +227,7 @@ impl Inner {
     }
 
     /// How parity of an interval is best made.
-    fn plan(&self, equations: &Equations, rows: &Range<u64>, new: &[Option<Segments>]) -> How {
+    fn plan(&self, equations: &Equations, rows: &Range<u64>, new: &[Option<Content>]) -> How {
         let absolute = self.absolute(equations.stripe, rows);
         let here = |slot: usize| self.reader(slot, &absolute).is_some();
         let parity = equations.parity().filter(|&slot| here(slot)).count();
@@ -278,7 +288,7 @@ impl Inner {
             let range = self.absolute(equations.stripe, &intervals[number].rows);
             self.read_member(slot, range, false)
         }));
-        let mut old: Vec<Vec<Option<Buf>>> = Vec::new();
+        let mut old: Vec<Vec<Option<Content>>> = Vec::new();
         old.resize_with(intervals.len(), || vec![None; slots]);
         for (&(number, slot), read) in needed.iter().zip(reads.await) {
             match read {
@@ -290,7 +300,9 @@ impl Inner {
         let mut stores = Vec::new();
         for (interval, old) in intervals.iter().zip(old) {
             let parity = match interval.how {
-                How::Modify => modified(equations, interval, old),
+                How::Modify => {
+                    self.corrected_parity(equations, &interval.rows, &interval.new, old)
+                }
                 How::Whole | How::Rebuild | How::Neither => self.rebuilt(equations, interval, old),
             };
             stores.extend(parity);
@@ -303,47 +315,16 @@ impl Inner {
         &self,
         equations: &Equations,
         interval: &Interval,
-        mut old: Vec<Option<Buf>>,
+        mut old: Vec<Option<Content>>,
     ) -> Vec<Store> {
-        let kept: Vec<Option<Segments>> =
-            equations.data.iter().map(|&slot| old[slot].take().map(Segments::from)).collect();
+        let kept: Vec<Option<Content>> =
+            equations.data.iter().map(|&slot| old[slot].take()).collect();
         let pairs = interval.new.iter().zip(&kept);
-        let data: Option<Vec<&Segments>> =
+        let data: Option<Vec<&Content>> =
             pairs.map(|(new, kept)| new.as_ref().or(kept.as_ref())).collect();
         // Some is not known only where parity has no member, so that nothing was read for it.
         data.map_or_else(Vec::new, |data| self.new_parity(equations, &interval.rows, &data))
     }
-
-    /// The parity of `data`, a piece for each data strip, for the members that are there.
-    fn new_parity(
-        &self,
-        equations: &Equations,
-        rows: &Range<u64>,
-        data: &[&Segments],
-    ) -> Vec<Store> {
-        let length = bytes(rows.end - rows.start);
-        let wanted = |slot: usize| self.array.is_held(slot).then(|| Buf::alloc(length));
-        let (mut p, mut q) = (wanted(equations.p), equations.q.and_then(wanted));
-        equations.generate(
-            data,
-            p.as_mut().map(Buf::as_mut_slice),
-            q.as_mut().map(Buf::as_mut_slice),
-        );
-        parity_stores(equations, rows, p, q)
-    }
-}
-
-/// Parity of an interval, corrected by what changes.
-fn modified(equations: &Equations, interval: &Interval, mut old: Vec<Option<Buf>>) -> Vec<Store> {
-    let mut p = old[equations.p].take();
-    let mut q = equations.q.and_then(|slot| old[slot].take());
-    for (index, new) in interval.new.iter().enumerate() {
-        let Some(new) = new else { continue };
-        let before = old[equations.data[index]].take().expect("old data was read");
-        let (p, q) = (p.as_mut().map(Buf::as_mut_slice), q.as_mut().map(Buf::as_mut_slice));
-        equations.update(index, before.as_slice(), new, p, q);
-    }
-    parity_stores(equations, &interval.rows, p, q)
 }
 
 /// Bytes of whole stripes that become one request to each member.

@@ -4,8 +4,9 @@
 //! A crash between the members leaves some strips old and some zero, as with any write: the array
 //! is dirty meanwhile.
 
+use super::content::Content;
 use super::{Inner, bytes};
-use bio::{Bio, Buf, IoResult, Op, Segments};
+use bio::{Bio, Buf, IoResult, Op};
 use runtime::join_all;
 use std::ops::Range;
 use std::rc::Rc;
@@ -34,7 +35,9 @@ impl Inner {
             return Ok(());
         }
         let stripe_sectors = self.geometry.stripe_sectors();
-        let zeroes = Segments::from(Buf::zeroed(bytes(range.end - range.start)));
+        let sectors = range.end - range.start;
+        let data = Buf::zeroed(bytes(sectors)).into();
+        let zeroes = Content { data, tags: self.tagging.zeroed(sectors) };
         let (stripe, start) = (range.start / stripe_sectors, range.start % stripe_sectors);
         Self::write_cached(self, stripe, start, &zeroes).await
     }

@@ -1,10 +1,12 @@
 use super::*;
-use crate::array::testing::{DATA_OFFSET, DATA_SECTORS, Entry, Model, Rig, step};
+use crate::array::testing::{
+    DATA_OFFSET, DATA_SECTORS, Entry, Kept, Model, Rig, lies_as_given, profiles, protected, step,
+};
 use bio::Buf;
 use md::superblock::{Level, ResyncOffset};
 use proptest::prelude::*;
 use runtime::block_on;
-use units::SECTOR_BYTES;
+use units::{SECTOR_BYTES, u64_of};
 
 const LEVELS: [Level; 2] = [Level::Linear, Level::Raid0];
 
@@ -209,7 +211,7 @@ fn blocks_that_would_lie_on_two_members_are_refused() {
 
 /// The levels over disks that keep 8 bytes for each sector.
 fn keeping(level: Level) -> (Rc<Rig>, Model) {
-    let rig = Rc::new(Rig::new(level, 3, true).keeping(true, |_| 8));
+    let rig = Rc::new(Rig::new(level, 3, true).keeping(true, |_| Kept::Bytes(8)));
     let model = Model::new(open(&rig, level, false).device());
     (rig, model)
 }
@@ -246,9 +248,30 @@ fn members_that_keep_different_tags_are_refused_and_named() {
             ([8, 8, 16], "disk0 keeps 8 bytes of tag for each 512 bytes and disk2 keeps 16 bytes"),
             ([0, 8, 8], "disk0 keeps no tags and disk1 keeps 8 bytes of tag for each 512 bytes"),
         ] {
-            let rig = rig(level).keeping(true, |disk| tag_sizes[disk]);
+            let rig = rig(level).keeping(true, |disk| Kept::Bytes(tag_sizes[disk]));
             let refused = Striped::new(rig.open(&[0, 1, 2], false), stripes(level)).err().unwrap();
             assert!(refused.to_string().starts_with(words), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn guard_and_application_tag_reach_the_member_and_the_reference_is_the_members_block() {
+    for level in LEVELS {
+        for profile in profiles() {
+            block_on(async move {
+                let (array, members) = protected(profile, 3, DATA_SECTORS, &[0, 1, 2], None);
+                let layer = Striped::new(array, stripes(level)).unwrap();
+                let mut model = Model::new(layer.device());
+                model.fill().await;
+                model.check().await;
+                let block = layer.limits.logical_block.sectors();
+                for number in 0..model.blocks.len() {
+                    let run = stripes(level).locate(Sector(u64_of(number) * block));
+                    let member = &members[run.slot];
+                    lies_as_given(&model, number, member, run.member_sector).await;
+                }
+            });
         }
     }
 }

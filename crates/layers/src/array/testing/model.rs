@@ -1,9 +1,94 @@
-//! What a device that keeps tags should hold, block by block, and random requests to it.
+//! What a device that keeps tags should hold, block by block, and random requests to it; and arrays of
+//! memory that is protected.
 
-use super::super::Tagging;
-use bio::{Bio, Buf, Device, Op, Segments};
+use super::super::{Array, Found, Logs, Options, Tagging};
+use crate::linear::Linear;
+use crate::memory::MemoryDevice;
+use bio::{Bio, Buf, Device, Events, Limits, Op, Segments};
+use dif::{Format, Guard, Profile, Protection, ProtectionType, Tuple};
+use md::shape::Tolerance;
+use md::superblock::{ResyncOffset, Time};
 use proptest::prelude::*;
-use units::{SECTOR_BYTES, Sector, usize_of};
+use std::rc::Rc;
+use units::{BlockSize, SECTOR_BYTES, Sector, u64_of, usize_of};
+
+/// What a disk keeps for each sector.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kept {
+    /// So many bytes.
+    Bytes(usize),
+    /// Tuples of type 1.
+    Protected,
+}
+
+impl Kept {
+    pub(crate) fn of(limits: &Limits) -> Self {
+        limits.protection.map_or(Self::Bytes(limits.tag_size), |_| Self::Protected)
+    }
+
+    pub(crate) fn apply(self, limits: &mut Limits) {
+        match self {
+            Self::Bytes(tag_size) => limits.tag_size = tag_size,
+            Self::Protected => {
+                let format = Format::new(Guard::Crc16, SECTOR_BYTES).unwrap();
+                limits.protection = Some(Profile { format, kind: ProtectionType::One });
+                limits.tag_size = format.metadata();
+            }
+        }
+    }
+}
+
+/// Tags for `data` from sector `at` on of a device of these limits, the application's bytes as in `own`.
+pub(crate) fn tags_for(limits: &Limits, at: u64, data: &[u8], own: &[u8]) -> Vec<u8> {
+    let Some(profile) = limits.protection else { return own.to_vec() };
+    let (format, mut tags) = (profile.format, own.to_vec());
+    let first = Sector(at).bytes() / u64_of(format.interval());
+    Protection::at(profile, first).generate([data], [&mut tags[..]]);
+    for (tag, own) in tags.chunks_mut(format.metadata()).zip(own.chunks(format.metadata())) {
+        let place = format.tuple_offset()..format.tuple_offset() + format.tuple_bytes();
+        let own = Tuple::decode(&format, &own[place.clone()]);
+        let mut tuple = Tuple::decode(&format, &tag[place.clone()]);
+        (tuple.application, tuple.storage) = (own.application & 0x7FFF, own.storage);
+        if profile.kind == ProtectionType::Three {
+            tuple.reference = own.reference;
+        }
+        tuple.encode(&format, &mut tag[place]);
+    }
+    tags
+}
+
+/// Sectors before the data of a member of [`protected`].
+pub(crate) const BEFORE: u64 = 24;
+
+/// An array without superblocks, of `count` members in memory whose blocks are protected, and the members
+/// themselves. The data, so many sectors of each, begins at [`BEFORE`].
+pub(crate) fn protected(
+    profile: Profile,
+    count: usize,
+    sectors: u64,
+    present: &[usize],
+    devices: Option<&[Device]>,
+) -> (Rc<Array>, Vec<Device>) {
+    let block = if profile.format.interval() > 512 { BlockSize::B4096 } else { BlockSize::B512 };
+    let new = |_| Device::new(MemoryDevice::protected(BEFORE + sectors, block, profile));
+    let devices: Vec<Device> = devices.map_or_else(|| (0..count).map(new).collect(), <[_]>::to_vec);
+    let found = present.iter().map(|&slot| Found {
+        slot,
+        name: format!("memory{slot}").into(),
+        device: devices[slot].clone(),
+        data: Device::new(Linear::new(devices[slot].clone(), Sector(BEFORE), sectors).unwrap()),
+        superblock: None,
+        logs: Logs::default(),
+    });
+    let options = Options {
+        read_only: false,
+        tolerance: Tolerance::Any(count - 1),
+        synced: ResyncOffset::Clean,
+        events: Events::none(),
+        clock: Rc::new(|| Time(0)),
+    };
+    (Array::new(count, found.collect(), None, options), devices)
+}
 
 /// A request; what does not lie on the device is cut to it.
 #[derive(Clone, Debug)]
@@ -36,6 +121,8 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
 pub(crate) struct Model {
     pub(crate) device: Device,
     tagging: Tagging,
+    /// Bytes and sectors of a block.
+    block: (usize, u64),
     /// Each block followed by its tag.
     pub(crate) blocks: Vec<Vec<u8>>,
     seed: u64,
@@ -45,34 +132,42 @@ impl Model {
     /// Of a device of zeroes.
     pub(crate) fn new(device: Device) -> Self {
         let tagging = Tagging::of(device.limits());
-        let zero = vec![0; tagging.interleaved_bytes(1)];
-        let blocks = vec![zero; usize_of(device.limits().sectors)];
-        Self { device, tagging, blocks, seed: 0 }
+        let block = device.limits().logical_block;
+        let zero = vec![0; tagging.interleaved_bytes(block.sectors())];
+        let blocks = vec![zero; usize_of(device.limits().sectors / block.sectors())];
+        Self { device, tagging, block: (block.bytes(), block.sectors()), blocks, seed: 0 }
     }
 
     /// Everything is written, with tags.
     pub(crate) async fn fill(&mut self) {
-        let length = self.device.limits().sectors;
+        let length = u64_of(self.blocks.len());
         self.step(&Step::Write { at: 0, length, tagged: true, fua: false }).await;
         self.device.flush().await.unwrap();
     }
 
-    /// Does a request, which has to succeed and to give what the model says.
+    /// Does a request, which has to succeed and to give what the model says; places are blocks. Where
+    /// tags have a meaning all that is written has them.
     pub(crate) async fn step(&mut self, step: &Step) {
-        let total = self.device.limits().sectors;
+        let total = u64_of(self.blocks.len());
+        let protected = self.device.limits().protection.is_some();
         let clip = |at: u64, length: u64| (at % total, length.min(total - at % total));
         match *step {
             Step::Write { at, length, tagged, fua } => {
                 let (at, length) = clip(at, length);
-                self.write(at, length, tagged, fua).await;
+                self.write(at, length, tagged || protected, fua).await;
             }
             Step::Read { at, length, tagged } => {
                 let (at, length) = clip(at, length);
                 self.read(at, length, tagged).await;
             }
+            Step::Zero { at, length } if protected => {
+                let (at, length) = clip(at, length);
+                self.write(at, length, true, false).await;
+            }
             Step::Zero { at, length } => {
                 let (at, length) = clip(at, length);
-                self.device.submit(&mut Bio::write_zeroes(Sector(at), length, true)).await.unwrap();
+                let (sector, sectors) = (Sector(at * self.block.1), length * self.block.1);
+                self.device.submit(&mut Bio::write_zeroes(sector, sectors, true)).await.unwrap();
                 let blocks = usize_of(at)..usize_of(at + length);
                 self.blocks[blocks].iter_mut().for_each(|block| block.fill(0));
             }
@@ -89,14 +184,16 @@ impl Model {
                 word = (word ^ word >> 27).wrapping_mul(0xBF58_476D_1CE4_E5B9).wrapping_add(7);
                 *byte = word.to_le_bytes()[7];
             }
-            let (bytes, tag) = block.split_at_mut(SECTOR_BYTES);
+            let (bytes, tag) = block.split_at_mut(self.block.0);
+            let own = tags_for(self.device.limits(), index * self.block.1, bytes, tag);
+            tag.copy_from_slice(&own);
             if !tagged {
                 tag.fill(0);
             }
             data.extend_from_slice(bytes);
             tags.extend_from_slice(tag);
         }
-        let mut bio = Bio::write(Sector(at), ragged(&data, 1000));
+        let mut bio = Bio::write(Sector(at * self.block.1), ragged(&data, 1000));
         bio.op = Op::Write { fua };
         if tagged {
             bio.tags = ragged(&tags, 13);
@@ -105,28 +202,28 @@ impl Model {
     }
 
     async fn read(&self, at: u64, length: u64, tagged: bool) {
-        let mut bio = Bio::read(Sector(at), length);
+        let mut bio = Bio::read(Sector(at * self.block.1), length * self.block.1);
         if tagged {
-            bio.tags = self.tagging.alloc(length);
+            bio.tags = self.tagging.alloc(length * self.block.1);
         }
         self.device.submit(&mut bio).await.unwrap();
         let (data, tags) = (bio.data.into_single(), bio.tags.into_single());
         for (index, expected) in self.blocks[usize_of(at)..][..usize_of(length)].iter().enumerate()
         {
-            let sector = usize_of(at) + index;
-            let found = &data.as_slice()[index * SECTOR_BYTES..][..SECTOR_BYTES];
-            assert!(found == &expected[..SECTOR_BYTES], "data of sector {sector}");
+            let (number, length) = (usize_of(at) + index, self.block.0);
+            let found = &data.as_slice()[index * length..][..length];
+            assert!(found == &expected[..length], "data of block {number}");
             if tagged {
                 let tag_size = self.tagging.tag_size();
                 let found = &tags.as_slice()[index * tag_size..][..tag_size];
-                assert_eq!(found, &expected[SECTOR_BYTES..], "tags of sector {sector}");
+                assert_eq!(found, &expected[length..], "tags of block {number}");
             }
         }
     }
 
     /// All of it is as it should be.
     pub(crate) async fn check(&self) {
-        let total = self.device.limits().sectors;
+        let total = u64_of(self.blocks.len());
         self.read(0, total, true).await;
         for at in (0..total).step_by(7) {
             self.read(at, (total - at).min(7), true).await;
@@ -137,4 +234,51 @@ impl Model {
 /// The same bytes in pieces.
 fn ragged(bytes: &[u8], each: usize) -> Segments {
     bytes.chunks(each).map(Buf::copy_of).collect()
+}
+
+/// What lies on a member of [`protected`] at sector `sector` of its data is what the model has in its block
+/// `number`, but for the reference tag, which is the member's own.
+pub(crate) async fn lies_as_given(model: &Model, number: usize, device: &Device, sector: Sector) {
+    let Limits { protection, logical_block, .. } = *device.limits();
+    let profile = protection.unwrap();
+    let at = Sector(BEFORE + sector.0);
+    let (data, tags) = on_member(device, at).await;
+    let (block, given) = model.blocks[number].split_at(logical_block.bytes());
+    assert!(data == block, "data of block {number}");
+    let (format, first) = (profile.format, at.bytes() / u64_of(profile.format.interval()));
+    let place = format.tuple_offset()..format.tuple_offset() + format.tuple_bytes();
+    let each = tags.chunks(format.metadata()).zip(given.chunks(format.metadata()));
+    for (interval, (found, given)) in (first..).zip(each) {
+        let found = Tuple::decode(&format, &found[place.clone()]);
+        let given = Tuple::decode(&format, &given[place.clone()]);
+        let mut expected = given;
+        if profile.kind.counts() {
+            expected.reference = interval & format.reference_mask();
+        }
+        assert_eq!(found, expected, "tuple of block {number}");
+    }
+}
+
+/// What a member of [`protected`] holds at its sector `at`: a block and its tags.
+pub(crate) async fn on_member(device: &Device, at: Sector) -> (Vec<u8>, Vec<u8>) {
+    let tagging = Tagging::of(device.limits());
+    let mut read = tagging.read(at, device.limits().logical_block.sectors());
+    device.submit(&mut read).await.unwrap();
+    let (data, tags) = (read.data.into_single(), read.tags.into_single());
+    (data.as_slice().to_vec(), tags.as_slice().to_vec())
+}
+
+/// Profiles that differ in all that there is.
+pub(crate) fn profiles() -> Vec<Profile> {
+    use dif::Place::{First, Last};
+    let format = |guard, interval| Format::new(guard, interval).unwrap();
+    let of = |kind, format| Profile { format, kind };
+    vec![
+        of(ProtectionType::One, format(Guard::Crc16, 512)),
+        of(ProtectionType::Two, format(Guard::Ip, 512).with_metadata(16, First).unwrap()),
+        of(ProtectionType::Three, format(Guard::Crc16, 512).with_metadata(24, Last).unwrap()),
+        of(ProtectionType::One, format(Guard::Crc64, 4096).with_metadata(64, Last).unwrap()),
+        of(ProtectionType::One, format(Guard::Crc32c, 4096)),
+        of(ProtectionType::One, format(Guard::Crc64, 4096).with_storage_bits(16).unwrap()),
+    ]
 }

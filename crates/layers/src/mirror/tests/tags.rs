@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::array::EVERYTHING;
-use crate::array::testing::{Model, Step, step};
+use crate::array::testing::{Kept, Model, Step, lies_as_given, profiles, protected, step};
+use md::geometry::Mirrors;
 
 /// Level, layout and members; any one member can be spared.
 const SHAPES: [(Level, u32, u8); 4] = [
@@ -13,7 +14,7 @@ const SHAPES: [(Level, u32, u8); 4] = [
 ];
 
 fn keeping((level, layout, count): (Level, u32, u8), tagged: bool) -> Rc<Rig> {
-    Rc::new(Rig::shaped(level, layout, count, tagged).keeping(tagged, |_| 8))
+    Rc::new(Rig::shaped(level, layout, count, tagged).keeping(tagged, |_| Kept::Bytes(8)))
 }
 
 /// All copies of all sectors are what the model says, data and tag.
@@ -168,7 +169,7 @@ fn copies_that_differ_in_a_tag_alone_are_listed_and_decided_like_others() {
 
 #[test]
 fn members_that_keep_different_tags_are_refused_and_named() {
-    let rig = Rig::new(Level::Raid1, 2, true).keeping(true, |disk| disk * 8);
+    let rig = Rig::new(Level::Raid1, 2, true).keeping(true, |disk| Kept::Bytes(disk * 8));
     let refused = Mirror::new(rig.open(&[0, 1], false), placement(&rig)).err().unwrap();
     let words = "disk0 keeps no tags and disk1 keeps 8 bytes of tag for each 512 bytes: \
                  all members of an array keep the same";
@@ -179,7 +180,7 @@ fn members_that_keep_different_tags_are_refused_and_named() {
 fn a_member_that_keeps_no_tags_cannot_join() {
     block_on(async {
         let rig = keeping((Level::Raid1, 0, 2), true).with_spare(true).keeping(true, |disk| {
-            if disk == 2 { 0 } else { 8 }
+            Kept::Bytes(if disk == 2 { 0 } else { 8 })
         });
         let raid = open_on(&rig, &[0, 1]);
         let mut found = rig.found(2);
@@ -189,4 +190,36 @@ fn a_member_that_keeps_no_tags_cannot_join() {
         assert_eq!(refused.to_string(), words);
         raid.close().await.unwrap();
     });
+}
+
+#[test]
+fn guard_and_application_tag_reach_every_member_and_the_reference_is_the_members_block() {
+    let far = Placement::Dealt(Mirrors::new(0x201, 8, 4, DATA_SECTORS).unwrap());
+    for (placement, count) in [(Placement::Everywhere, 2), (far, 4)] {
+        for profile in profiles() {
+            block_on(async move {
+                let all: Vec<usize> = (0..count).collect();
+                let (array, members) = protected(profile, count, DATA_SECTORS, &all, None);
+                let raid = Mirror::new(array, placement).unwrap();
+                let mut model = Model::new(raid.device());
+                model.fill().await;
+                model.check().await;
+                let block = raid.device().limits().logical_block.sectors();
+                for number in 0..model.blocks.len() {
+                    let sector = Sector(u64_of(number) * block);
+                    let spots = match placement {
+                        Placement::Everywhere => (0..count).map(|slot| (slot, sector)).collect(),
+                        Placement::Dealt(mirrors) => (0..mirrors.copies())
+                            .map(|copy| mirrors.locate(sector, copy))
+                            .map(|spot| (spot.slot, spot.member_sector))
+                            .collect::<Vec<_>>(),
+                    };
+                    for (slot, own) in spots {
+                        lies_as_given(&model, number, &members[slot], own).await;
+                    }
+                }
+                raid.close().await.unwrap();
+            });
+        }
+    }
 }

@@ -9,10 +9,11 @@ mod members;
 mod random;
 mod rebuild;
 mod resync;
+mod tags;
 mod writes;
 
 use super::*;
-use crate::array::testing::{DATA_OFFSET, DATA_SECTORS, Rig};
+use crate::array::testing::{DATA_OFFSET, DATA_SECTORS, Kept, Rig, tags_for};
 use bio::{Buf, Device, Event};
 use md::geometry::ParityLevel;
 use md::superblock::Level;
@@ -47,6 +48,18 @@ impl Bench {
         Self::open(rig, &ALL[..count.into()], geometry(level, chunk, count), false)
     }
 
+    /// The same over disks that keep something for each sector.
+    fn keeping(
+        level: ParityLevel,
+        count: u8,
+        tagged: bool,
+        chunk: u32,
+        kept: Kept,
+    ) -> Self {
+        let rig = Rig::new(level_of(level), count, tagged).keeping(tagged, |_| kept);
+        Self::open(rig, &ALL[..count.into()], geometry(level, chunk, count), false)
+    }
+
     fn raid5(tagged: bool) -> Self {
         Self::new(ParityLevel::Raid5, 4, tagged, 8)
     }
@@ -78,16 +91,38 @@ impl Bench {
         self.device.limits().sectors
     }
 
+    fn tagging(&self) -> Tagging {
+        Tagging::of(self.device.limits())
+    }
+
+    /// Content that names its generation and place, interleaved with tags that do, too.
+    fn pattern(&self, seed: u64, sector: u64, sectors: u64) -> Vec<u8> {
+        let data = pattern(seed, sector, sectors);
+        let mut own = pattern(seed + 7, sector, sectors);
+        own.truncate(self.tagging().tag_bytes(sectors));
+        let tags = tags_for(self.device.limits(), sector, &data, &own);
+        let (data, tags) = (Buf::copy_of(&data), Buf::copy_of(&tags));
+        self.tagging().interleave(data, &tags.into()).as_slice().to_vec()
+    }
+
     /// Every sector has content of its own.
     async fn fill(&self) -> Vec<u8> {
-        let content = pattern(1, 0, self.sectors());
-        self.device.write(Sector::ZERO, Buf::copy_of(&content)).await.unwrap();
+        let content = self.pattern(1, 0, self.sectors());
+        let mut write = self.tagging().write(Sector::ZERO, &Buf::copy_of(&content));
+        self.device.submit(&mut write).await.unwrap();
         self.device.flush().await.unwrap();
         content
     }
 
     async fn read(&self, sector: u64, sectors: u64) -> IoResult<Vec<u8>> {
         Ok(self.device.read(Sector(sector), sectors).await?.as_slice().to_vec())
+    }
+
+    /// The same interleaved with the tags.
+    async fn read_all(&self, sector: u64, sectors: u64) -> IoResult<Vec<u8>> {
+        let mut read = self.tagging().read(Sector(sector), sectors);
+        self.device.submit(&mut read).await?;
+        Ok(self.tagging().taken(read).as_slice().to_vec())
     }
 
     async fn write(&self, sector: u64, data: &[u8]) -> IoResult {

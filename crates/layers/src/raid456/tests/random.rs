@@ -39,15 +39,19 @@ struct Model {
     /// Every value since the last time it was certain; the last is the newest.
     values: Vec<Vec<Vec<u8>>>,
     seed: u64,
+    /// Bytes of a sector with its tag.
+    block: usize,
 }
 
 impl Model {
-    fn new(content: &[u8]) -> Self {
-        Self { values: content.chunks(512).map(|s| vec![s.to_vec()]).collect(), seed: 100 }
+    fn new(content: &[u8], block: usize) -> Self {
+        let values = content.chunks(block).map(|s| vec![s.to_vec()]).collect();
+        Self { values, seed: 100, block }
     }
 
     fn wrote(&mut self, at: u64, data: &[u8], done: bool) {
-        for (values, new) in self.values[usize_of(at)..].iter_mut().zip(data.chunks(512)) {
+        let new = data.chunks(self.block);
+        for (values, new) in self.values[usize_of(at)..].iter_mut().zip(new) {
             if done {
                 // Until a flush the old value may come back by a crash; that is not tried here.
                 values.clear();
@@ -57,7 +61,7 @@ impl Model {
     }
 
     fn check(&mut self, at: u64, data: &[u8]) {
-        for (index, found) in data.chunks(512).enumerate() {
+        for (index, found) in data.chunks(self.block).enumerate() {
             let values = &mut self.values[usize_of(at) + index];
             let sector = usize_of(at) + index;
             let allowed = values.iter().any(|value| value == found);
@@ -90,19 +94,22 @@ impl Life {
             Step::Write { at, length, fua } => {
                 let (at, length) = clip(at, length);
                 self.model.seed += 1;
-                let data = pattern(self.model.seed, at, length);
-                let mut bio = Bio::write(Sector(at), Buf::copy_of(&data));
+                let data = self.bench().pattern(self.model.seed, at, length);
+                let mut bio = self.bench().tagging().write(Sector(at), &Buf::copy_of(&data));
                 bio.op = Op::Write { fua };
                 let done = self.bench().device.submit(&mut bio).await;
                 assert!(!self.gentle || done.is_ok(), "{done:?}");
                 self.model.wrote(at, &data, done.is_ok());
             }
+            // Reconstructed, zeroes without tags have a guard and a reference.
+            Step::Zero { .. } if self.bench().device.limits().protection.is_some() => {}
             Step::Zero { at, length } => {
                 let (at, length) = clip(at, length);
                 let mut bio = Bio::write_zeroes(Sector(at), length, false);
                 let done = self.bench().device.submit(&mut bio).await;
                 assert!(!self.gentle || done.is_ok(), "{done:?}");
-                self.model.wrote(at, &vec![0; bytes(length)], done.is_ok());
+                let zeroes = vec![0; usize_of(length) * self.model.block];
+                self.model.wrote(at, &zeroes, done.is_ok());
             }
             Step::Read { at, length } => {
                 let (at, length) = clip(at, length);
@@ -129,13 +136,13 @@ impl Life {
     }
 
     async fn read(&mut self, at: u64, length: u64) {
-        if let Ok(data) = self.bench().read(at, length).await {
+        if let Ok(data) = self.bench().read_all(at, length).await {
             self.model.check(at, &data);
             return;
         }
         assert!(!self.gentle);
         for sector in at..at + length {
-            match self.bench().read(sector, 1).await {
+            match self.bench().read_all(sector, 1).await {
                 Ok(data) => self.model.check(sector, &data),
                 Err(error) => {
                     assert!(error.kind.is_damage(), "{error}");
@@ -166,7 +173,7 @@ impl Life {
             // What was only in memory is gone: the model allows what is on the disks instead.
             let again = Bench::open(bench.rig, &self.present, bench.geometry, false);
             for sector in 0..again.sectors() {
-                if let Ok(data) = again.read(sector, 1).await {
+                if let Ok(data) = again.read_all(sector, 1).await {
                     self.model.values[usize_of(sector)].push(data);
                 }
             }
@@ -184,19 +191,20 @@ impl Life {
 fn live(
     (level, count): (ParityLevel, u8),
     chunk: u32,
-    tagged: bool,
+    (tagged, kept): (bool, Kept),
     gentle: bool,
     first: usize,
     steps: Vec<Step>,
 ) {
     runtime::block_on(async move {
-        let bench = Bench::new(level, count, tagged, chunk);
+        let bench = Bench::keeping(level, count, tagged, chunk, kept);
+        let block = bench.tagging().interleaved_bytes(1);
         let content = bench.fill().await;
         let disks = usize::from(count);
         let harmed = if gentle { level.parity_count() } else { disks };
         let mut life = Life {
             bench: Some(bench),
-            model: Model::new(&content),
+            model: Model::new(&content, block),
             victims: (0..harmed).map(|n| (first + n * 2) % disks).collect(),
             gentle,
             present: (0..disks).collect(),
@@ -212,6 +220,15 @@ fn live(
             life.read(0, total).await;
         }
     });
+}
+
+/// Nothing more often, since that is what most members keep.
+fn kept() -> impl Strategy<Value = Kept> {
+    prop_oneof![
+        2 => Just(Kept::Bytes(0)),
+        1 => Just(Kept::Bytes(8)),
+        1 => Just(Kept::Protected),
+    ]
 }
 
 fn shapes() -> impl Strategy<Value = (ParityLevel, u8)> {
@@ -232,18 +249,20 @@ proptest! {
         shape in shapes(),
         chunk in prop_oneof![Just(8u32), Just(64u32)],
         tagged: bool,
+        kept in kept(),
         first in 0usize..5,
         steps in proptest::collection::vec(step(), 1..60),
     ) {
-        live(shape, chunk, tagged, true, first, steps);
+        live(shape, chunk, (tagged, kept), true, first, steps);
     }
 
     #[test]
     fn beyond_redundancy_every_read_is_right_or_an_error(
         shape in shapes(),
         chunk in prop_oneof![Just(8u32), Just(64u32)],
+        kept in kept(),
         steps in proptest::collection::vec(step(), 1..80),
     ) {
-        live(shape, chunk, true, false, 0, steps);
+        live(shape, chunk, (true, kept), false, 0, steps);
     }
 }
