@@ -6,7 +6,7 @@
 //!   sectors = FIRST "-" END | "all"                       END excluded
 //!   effect  = "medium" | "protection" | "unavailable" | "nospace"     it fails
 //!           | "corrupt=" BYTE "/" MASK                    one byte of the first sector, by xor
-//!           | "misdirect=" SECTORS | "tear=" SECTORS | "lose" | "delay=" MILLISECONDS
+//!           | "misdirect=" SECTORS | "tear=" SECTORS | "swap" | "lose" | "delay=" MILLISECONDS
 //!   count   = how many requests, all if not given
 //! ```
 
@@ -55,7 +55,7 @@ pub fn parse_rule(rule: &str) -> Result<Rule, RuleError> {
         wrong(
             effect,
             "medium, protection, unavailable, nospace, corrupt=BYTE/MASK, misdirect=SECTORS, \
-             tear=SECTORS, lose or delay=MILLISECONDS",
+             tear=SECTORS, swap, lose or delay=MILLISECONDS",
         )
     })?;
     let times = match count {
@@ -93,6 +93,7 @@ fn parse_effect(text: &str) -> Option<Effect> {
         "protection" => Effect::Fail(IoErrorKind::Protection),
         "unavailable" => Effect::Fail(IoErrorKind::Unavailable),
         "nospace" => Effect::Fail(IoErrorKind::NoSpace),
+        "swap" => Effect::Swap,
         "lose" => Effect::Lose,
         _ => return None,
     })

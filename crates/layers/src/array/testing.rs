@@ -65,12 +65,7 @@ impl Disk {
     }
 
     /// The same with metadata for each sector, all zeroes.
-    fn keeping(
-        index: usize,
-        bytes: Vec<u8>,
-        (tagged, kept): (bool, Kept),
-        log: &Log,
-    ) -> Rc<Self> {
+    fn keeping(index: usize, bytes: Vec<u8>, (tagged, kept): (bool, Kept), log: &Log) -> Rc<Self> {
         let mut limits = Limits::new(u64_of(bytes.len() / SECTOR_BYTES), BlockSize::B512);
         limits.verified = tagged;
         kept.apply(&mut limits);
@@ -390,8 +385,8 @@ impl Rig {
     pub(crate) fn keeping(&self, tagged: bool, kept: impl Fn(usize) -> Kept) -> Self {
         let log = Log::default();
         let images = self.images().into_iter().enumerate();
-        let disks = images
-            .map(|(index, bytes)| Disk::keeping(index, bytes, (tagged, kept(index)), &log));
+        let disks =
+            images.map(|(index, bytes)| Disk::keeping(index, bytes, (tagged, kept(index)), &log));
         Self { disks: disks.collect(), log, events: Rc::default() }
     }
 

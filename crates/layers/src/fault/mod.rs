@@ -55,6 +55,9 @@ pub enum Effect {
         /// How many; a whole number of logical blocks.
         sectors: u64,
     },
+    /// The first two logical blocks of its data change places, with their tags: of a read what is
+    /// returned, of a write what is stored. A request of one block is left alone.
+    Swap,
     /// A write or flush that says it is complete, and nothing was done.
     Lose,
     /// It is done, but so much later.
@@ -172,6 +175,7 @@ impl Fault {
             Effect::Corrupt { byte, mask } => self.corrupt(bio, place, byte, mask).await,
             Effect::Misdirect { sectors } => self.misdirect(bio, sectors).await,
             Effect::Tear { sectors } => self.tear(bio, sectors).await,
+            Effect::Swap => self.swap(bio).await,
             Effect::Lose if bio.op.is_write() || bio.op == Op::Flush => Ok(()),
             Effect::Lose => self.lower.submit(bio).await,
             Effect::Delay(duration) => {
@@ -216,6 +220,36 @@ impl Fault {
         let result = self.lower.submit(bio).await;
         bio.sector = home;
         result.map_err(|error| error.kind.at(home))
+    }
+
+    async fn swap(&self, bio: &mut Bio) -> IoResult {
+        let limits = self.limits();
+        let sides = [
+            (limits.logical_block.bytes(), bio.data.len_bytes()),
+            (limits.tag_size, bio.tags.len_bytes()),
+        ];
+        if sides[0].1 < 2 * sides[0].0 {
+            return self.lower.submit(bio).await;
+        }
+        let swapped = |segments: &bio::Segments, (block, length): (usize, usize)| {
+            let mut copy = bio::Buf::alloc(length);
+            segments.copy_to(0, copy.as_mut_slice());
+            if length > 0 {
+                copy.as_mut_slice()[..2 * block].rotate_left(block);
+            }
+            copy
+        };
+        if bio.op == Op::Read {
+            self.lower.submit(bio).await?;
+            let (data, tags) = (swapped(&bio.data, sides[0]), swapped(&bio.tags, sides[1]));
+            bio.data.copy_from(0, data.as_slice());
+            bio.tags.copy_from(0, tags.as_slice());
+            return Ok(());
+        }
+        let mut other = Bio::write(bio.sector, swapped(&bio.data, sides[0]));
+        other.op = bio.op;
+        other.tags = swapped(&bio.tags, sides[1]).into();
+        self.lower.submit(&mut other).await
     }
 
     async fn tear(&self, bio: &mut Bio, sectors: u64) -> IoResult {

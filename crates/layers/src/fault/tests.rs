@@ -112,3 +112,24 @@ fn a_delayed_request_is_done_in_the_end() {
     });
     assert_eq!((took.as_secs(), memory.bytes.borrow()[0]), (3, 0));
 }
+
+#[test]
+fn two_blocks_change_places_on_the_way_in_either_direction() {
+    let (device, faults, memory) = faulty();
+    let written: Vec<u8> = [1, 2, 3].into_iter().flat_map(|fill| [fill; 512]).collect();
+    faults.add(Rule::nth(0, Kind::Write, 0..16, Effect::Swap));
+    block_on(async move {
+        device.write(Sector(4), Buf::copy_of(&written)).await.unwrap();
+        let stored = device.read(Sector(4), 3).await.unwrap();
+        let firsts: Vec<u8> = stored.as_slice().chunks(512).map(|block| block[0]).collect();
+        assert_eq!(firsts, [2, 1, 3]);
+        faults.add(Rule::always(Kind::Read, 0..16, Effect::Swap));
+        assert_eq!(device.read(Sector(4), 3).await.unwrap().as_slice(), written);
+        assert_eq!(
+            device.read(Sector(4), 1).await.unwrap().as_slice(),
+            [2; 512],
+            "one block stays"
+        );
+    });
+    assert_eq!(memory.bytes.borrow()[4 * 512], 2);
+}

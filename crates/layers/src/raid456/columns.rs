@@ -178,7 +178,11 @@ impl Inner {
                     let here = self.reader(slot, &range).is_some();
                     let gone = Block::Damaged(IoErrorKind::Unavailable);
                     let state = if here { gone } else { Block::Missing };
-                    Strip::new(self.tagging, &Content::alloc(self.tagging, rows.end - rows.start), vec![state; height])
+                    Strip::new(
+                        self.tagging,
+                        &Content::alloc(self.tagging, rows.end - rows.start),
+                        vec![state; height],
+                    )
                 }
                 Some((content, bad)) => {
                     let mut blocks = vec![Block::Good; height];

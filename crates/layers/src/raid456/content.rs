@@ -185,10 +185,8 @@ impl Inner {
             }
             let before = self.tagging.application(&before.tags).to_single();
             let tags = self.tagging.application(&new.tags);
-            let own = (
-                p.as_mut().and_then(Parity::tags_mut),
-                q.as_mut().and_then(Parity::tags_mut),
-            );
+            let own =
+                (p.as_mut().and_then(Parity::tags_mut), q.as_mut().and_then(Parity::tags_mut));
             equations.update(index, before.as_slice(), &tags, own.0, own.1);
         }
         self.parity_stores(equations, rows, [p, q])
@@ -244,11 +242,7 @@ impl Inner {
 }
 
 /// The parities that are wanted, P first, of pieces of all data strips.
-fn generated(
-    equations: &Equations,
-    pieces: &[&Segments],
-    wanted: [bool; 2],
-) -> [Option<Buf>; 2] {
+fn generated(equations: &Equations, pieces: &[&Segments], wanted: [bool; 2]) -> [Option<Buf>; 2] {
     let length = pieces.first().map_or(0, |piece| piece.len_bytes());
     let [mut p, mut q] = wanted.map(|wanted| wanted.then(|| Buf::alloc(length)));
     let targets = (p.as_mut().map(Buf::as_mut_slice), q.as_mut().map(Buf::as_mut_slice));

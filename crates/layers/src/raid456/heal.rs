@@ -22,8 +22,8 @@
 //! 3. It is read again, past every cache, and compared. Crash: healed.
 //! 4. The event is told. A block that does not come back is told as a note and stays damaged.
 
-use super::columns::{Block, Columns};
 use super::Inner;
+use super::columns::{Block, Columns};
 use super::combine::Combined;
 use super::content::Content;
 use crate::array::Member;
@@ -162,7 +162,8 @@ impl Inner {
         for (place, &slot) in unknown.iter().enumerate() {
             let mut accepted = None;
             if self.vouching_decides(&candidates, place, &rows)
-                && matches!(columns.state(slot, index), Block::Damaged(_)) {
+                && matches!(columns.state(slot, index), Block::Damaged(_))
+            {
                 let tried = if agreed { &candidates[..1] } else { &candidates[..] };
                 for candidate in tried {
                     if self.vouches(slot, Sector(rows.start), &candidate[place]).await {

@@ -156,7 +156,9 @@ pub enum OpenError {
     #[error(transparent)]
     Tags(#[from] Disagreement),
     /// Parity is of whole bytes, and a byte of the tags is half the layer's, half the storage's.
-    #[error("storage tags of {bits} bits share a byte with the reference tag, and parity keeps whole bytes")]
+    #[error(
+        "storage tags of {bits} bits share a byte with the reference tag, and parity keeps whole bytes"
+    )]
     StorageTag {
         /// Bits of the storage tag.
         bits: u8,

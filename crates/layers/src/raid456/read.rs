@@ -129,8 +129,7 @@ impl Inner {
             let tail = rest.split_off(self.tagging, length);
             let content = std::mem::replace(&mut rest, tail);
             let place = self.geometry.locate(Sector(sector));
-            let part =
-                Part { sector: Sector(sector), place, length, content, state: State::Open };
+            let part = Part { sector: Sector(sector), place, length, content, state: State::Open };
             if clean {
                 parts.push(part);
             } else {

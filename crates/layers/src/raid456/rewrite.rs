@@ -12,12 +12,12 @@
 //! A lost block never becomes readable here but by being written whole: parity is not computed from
 //! bytes that nobody vouches for, and from a torn row nothing is reconstructed.
 
+use super::Inner;
 use super::cache::Piece;
 use super::columns::{Block, Columns};
 use super::content::Content;
 use super::heal::Healing;
 use super::parity::Equations;
-use super::Inner;
 use super::store::Store;
 use crate::array::RangeSet;
 use bio::IoResult;
@@ -104,9 +104,7 @@ impl Inner {
         let known = |slot: usize| columns.state(slot, index).is_known();
         let here = |slot: usize| self.array.is_held(slot);
         let mut stores: Vec<Store> = (new.iter().enumerate())
-            .filter_map(|(strip, new)| {
-                Some(self.data_store(equations, strip, &rows, new.clone()?))
-            })
+            .filter_map(|(strip, new)| Some(self.data_store(equations, strip, &rows, new.clone()?)))
             .collect();
         let mut each = new.iter().zip(&equations.data);
         if each.all(|(new, &slot)| new.is_some() || known(slot)) {
@@ -134,12 +132,7 @@ impl Inner {
     }
 
     /// Parity of a block row whose data is known, with what is new in its place.
-    fn parity_anew(
-        &self,
-        columns: &Columns,
-        index: usize,
-        new: &[Option<Content>],
-    ) -> Vec<Store> {
+    fn parity_anew(&self, columns: &Columns, index: usize, new: &[Option<Content>]) -> Vec<Store> {
         let equations = &columns.equations;
         let data: Vec<Content> = (new.iter().zip(&equations.data))
             .map(|(new, &slot)| new.clone().unwrap_or_else(|| columns.content(slot, index)))

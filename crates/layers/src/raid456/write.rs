@@ -300,9 +300,7 @@ impl Inner {
         let mut stores = Vec::new();
         for (interval, old) in intervals.iter().zip(old) {
             let parity = match interval.how {
-                How::Modify => {
-                    self.corrected_parity(equations, &interval.rows, &interval.new, old)
-                }
+                How::Modify => self.corrected_parity(equations, &interval.rows, &interval.new, old),
                 How::Whole | How::Rebuild | How::Neither => self.rebuilt(equations, interval, old),
             };
             stores.extend(parity);

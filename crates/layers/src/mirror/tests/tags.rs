@@ -36,7 +36,10 @@ fn copies_are(rig: &Rig, model: &Model, but: &[usize]) {
 enum Event {
     Ask(Step),
     /// A sector of one disk rots, or cannot be read.
-    Hurt { row: u64, how: u8 },
+    Hurt {
+        row: u64,
+        how: u8,
+    },
     /// One disk goes away.
     Gone,
 }
@@ -179,9 +182,9 @@ fn members_that_keep_different_tags_are_refused_and_named() {
 #[test]
 fn a_member_that_keeps_no_tags_cannot_join() {
     block_on(async {
-        let rig = keeping((Level::Raid1, 0, 2), true).with_spare(true).keeping(true, |disk| {
-            Kept::Bytes(if disk == 2 { 0 } else { 8 })
-        });
+        let rig = keeping((Level::Raid1, 0, 2), true)
+            .with_spare(true)
+            .keeping(true, |disk| Kept::Bytes(if disk == 2 { 0 } else { 8 }));
         let raid = open_on(&rig, &[0, 1]);
         let mut found = rig.found(2);
         found.slot = 0;

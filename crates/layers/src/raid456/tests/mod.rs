@@ -49,13 +49,7 @@ impl Bench {
     }
 
     /// The same over disks that keep something for each sector.
-    fn keeping(
-        level: ParityLevel,
-        count: u8,
-        tagged: bool,
-        chunk: u32,
-        kept: Kept,
-    ) -> Self {
+    fn keeping(level: ParityLevel, count: u8, tagged: bool, chunk: u32, kept: Kept) -> Self {
         let rig = Rig::new(level_of(level), count, tagged).keeping(tagged, |_| kept);
         Self::open(rig, &ALL[..count.into()], geometry(level, chunk, count), false)
     }

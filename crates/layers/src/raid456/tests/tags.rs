@@ -29,8 +29,10 @@ fn over_memory(
 
 /// Everything on a member carries tuples of the place where it lies, with a guard that is right.
 async fn all_vouch(profile: Profile, member: &Device) {
-    let (block, checks) =
-        (member.limits().logical_block, Checks { escape: false, application: false, ..Checks::ALL });
+    let (block, checks) = (
+        member.limits().logical_block,
+        Checks { escape: false, application: false, ..Checks::ALL },
+    );
     for at in (BEFORE..BEFORE + SECTORS).step_by(usize_of(block.sectors())) {
         let (data, tags) = on_member(member, Sector(at)).await;
         let first = Sector(at).bytes() / u64_of(profile.format.interval());
