@@ -51,6 +51,37 @@ impl Polynomial {
         made
     }
 
+    /// Whether the first bit of the data is the lowest of a byte.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const fn is_reflected(&self) -> bool {
+        self.reflected
+    }
+
+    /// The taps, bit-reversed.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const fn reflected_taps(&self) -> u64 {
+        if self.reflected { self.taps } else { self.taps.reverse_bits() >> (64 - self.width) }
+    }
+
+    /// What the next eight bytes of the data meet.
+    pub(crate) const fn to_bytes(&self, register: u64) -> [u8; STEP] {
+        if self.reflected {
+            register.to_le_bytes()
+        } else {
+            (register << (64 - self.width)).to_be_bytes()
+        }
+    }
+
+    /// The register that gives these [`Self::to_bytes`].
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const fn from_bytes(&self, bytes: [u8; STEP]) -> u64 {
+        if self.reflected {
+            u64::from_le_bytes(bytes)
+        } else {
+            u64::from_be_bytes(bytes) >> (64 - self.width)
+        }
+    }
+
     const fn mask(&self) -> u64 {
         u64::MAX >> (64 - self.width)
     }

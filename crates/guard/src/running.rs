@@ -1,6 +1,5 @@
 //! A guard of bytes that come in pieces of any length.
 
-use crate::polynomial::{CRC16, CRC32C, CRC64};
 use crate::{Guard, ip, simd};
 
 /// A guard under way. Copying it keeps a place to come back to.
@@ -41,26 +40,31 @@ impl Running {
 
     /// Takes the next `data`.
     pub fn update(&mut self, data: &[u8]) {
-        self.register = match self.guard {
-            Guard::Crc16 => simd::feed(&CRC16, self.register, data),
-            Guard::Crc32c => simd::feed(&CRC32C, self.register, data),
-            Guard::Crc64 => simd::feed(&CRC64, self.register, data),
-            Guard::Ip => {
-                let sum = ip::feed(0, data);
-                ip::fold(self.register + if self.odd { ip::swapped(sum) } else { sum })
-            }
+        self.register = if self.odd {
+            ip::fold(self.register + ip::swapped(simd::feed(self.guard, 0, data)))
+        } else {
+            simd::feed(self.guard, self.register, data)
         };
-        self.odd ^= data.len() % 2 == 1;
+        self.odd ^= self.guard == Guard::Ip && data.len() % 2 == 1;
     }
 
     /// The guard of what was seen.
     #[must_use]
     pub const fn value(&self) -> u64 {
+        self.finished(self.register)
+    }
+
+    pub(crate) const fn register(&self) -> u64 {
+        self.register
+    }
+
+    /// The guard that another register of the same kind stands for.
+    pub(crate) const fn finished(&self, register: u64) -> u64 {
         match self.guard {
-            Guard::Crc16 => self.register,
-            Guard::Ip => !ip::fold(self.register) & 0xffff,
-            Guard::Crc32c => !self.register & 0xffff_ffff,
-            Guard::Crc64 => !self.register,
+            Guard::Crc16 => register,
+            Guard::Ip => !ip::fold(register) & 0xffff,
+            Guard::Crc32c => !register & 0xffff_ffff,
+            Guard::Crc64 => !register,
         }
     }
 }

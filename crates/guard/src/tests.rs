@@ -7,7 +7,7 @@ use std::vec;
 use std::vec::Vec;
 
 /// A CRC bit by bit, as its definition has it: nothing in common with the code that it judges.
-fn bit_serial(guard: Guard, data: &[u8]) -> u64 {
+pub(crate) fn bit_serial(guard: Guard, data: &[u8]) -> u64 {
     let (width, polynomial, start, reflected) = match guard {
         Guard::Crc16 => (16, 0x8bb7_u64, 0, false),
         Guard::Crc32c => (32, 0x1edc_6f41, 0xffff_ffff, true),
@@ -204,7 +204,7 @@ proptest! {
 }
 
 /// Bytes that look random and are not.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let next = |state: &mut u64| {
         *state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);

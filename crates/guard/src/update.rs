@@ -17,7 +17,7 @@ impl Guard {
     pub fn updated(self, guard: u64, old: &[u8], new: &[u8], behind: usize) -> Option<u64> {
         assert_eq!(old.len(), new.len(), "bytes are replaced, not inserted");
         let crc = |polynomial: &Polynomial| {
-            let change = simd::feed(polynomial, 0, old) ^ simd::feed(polynomial, 0, new);
+            let change = simd::feed(self, 0, old) ^ simd::feed(self, 0, new);
             Some(guard ^ polynomial.feed_zeroes(change, behind))
         };
         match self {
@@ -27,8 +27,10 @@ impl Guard {
             Self::Ip => {
                 // Words are counted from the interval's start; intervals have an even length.
                 let at_odd = (old.len() + behind) % 2 == 1;
-                let sum =
-                    |data| if at_odd { ip::swapped(ip::feed(0, data)) } else { ip::feed(0, data) };
+                let sum = |data| {
+                    let sum = simd::feed(self, 0, data);
+                    if at_odd { ip::swapped(sum) } else { sum }
+                };
                 let without = 0xffff - sum(old);
                 let sum = ip::fold((!guard & 0xffff) + without + sum(new));
                 (!sum.is_multiple_of(0xffff)).then_some(!sum & 0xffff)

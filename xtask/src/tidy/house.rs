@@ -36,7 +36,7 @@ pub(super) const ROOMS: &[Room] = &[
         &["blake2", "crc-fast", "hmac", "sha1", "sha2", "thiserror", "twox-hash", "zeroize"],
     ),
     pure("gf", &["units"], FORMAT),
-    pure("guard", &[], FORMAT),
+    pure("guard", &[], &["cpufeatures"]),
     // Usable alone: no room of ours but the guards.
     pure("dif", &["guard"], FORMAT),
     // The kernel's journal may be encrypted with AES, which nobody should write themselves.

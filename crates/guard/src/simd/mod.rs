@@ -1,11 +1,126 @@
 //! Kernels, and the choice between them.
+//!
+//! | level | asks for | CRCs | checksum of IP |
+//! |---|---|---|---|
+//! | `Avx512` | AVX-512 F+BW+VL, VPCLMULQDQ, GFNI | folded, 64 bytes at once | 64 bytes at once |
+//! | `Avx2` | AVX2, VPCLMULQDQ | folded, 32 bytes at once | 32 bytes at once |
+//! | `Sse` | PCLMULQDQ, SSSE3, SSE4.1 | folded, 16 bytes at once | as the compiler has it |
+//! | `Portable` | nothing | tables, 8 bytes at once | as the compiler has it |
+//!
+//! Folding is written once over the trait in `vector`, in `kernels`; `folding` derives its constants. The
+//! level is found once. All levels give the same numbers: tests hold each of them to the bit-serial oracle.
+#![allow(unsafe_code, reason = "vector kernels: one of the homes of unsafe, see STYLE.md")]
 
-use crate::polynomial::Polynomial;
-use crate::{Guard, Running};
+#[cfg(target_arch = "x86_64")]
+mod folding;
+#[cfg(target_arch = "x86_64")]
+mod kernels;
+#[cfg(target_arch = "x86_64")]
+mod vector;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-/// The register after `data`.
-pub(crate) fn feed(polynomial: &Polynomial, register: u64, data: &[u8]) -> u64 {
-    polynomial.feed(register, data)
+use crate::polynomial::{CRC16, CRC32C, CRC64, Polynomial};
+use crate::{Guard, Running, ip};
+use core::sync::atomic::{AtomicU8, Ordering};
+
+/// A way of computing; ordered by preference.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Level {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Sse,
+    Portable,
+}
+
+impl Level {
+    const ALL: &[Self] = &[
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Self::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Self::Sse,
+        Self::Portable,
+    ];
+
+    /// The levels this processor has, best first. Nothing else makes a level that computes.
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|level| level.is_detected())
+    }
+
+    fn is_detected(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => x86::has_avx512(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => x86::has_avx2(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Sse => x86::has_sse(),
+            Self::Portable => true,
+        }
+    }
+
+    /// The best level, found once: `cpuid` is slow, in a virtual machine above all.
+    pub(crate) fn best() -> Self {
+        /// Which of `ALL`; two threads that find it at once find the same.
+        static BEST: AtomicU8 = AtomicU8::new(UNKNOWN);
+        const UNKNOWN: u8 = u8::MAX;
+        let known = BEST.load(Ordering::Relaxed);
+        if let Some(level) = Self::ALL.get(usize::from(known)) {
+            return *level;
+        }
+        let best = Self::available().next().unwrap_or(Self::Portable);
+        for (index, level) in (0..UNKNOWN).zip(Self::ALL) {
+            if *level == best {
+                BEST.store(index, Ordering::Relaxed);
+            }
+        }
+        best
+    }
+
+    /// Bytes that folding takes as a unit.
+    #[cfg(target_arch = "x86_64")]
+    const fn block_bytes(self) -> usize {
+        match self {
+            Self::Avx512 => 64 * folding::VECTORS,
+            Self::Avx2 => 32 * folding::VECTORS,
+            Self::Sse => 16 * folding::VECTORS,
+            Self::Portable => usize::MAX,
+        }
+    }
+}
+
+/// Intervals, one every `stride` bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Intervals<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) interval: usize,
+    pub(crate) stride: usize,
+}
+
+/// Where intervals are copied to, one every `stride` bytes.
+pub(crate) struct Copies<'a> {
+    pub(crate) bytes: &'a mut [u8],
+    pub(crate) stride: usize,
+}
+
+/// The register after `data`, from `register`; for the checksum of IP, whose register is the sum, `data`
+/// starts at an even byte.
+pub(crate) fn feed(guard: Guard, register: u64, data: &[u8]) -> u64 {
+    feed_at(Level::best(), guard, register, data)
+}
+
+fn feed_at(level: Level, guard: Guard, register: u64, data: &[u8]) -> u64 {
+    match guard {
+        Guard::Crc16 => feed_crc::<Crc16>(level, register, data),
+        Guard::Crc32c => feed_crc::<Crc32c>(level, register, data),
+        Guard::Crc64 => feed_crc::<Crc64>(level, register, data),
+        Guard::Ip => ip::fold(register + sum(level, data)),
+    }
 }
 
 /// [`Guard::each`], checked.
@@ -15,7 +130,7 @@ pub(crate) fn each(
     interval: usize,
     mut found: impl FnMut(u64) -> bool,
 ) -> Option<usize> {
-    data.chunks_exact(interval).position(|bytes| !found(guard.of(bytes)))
+    each_spaced(guard, data, interval, interval, |_, value| found(value))
 }
 
 /// [`Guard::each_spaced`], checked.
@@ -26,10 +141,18 @@ pub(crate) fn each_spaced(
     stride: usize,
     mut found: impl FnMut(&[u8], u64) -> bool,
 ) -> Option<usize> {
-    blocks.chunks_exact(stride).position(|block| {
-        let (bytes, gap) = block.split_at(interval);
-        !found(gap, guard.of(bytes))
-    })
+    let level = Level::best();
+    let mut values = [0; BATCH];
+    for (batch, bytes) in blocks.chunks(stride.saturating_mul(BATCH)).enumerate() {
+        let values = &mut values[..bytes.len() / stride];
+        guards_at(level, guard, Intervals { bytes, interval, stride }, None, values);
+        for (index, (block, value)) in bytes.chunks_exact(stride).zip(values).enumerate() {
+            if !found(&block[interval..], *value) {
+                return Some(batch * BATCH + index);
+            }
+        }
+    }
+    None
 }
 
 /// [`Guard::each_spaced_mut`], checked.
@@ -40,9 +163,14 @@ pub(crate) fn each_spaced_mut(
     stride: usize,
     mut found: impl FnMut(&mut [u8], u64),
 ) {
-    for block in blocks.chunks_exact_mut(stride) {
-        let (bytes, gap) = block.split_at_mut(interval);
-        found(gap, guard.of(bytes));
+    let level = Level::best();
+    let mut values = [0; BATCH];
+    for bytes in blocks.chunks_mut(stride.saturating_mul(BATCH)) {
+        let values = &mut values[..bytes.len() / stride];
+        guards_at(level, guard, Intervals { bytes, interval, stride }, None, values);
+        for (block, value) in bytes.chunks_exact_mut(stride).zip(values) {
+            found(&mut block[interval..], *value);
+        }
     }
 }
 
@@ -55,13 +183,177 @@ pub(crate) fn each_copied(
     stride: usize,
     mut found: impl FnMut(&mut [u8], u64),
 ) {
-    let intervals = source.len() / interval;
-    let target = &mut target[..intervals * stride];
-    for (bytes, place) in source.chunks_exact(interval).zip(target.chunks_exact_mut(stride)) {
-        let (copy, gap) = place.split_at_mut(interval);
-        copy.copy_from_slice(bytes);
-        let mut running = Running::new(guard);
-        running.update(copy);
-        found(gap, running.value());
+    let level = Level::best();
+    let mut values = [0; BATCH];
+    let target = &mut target[..source.len() / interval * stride];
+    let batches = source.chunks(interval.saturating_mul(BATCH));
+    for (bytes, copies) in batches.zip(target.chunks_mut(stride.saturating_mul(BATCH))) {
+        let values = &mut values[..bytes.len() / interval];
+        let intervals = Intervals { bytes, interval, stride: interval };
+        guards_at(level, guard, intervals, Some(Copies { bytes: copies, stride }), values);
+        for (copy, value) in copies.chunks_exact_mut(stride).zip(values) {
+            found(&mut copy[interval..], *value);
+        }
     }
 }
+
+/// The guards of as many intervals as there are `values`, which are copied on the way if there is a place
+/// for copies.
+///
+/// # Panics
+/// If there are fewer intervals or places.
+fn guards_at(
+    level: Level,
+    guard: Guard,
+    intervals: Intervals<'_>,
+    copies: Option<Copies<'_>>,
+    values: &mut [u64],
+) {
+    let Intervals { bytes, interval, stride } = intervals;
+    let fit = |bytes: usize, stride: usize| stride >= interval && bytes / stride >= values.len();
+    assert!(interval > 0 && fit(bytes.len(), stride), "each value has its interval");
+    assert!(
+        copies.as_ref().is_none_or(|copies| fit(copies.bytes.len(), copies.stride)),
+        "each interval has its place"
+    );
+    let start = Running::new(guard);
+    match guard {
+        Guard::Crc16 => crcs::<Crc16>(level, start.register(), intervals, copies, values),
+        Guard::Crc32c => crcs::<Crc32c>(level, start.register(), intervals, copies, values),
+        Guard::Crc64 => crcs::<Crc64>(level, start.register(), intervals, copies, values),
+        Guard::Ip => sums(level, intervals, copies, values),
+    }
+    for value in values {
+        *value = start.finished(*value);
+    }
+}
+
+/// A CRC, as a type.
+trait Crc {
+    const POLYNOMIAL: &'static Polynomial;
+}
+
+struct Crc16;
+struct Crc32c;
+struct Crc64;
+
+impl Crc for Crc16 {
+    const POLYNOMIAL: &'static Polynomial = &CRC16;
+}
+
+impl Crc for Crc32c {
+    const POLYNOMIAL: &'static Polynomial = &CRC32C;
+}
+
+impl Crc for Crc64 {
+    const POLYNOMIAL: &'static Polynomial = &CRC64;
+}
+
+fn feed_crc<C: Crc>(level: Level, register: u64, data: &[u8]) -> u64 {
+    match level {
+        // SAFETY: each level is only made, in `available`, where its features were detected.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { x86::feed_avx512::<C>(register, data) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { x86::feed_avx2::<C>(register, data) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Sse => unsafe { x86::feed_sse::<C>(register, data) },
+        Level::Portable => C::POLYNOMIAL.feed(register, data),
+    }
+}
+
+/// The registers, from `start`, after each interval; see [`guards_at`], which has checked.
+fn crcs<C: Crc>(
+    level: Level,
+    start: u64,
+    intervals: Intervals<'_>,
+    copies: Option<Copies<'_>>,
+    registers: &mut [u64],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if intervals.interval.is_multiple_of(level.block_bytes()) {
+        let target = copies.map(|Copies { bytes, stride }| {
+            kernels::Target { at: bytes.as_mut_ptr(), stride }
+        });
+        // SAFETY: each level is only made, in `available`, where its features were detected.
+        // `guards_at` has checked that there is an interval and a place for each register, and an
+        // interval is whole blocks. Places are borrowed mutably, so no interval is among them.
+        unsafe {
+            match level {
+                Level::Avx512 => x86::each_avx512::<C>(start, intervals, target, registers),
+                Level::Avx2 => x86::each_avx2::<C>(start, intervals, target, registers),
+                Level::Sse => x86::each_sse::<C>(start, intervals, target, registers),
+                Level::Portable => {}
+            }
+        }
+        return;
+    }
+    one_by_one(intervals, copies, registers, |bytes, copy| {
+        if let Some(copy) = copy {
+            copy.copy_from_slice(bytes);
+        }
+        feed_crc::<C>(level, start, bytes)
+    });
+}
+
+fn sums(
+    level: Level,
+    intervals: Intervals<'_>,
+    copies: Option<Copies<'_>>,
+    values: &mut [u64],
+) {
+    one_by_one(intervals, copies, values, |bytes, copy| match copy {
+        Some(copy) => sum_copied(level, bytes, copy),
+        None => sum(level, bytes),
+    });
+}
+
+fn one_by_one(
+    Intervals { bytes, interval, stride }: Intervals<'_>,
+    copies: Option<Copies<'_>>,
+    values: &mut [u64],
+    of: impl Fn(&[u8], Option<&mut [u8]>) -> u64,
+) {
+    let each = bytes.chunks_exact(stride).zip(values);
+    match copies {
+        Some(Copies { bytes, stride }) => {
+            for ((block, value), copy) in each.zip(bytes.chunks_exact_mut(stride)) {
+                *value = of(&block[..interval], Some(&mut copy[..interval]));
+            }
+        }
+        None => each.for_each(|(block, value)| *value = of(&block[..interval], None)),
+    }
+}
+
+fn sum(level: Level, data: &[u8]) -> u64 {
+    match level {
+        // SAFETY: each level is only made, in `available`, where its features were detected.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { x86::sum_avx512(data) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { x86::sum_avx2(data) },
+        _ => ip::sum(data),
+    }
+}
+
+fn sum_copied(level: Level, source: &[u8], target: &mut [u8]) -> u64 {
+    match level {
+        // SAFETY: each level is only made, in `available`, where its features were detected.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { x86::sum_copied_avx512(source, target) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { x86::sum_copied_avx2(source, target) },
+        _ => ip::sum_copied(source, target),
+    }
+}
+
+/// Intervals whose guards are made before the first of them is looked at: so many that choosing the level
+/// is nothing, so few that 512-byte intervals are still in the first cache when their metadata is.
+const BATCH: usize = 16;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! What folding asks of a vector.
+
+/// A register of `LANES` lanes of 128 bits.
+///
+/// # Safety
+/// `load` and `store` move exactly 16 bytes for each lane, at any alignment. The methods may use processor
+/// features: they are called only where the level that names the type was detected. All are inlined into
+/// the functions per level that switch those features on.
+pub(super) unsafe trait Vector<const LANES: usize>: Copy {
+    /// # Safety
+    /// `at` is good for reading 16 bytes for each lane; the type's features are there.
+    unsafe fn load(at: *const u8) -> Self;
+    /// # Safety
+    /// `at` is good for writing 16 bytes for each lane; the type's features are there.
+    unsafe fn store(self, at: *mut u8);
+    /// The same lane everywhere, low word first.
+    /// # Safety
+    /// The type's features are there.
+    unsafe fn everywhere(lane: [u64; 2]) -> Self;
+    /// # Safety
+    /// The type's features are there.
+    unsafe fn xor(self, other: Self) -> Self;
+    /// The bits of each byte turned round.
+    /// # Safety
+    /// The type's features are there.
+    unsafe fn turned(self) -> Self;
+    /// In each lane, low word times low word and high word times high word, and `addend`: their sum.
+    /// # Safety
+    /// The type's features are there.
+    unsafe fn multiply_add(self, factors: Self, addend: Self) -> Self;
+    /// In each lane, the product of the low words.
+    /// # Safety
+    /// The type's features are there.
+    unsafe fn low_by_low(self, factors: Self) -> Self;
+    /// In each lane, the low word times the factor's high word.
+    /// # Safety
+    /// The type's features are there.
+    unsafe fn low_by_high(self, factors: Self) -> Self;
+    /// In each lane, the low word moved up, and zero below.
+    /// # Safety
+    /// The type's features are there.
+    unsafe fn low_as_high(self) -> Self;
+    /// Lane i is the sum of the lanes of `vectors[i]`.
+    /// # Safety
+    /// The type's features are there.
+    unsafe fn sums(vectors: [Self; LANES]) -> Self;
+}

@@ -1,0 +1,372 @@
+//! Vectors of x86-64, and the functions that switch their features on.
+
+use super::{Crc, Intervals};
+use super::kernels::{self, Target};
+use super::vector::Vector;
+use crate::ip;
+use core::arch::x86_64::{
+    __cpuid_count, __m128i, __m256i, __m512i, _mm_and_si128, _mm_clmulepi64_si128,
+    _mm_loadu_si128, _mm_set_epi64x, _mm_set1_epi8, _mm_shuffle_epi8, _mm_slli_si128,
+    _mm_srli_epi64, _mm_storeu_si128, _mm_xor_si128, _mm256_and_si256,
+    _mm256_broadcastsi128_si256, _mm256_bslli_epi128, _mm256_clmulepi64_epi128,
+    _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_set1_epi8, _mm256_shuffle_epi8,
+    _mm256_srli_epi64, _mm256_storeu_si256, _mm256_xor_si256, _mm512_broadcast_i32x4,
+    _mm512_bslli_epi128, _mm512_clmulepi64_epi128, _mm512_gf2p8affine_epi64_epi8,
+    _mm512_loadu_si512, _mm512_set1_epi64, _mm512_shuffle_i64x2, _mm512_storeu_si512,
+    _mm512_ternarylogic_epi64, _mm512_xor_si512,
+};
+
+cpufeatures::new!(
+    avx512,
+    "avx512f",
+    "avx512bw",
+    "avx512vl",
+    "gfni",
+    "vpclmulqdq",
+    "pclmulqdq",
+    "avx2",
+    "sse4.1"
+);
+cpufeatures::new!(avx2, "avx2", "pclmulqdq", "ssse3", "sse4.1");
+cpufeatures::new!(sse, "pclmulqdq", "ssse3", "sse4.1");
+
+/// Whether [`Zmm`] may be used.
+pub(super) fn has_avx512() -> bool {
+    avx512::get()
+}
+
+/// Whether [`Ymm`] may be used.
+pub(super) fn has_avx2() -> bool {
+    /// The bit of VPCLMULQDQ in ECX of leaf 7, subleaf 0 (Intel SDM, volume 2, CPUID). `cpufeatures` asks
+    /// for the state of AVX-512 as well, without which there are processors that have it for 32 bytes.
+    const VPCLMULQDQ: u32 = 1 << 10;
+    avx2::get() && __cpuid_count(7, 0).ecx & VPCLMULQDQ != 0
+}
+
+/// Whether [`Xmm`] may be used.
+pub(super) fn has_sse() -> bool {
+    sse::get()
+}
+
+macro_rules! level {
+    ($each:ident, $feed:ident, $vector:ident, $lanes:literal, $features:literal) => {
+        /// # Safety
+        /// As for [`kernels::each`].
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $each<C: Crc>(
+            register: u64,
+            intervals: Intervals<'_>,
+            target: Option<Target>,
+            registers: &mut [u64],
+        ) {
+            // SAFETY: this function has the features; the caller vouches for the rest.
+            unsafe { kernels::each::<$vector, C, $lanes>(register, intervals, target, registers) }
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn $feed<C: Crc>(register: u64, data: &[u8]) -> u64 {
+            // SAFETY: this function has the features.
+            unsafe { kernels::feed::<$vector, C, $lanes>(register, data) }
+        }
+    };
+}
+
+level!(each_avx512, feed_avx512, Zmm, 4, "avx512f,avx512bw,avx512vl,gfni,vpclmulqdq,pclmulqdq");
+level!(each_avx2, feed_avx2, Ymm, 2, "avx2,vpclmulqdq,pclmulqdq");
+level!(each_sse, feed_sse, Xmm, 1, "pclmulqdq,ssse3,sse4.1");
+
+/// [`ip::sum`] with the compiler's own vectors, like its siblings below.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn sum_avx512(data: &[u8]) -> u64 {
+    ip::sum(data)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn sum_copied_avx512(source: &[u8], target: &mut [u8]) -> u64 {
+    ip::sum_copied(source, target)
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn sum_avx2(data: &[u8]) -> u64 {
+    ip::sum(data)
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn sum_copied_avx2(source: &[u8], target: &mut [u8]) -> u64 {
+    ip::sum_copied(source, target)
+}
+
+/// AVX-512 with VPCLMULQDQ and GFNI.
+#[derive(Clone, Copy)]
+struct Zmm(__m512i);
+
+/// AVX2 with VPCLMULQDQ.
+#[derive(Clone, Copy)]
+struct Ymm(__m256i);
+
+/// PCLMULQDQ with SSSE3.
+#[derive(Clone, Copy)]
+struct Xmm(__m128i);
+
+/// Truth table of a ^ b ^ c.
+const XOR3: i32 = 0x96;
+
+/// The matrix that turns the bits of a byte round, as the affine instruction takes it: the row of output
+/// bit 0 in the highest byte. Output bit i is input bit 7 - i.
+const TURN: i64 = {
+    let mut rows = [0; 8];
+    let mut i = 0;
+    while i < 8 {
+        rows[7 - i] = 1 << (7 - i);
+        i += 1;
+    }
+    i64::from_le_bytes(rows)
+};
+
+/// Half-bytes turned round: as the low half of a byte comes out high, and as the high half comes out low.
+const TURNED_HALVES: [[u8; 16]; 2] = {
+    let mut tables = [[0; 16]; 2];
+    let mut half: u8 = 0;
+    while half < 16 {
+        tables[0][half as usize] = half.reverse_bits();
+        tables[1][half as usize] = half.reverse_bits() >> 4;
+        half += 1;
+    }
+    tables
+};
+
+// SAFETY: moves 64 bytes for four lanes; its features are those of `each_avx512`.
+unsafe impl Vector<4> for Zmm {
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> Self {
+        // SAFETY: the caller vouches for 64 bytes and the features.
+        Self(unsafe { _mm512_loadu_si512(at.cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, at: *mut u8) {
+        // SAFETY: the caller vouches for 64 bytes and the features.
+        unsafe { _mm512_storeu_si512(at.cast(), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn everywhere([low, high]: [u64; 2]) -> Self {
+        // SAFETY: the caller vouches for the features.
+        unsafe {
+            let lane = _mm_set_epi64x(high.cast_signed(), low.cast_signed());
+            Self(_mm512_broadcast_i32x4(lane))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn xor(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm512_xor_si512(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn turned(self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm512_gf2p8affine_epi64_epi8::<0>(self.0, _mm512_set1_epi64(TURN)) })
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(self, factors: Self, addend: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        unsafe {
+            let low = _mm512_clmulepi64_epi128::<0x00>(self.0, factors.0);
+            let high = _mm512_clmulepi64_epi128::<0x11>(self.0, factors.0);
+            Self(_mm512_ternarylogic_epi64::<XOR3>(low, high, addend.0))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn low_by_low(self, factors: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm512_clmulepi64_epi128::<0x00>(self.0, factors.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn low_by_high(self, factors: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm512_clmulepi64_epi128::<0x10>(self.0, factors.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn low_as_high(self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm512_bslli_epi128::<8>(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn sums([a, b, c, d]: [Self; 4]) -> Self {
+        // SAFETY: the caller vouches for the features.
+        unsafe { paired(paired(a, b), paired(c, d)) }
+    }
+}
+
+/// The sums of lanes 0 and 1 and of lanes 2 and 3: those of `a`, then those of `b`.
+#[inline(always)]
+unsafe fn paired(a: Zmm, b: Zmm) -> Zmm {
+    // SAFETY: the caller vouches for the features.
+    unsafe {
+        let even = _mm512_shuffle_i64x2::<0b10_00_10_00>(a.0, b.0);
+        let odd = _mm512_shuffle_i64x2::<0b11_01_11_01>(a.0, b.0);
+        Zmm(_mm512_xor_si512(even, odd))
+    }
+}
+
+// SAFETY: moves 32 bytes for two lanes; its features are those of `each_avx2`.
+unsafe impl Vector<2> for Ymm {
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> Self {
+        // SAFETY: the caller vouches for 32 bytes and the features.
+        Self(unsafe { _mm256_loadu_si256(at.cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, at: *mut u8) {
+        // SAFETY: the caller vouches for 32 bytes and the features.
+        unsafe { _mm256_storeu_si256(at.cast(), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn everywhere([low, high]: [u64; 2]) -> Self {
+        // SAFETY: the caller vouches for the features.
+        unsafe {
+            let lane = _mm_set_epi64x(high.cast_signed(), low.cast_signed());
+            Self(_mm256_broadcastsi128_si256(lane))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn xor(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm256_xor_si256(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn turned(self) -> Self {
+        // SAFETY: reads the 16 bytes that each table has; the caller vouches for the features.
+        unsafe {
+            let [low, high] = TURNED_HALVES.each_ref().map(|half| half.as_ptr().cast());
+            let low = _mm256_broadcastsi128_si256(_mm_loadu_si128(low));
+            let high = _mm256_broadcastsi128_si256(_mm_loadu_si128(high));
+            let half = _mm256_set1_epi8(0x0f);
+            let high_half = _mm256_and_si256(_mm256_srli_epi64::<4>(self.0), half);
+            let low = _mm256_shuffle_epi8(low, _mm256_and_si256(self.0, half));
+            Self(_mm256_xor_si256(low, _mm256_shuffle_epi8(high, high_half)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(self, factors: Self, addend: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        unsafe {
+            let low = _mm256_clmulepi64_epi128::<0x00>(self.0, factors.0);
+            let high = _mm256_clmulepi64_epi128::<0x11>(self.0, factors.0);
+            Self(_mm256_xor_si256(_mm256_xor_si256(low, high), addend.0))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn low_by_low(self, factors: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm256_clmulepi64_epi128::<0x00>(self.0, factors.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn low_by_high(self, factors: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm256_clmulepi64_epi128::<0x10>(self.0, factors.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn low_as_high(self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm256_bslli_epi128::<8>(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn sums([a, b]: [Self; 2]) -> Self {
+        // SAFETY: the caller vouches for the features.
+        unsafe {
+            let low = _mm256_permute2x128_si256::<0x20>(a.0, b.0);
+            let high = _mm256_permute2x128_si256::<0x31>(a.0, b.0);
+            Self(_mm256_xor_si256(low, high))
+        }
+    }
+}
+
+// SAFETY: moves 16 bytes for one lane; its features are those of `each_sse`.
+unsafe impl Vector<1> for Xmm {
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> Self {
+        // SAFETY: the caller vouches for 16 bytes and the features.
+        Self(unsafe { _mm_loadu_si128(at.cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, at: *mut u8) {
+        // SAFETY: the caller vouches for 16 bytes and the features.
+        unsafe { _mm_storeu_si128(at.cast(), self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn everywhere([low, high]: [u64; 2]) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm_set_epi64x(high.cast_signed(), low.cast_signed()) })
+    }
+
+    #[inline(always)]
+    unsafe fn xor(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm_xor_si128(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn turned(self) -> Self {
+        // SAFETY: reads the 16 bytes that each table has; the caller vouches for the features.
+        unsafe {
+            let [low, high] = TURNED_HALVES.each_ref().map(|half| half.as_ptr().cast());
+            let (low, high) = (_mm_loadu_si128(low), _mm_loadu_si128(high));
+            let half = _mm_set1_epi8(0x0f);
+            let high_half = _mm_and_si128(_mm_srli_epi64::<4>(self.0), half);
+            let low = _mm_shuffle_epi8(low, _mm_and_si128(self.0, half));
+            Self(_mm_xor_si128(low, _mm_shuffle_epi8(high, high_half)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add(self, factors: Self, addend: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        unsafe {
+            let low = _mm_clmulepi64_si128::<0x00>(self.0, factors.0);
+            let high = _mm_clmulepi64_si128::<0x11>(self.0, factors.0);
+            Self(_mm_xor_si128(_mm_xor_si128(low, high), addend.0))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn low_by_low(self, factors: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm_clmulepi64_si128::<0x00>(self.0, factors.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn low_by_high(self, factors: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm_clmulepi64_si128::<0x10>(self.0, factors.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn low_as_high(self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm_slli_si128::<8>(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn sums([only]: [Self; 1]) -> Self {
+        only
+    }
+}
