@@ -1,7 +1,7 @@
 //! Intel's ISA-L, the peer: its C interface, made safe for whole strips.
 #![allow(unsafe_code, reason = "the peer is a C library")]
 
-use std::ffi::{c_int, c_uchar, c_void};
+use std::ffi::{c_int, c_uchar, c_uint, c_void};
 
 /// Whether rows are measured against it.
 pub(crate) const PRESENT: bool = true;
@@ -92,6 +92,26 @@ impl Decoder {
     }
 }
 
+/// CRC-16/T10-DIF of `data`.
+pub(crate) fn crc16_t10dif(data: &[u8]) -> u16 {
+    // SAFETY: reads as many bytes as the slice has.
+    unsafe { ffi::crc16_t10dif(0, data.as_ptr(), long(data.len())) }
+}
+
+/// The same, and `source` is copied to `target`.
+pub(crate) fn crc16_t10dif_copy(source: &[u8], target: &mut [u8]) -> u16 {
+    assert_eq!(source.len(), target.len(), "a copy has a place");
+    let (from, to) = (source.as_ptr().cast_mut(), target.as_mut_ptr());
+    // SAFETY: reads and writes as many bytes as both slices have; the source is only read.
+    unsafe { ffi::crc16_t10dif_copy(0, to, from, long(source.len())) }
+}
+
+/// CRC-32C of `data`.
+pub(crate) fn crc32c(data: &[u8]) -> u32 {
+    // SAFETY: reads as many bytes as the slice has.
+    unsafe { !ffi::crc32_iscsi(data.as_ptr().cast_mut(), int(data.len()), u32::MAX) }
+}
+
 /// The length of all strips, after seeing to what the library only documents.
 fn checked(sources: &[&[u8]], targets: &[&mut [u8]]) -> c_int {
     let length = sources[0].len();
@@ -113,10 +133,14 @@ fn int(count: usize) -> c_int {
     c_int::try_from(count).expect("counts and lengths here are small")
 }
 
-mod ffi {
-    use super::{c_int, c_uchar, c_void};
+fn long(length: usize) -> u64 {
+    u64::try_from(length).expect("lengths have 64 bits")
+}
 
-    // SAFETY: as declared by isa-l.h (raid.h and erasure_code.h).
+mod ffi {
+    use super::{c_int, c_uchar, c_uint, c_void};
+
+    // SAFETY: as declared by isa-l.h (raid.h, erasure_code.h and crc.h).
     #[link(name = "isal")]
     unsafe extern "C" {
         pub(super) fn xor_gen(vects: c_int, len: c_int, array: *mut *mut c_void) -> c_int;
@@ -132,5 +156,13 @@ mod ffi {
             data: *mut *mut c_uchar,
             coding: *mut *mut c_uchar,
         );
+        pub(super) fn crc16_t10dif(init: u16, data: *const c_uchar, len: u64) -> u16;
+        pub(super) fn crc16_t10dif_copy(
+            init: u16,
+            target: *mut u8,
+            source: *mut u8,
+            len: u64,
+        ) -> u16;
+        pub(super) fn crc32_iscsi(data: *mut c_uchar, len: c_int, init: c_uint) -> c_uint;
     }
 }

@@ -4,6 +4,7 @@
 //! mean, and under which conditions they were taken, is in README.md beside this crate.
 
 mod compute;
+mod dif;
 mod integrity;
 #[cfg_attr(not(feature = "isal"), path = "isal_absent.rs")]
 mod isal;
@@ -48,6 +49,7 @@ fn main() -> anyhow::Result<()> {
 
 const AREAS: &[Area] = &[
     Area { name: "compute", rows: |_| compute::rows() },
+    Area { name: "dif", rows: |settings| Ok(dif::rows(settings)) },
     Area { name: "integrity", rows: integrity::rows },
     Area { name: "nbd", rows: nbd::rows },
     Area { name: "scrub", rows: scrub::rows },

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 pub(crate) struct Settings {
-    /// Areas to measure: compute, integrity, nbd; none: all
+    /// Areas to measure: compute, dif, integrity, nbd, scrub; none: all
     #[arg(value_name = "AREA")]
     pub(crate) areas: Vec<String>,
 
@@ -19,7 +19,7 @@ pub(crate) struct Settings {
     #[arg(short, long)]
     pub(crate) verbose: bool,
 
-    /// integrity, nbd: only rows whose name contains this
+    /// dif, integrity, nbd: only rows whose name contains this
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,
 

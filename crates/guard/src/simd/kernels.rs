@@ -16,15 +16,21 @@
 //!
 //! No closures over vectors here: a closure does not get the features of the function around it.
 
-use super::Intervals;
 use super::folding::{Fold, VECTORS};
 use super::vector::Vector;
+use super::{Copies, Intervals};
 
 /// Where the copies go: one every `stride` bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Target {
     pub(super) at: *mut u8,
     pub(super) stride: usize,
+}
+
+impl Target {
+    pub(super) fn of(Copies { bytes, stride }: Copies<'_>) -> Self {
+        Self { at: bytes.as_mut_ptr(), stride }
+    }
 }
 
 /// The registers, from `register`, after each of `intervals`, which are copied on the way if there is a
@@ -65,16 +71,23 @@ unsafe fn run<V: Vector<LANES>, C: Fold, const LANES: usize, const COPY: bool>(
     unsafe {
         let start = at_start::<V, C, LANES>(register);
         let (mut from, mut to) = (intervals.bytes.as_ptr(), target.at);
-        for registers in registers.chunks_mut(LANES) {
-            let mut vectors = [V::everywhere([0; 2]); LANES];
-            for vector in vectors.iter_mut().take(registers.len()) {
-                let rest = intervals.interval / block - 1;
+        let rest = intervals.interval / block - 1;
+        let (groups, last) = registers.as_chunks_mut::<LANES>();
+        for registers in groups {
+            let mut vectors = [start; LANES];
+            for vector in &mut vectors {
                 *vector =
                     fold::<V, C, LANES, COPY>(start, from, from.wrapping_add(block), rest, to);
                 from = from.wrapping_add(intervals.stride);
                 to = to.wrapping_add(target.stride);
             }
-            reduce::<V, C, LANES>(V::sums(vectors), registers);
+            *registers = reduce::<V, C, LANES>(V::sums(vectors));
+        }
+        for register in last {
+            let vector = fold::<V, C, LANES, COPY>(start, from, from.wrapping_add(block), rest, to);
+            *register = one::<V, C, LANES>(vector);
+            from = from.wrapping_add(intervals.stride);
+            to = to.wrapping_add(target.stride);
         }
     }
 }
@@ -90,7 +103,6 @@ pub(super) unsafe fn feed<V: Vector<LANES>, C: Fold, const LANES: usize>(
 ) -> u64 {
     let block = 16 * LANES * VECTORS;
     let (head, blocks) = data.split_at(data.len() % block);
-    let mut registers = [register];
     if head.len() >= size_of::<u64>() && data.len() >= SHORT {
         // Zeroes in front change nothing: the head becomes a block. The register stands before it.
         let mut first = [0; 16 * 4 * VECTORS];
@@ -104,11 +116,9 @@ pub(super) unsafe fn feed<V: Vector<LANES>, C: Fold, const LANES: usize>(
             let (first, rest) = (first.as_ptr(), blocks.len() / block);
             let nowhere = core::ptr::null_mut();
             let none = V::everywhere([0; 2]);
-            let sum =
-                fold::<V, C, LANES, false>(none, first, blocks.as_ptr(), rest, nowhere);
-            one::<V, C, LANES>(sum, &mut registers);
+            let sum = fold::<V, C, LANES, false>(none, first, blocks.as_ptr(), rest, nowhere);
+            return one::<V, C, LANES>(sum);
         }
-        return registers[0];
     }
     register = C::POLYNOMIAL.feed(register, head);
     if blocks.is_empty() {
@@ -119,11 +129,9 @@ pub(super) unsafe fn feed<V: Vector<LANES>, C: Fold, const LANES: usize>(
         let (first, rest) = (blocks.as_ptr(), blocks.len() / block - 1);
         let start = at_start::<V, C, LANES>(register);
         let second = first.wrapping_add(block);
-        let sum =
-            fold::<V, C, LANES, false>(start, first, second, rest, core::ptr::null_mut());
-        one::<V, C, LANES>(sum, &mut registers);
+        let sum = fold::<V, C, LANES, false>(start, first, second, rest, core::ptr::null_mut());
+        one::<V, C, LANES>(sum)
     }
-    registers[0]
 }
 
 /// The register as what the first bytes of the data meet.
@@ -196,32 +204,32 @@ unsafe fn ordered<V: Vector<LANES>, C: Fold, const LANES: usize>(data: V) -> V {
 
 /// [`reduce`] of a single vector's lanes.
 #[inline(always)]
-unsafe fn one<V: Vector<LANES>, C: Fold, const LANES: usize>(vector: V, register: &mut [u64; 1]) {
+unsafe fn one<V: Vector<LANES>, C: Fold, const LANES: usize>(vector: V) -> u64 {
     // SAFETY: the caller vouches for the features.
     unsafe {
         let mut vectors = [V::everywhere([0; 2]); LANES];
         vectors[0] = vector;
-        reduce::<V, C, LANES>(V::sums(vectors), register);
+        reduce::<V, C, LANES>(V::sums(vectors))[0]
     }
 }
 
-/// Each lane modulo the polynomial (see `folding`), to the registers that there are.
+/// Each lane modulo the polynomial (see `folding`): registers.
 #[inline(always)]
-unsafe fn reduce<V: Vector<LANES>, C: Fold, const LANES: usize>(sums: V, registers: &mut [u64]) {
-    let mut bytes = [[0; 2 * size_of::<u64>()]; 4];
-    // SAFETY: no vector has more than four lanes; the caller vouches for the features.
-    unsafe {
+unsafe fn reduce<V: Vector<LANES>, C: Fold, const LANES: usize>(sums: V) -> [u64; LANES] {
+    // SAFETY: the caller vouches for the features.
+    let mut registers = unsafe {
         let constants = V::everywhere(C::FOLDING.reduction);
         let multiple = sums.low_by_low(constants);
         let mut left = sums.xor(multiple.low_by_high(constants));
         if C::FOLDING.has_bit_64 {
             left = left.xor(multiple.low_as_high());
         }
-        ordered::<V, C, LANES>(left).store(bytes.as_mut_ptr().cast());
+        ordered::<V, C, LANES>(left).high_words()
+    };
+    for register in &mut registers {
+        *register = C::POLYNOMIAL.from_bytes(register.to_le_bytes());
     }
-    for (register, [.., a, b, c, d, e, f, g, h]) in registers.iter_mut().zip(bytes) {
-        *register = C::POLYNOMIAL.from_bytes([a, b, c, d, e, f, g, h]);
-    }
+    registers
 }
 
 /// Shorter than this, tables are as fast.

@@ -16,6 +16,8 @@ mod folding;
 #[cfg(target_arch = "x86_64")]
 mod kernels;
 #[cfg(target_arch = "x86_64")]
+mod sums;
+#[cfg(target_arch = "x86_64")]
 mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -115,11 +117,19 @@ pub(crate) fn feed(guard: Guard, register: u64, data: &[u8]) -> u64 {
 }
 
 fn feed_at(level: Level, guard: Guard, register: u64, data: &[u8]) -> u64 {
+    if data.is_empty() {
+        return register;
+    }
     match guard {
         Guard::Crc16 => feed_crc::<Crc16>(level, register, data),
         Guard::Crc32c => feed_crc::<Crc32c>(level, register, data),
         Guard::Crc64 => feed_crc::<Crc64>(level, register, data),
-        Guard::Ip => ip::fold(register + sum(level, data)),
+        Guard::Ip => {
+            let mut sum = [0];
+            let (interval, stride) = (data.len(), data.len());
+            sums_of(level, Intervals { bytes: data, interval, stride }, None, &mut sum);
+            ip::fold(register + sum[0])
+        }
     }
 }
 
@@ -221,7 +231,7 @@ fn guards_at(
         Guard::Crc16 => crcs::<Crc16>(level, start.register(), intervals, copies, values),
         Guard::Crc32c => crcs::<Crc32c>(level, start.register(), intervals, copies, values),
         Guard::Crc64 => crcs::<Crc64>(level, start.register(), intervals, copies, values),
-        Guard::Ip => sums(level, intervals, copies, values),
+        Guard::Ip => sums_of(level, intervals, copies, values),
     }
     for value in values {
         *value = start.finished(*value);
@@ -274,9 +284,8 @@ fn crcs<C: Crc>(
 ) {
     #[cfg(target_arch = "x86_64")]
     if intervals.interval.is_multiple_of(level.block_bytes()) {
-        let target = copies.map(|Copies { bytes, stride }| {
-            kernels::Target { at: bytes.as_mut_ptr(), stride }
-        });
+        let target = copies
+            .map(|Copies { bytes, stride }| kernels::Target { at: bytes.as_mut_ptr(), stride });
         // SAFETY: each level is only made, in `available`, where its features were detected.
         // `guards_at` has checked that there is an interval and a place for each register, and an
         // interval is whole blocks. Places are borrowed mutably, so no interval is among them.
@@ -290,70 +299,49 @@ fn crcs<C: Crc>(
         }
         return;
     }
-    one_by_one(intervals, copies, registers, |bytes, copy| {
-        if let Some(copy) = copy {
-            copy.copy_from_slice(bytes);
-        }
-        feed_crc::<C>(level, start, bytes)
-    });
+    one_by_one(intervals, copies, registers, |bytes| feed_crc::<C>(level, start, bytes));
 }
 
-fn sums(
-    level: Level,
-    intervals: Intervals<'_>,
-    copies: Option<Copies<'_>>,
-    values: &mut [u64],
-) {
-    one_by_one(intervals, copies, values, |bytes, copy| match copy {
-        Some(copy) => sum_copied(level, bytes, copy),
-        None => sum(level, bytes),
-    });
+/// The sum of each interval; see [`guards_at`], which has checked.
+fn sums_of(level: Level, intervals: Intervals<'_>, copies: Option<Copies<'_>>, sums: &mut [u64]) {
+    #[cfg(target_arch = "x86_64")]
+    if level != Level::Portable {
+        let target = copies.map(kernels::Target::of);
+        // SAFETY: each level is only made, in `available`, where its features were detected.
+        // `guards_at` has checked that there is an interval and a place for each sum. Places are
+        // borrowed mutably, so no interval is among them.
+        unsafe {
+            match level {
+                Level::Avx512 => x86::sums_avx512(intervals, target, sums),
+                Level::Avx2 => x86::sums_avx2(intervals, target, sums),
+                Level::Sse => x86::sums_sse(intervals, target, sums),
+                Level::Portable => {}
+            }
+        }
+        return;
+    }
+    one_by_one(intervals, copies, sums, ip::sum);
 }
 
 fn one_by_one(
     Intervals { bytes, interval, stride }: Intervals<'_>,
     copies: Option<Copies<'_>>,
     values: &mut [u64],
-    of: impl Fn(&[u8], Option<&mut [u8]>) -> u64,
+    of: impl Fn(&[u8]) -> u64,
 ) {
-    let each = bytes.chunks_exact(stride).zip(values);
-    match copies {
-        Some(Copies { bytes, stride }) => {
-            for ((block, value), copy) in each.zip(bytes.chunks_exact_mut(stride)) {
-                *value = of(&block[..interval], Some(&mut copy[..interval]));
-            }
-        }
-        None => each.for_each(|(block, value)| *value = of(&block[..interval], None)),
+    let intervals = || bytes.chunks_exact(stride).map(|block| &block[..interval]);
+    for (bytes, value) in intervals().zip(values) {
+        *value = of(bytes);
     }
-}
-
-fn sum(level: Level, data: &[u8]) -> u64 {
-    match level {
-        // SAFETY: each level is only made, in `available`, where its features were detected.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { x86::sum_avx512(data) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe { x86::sum_avx2(data) },
-        _ => ip::sum(data),
-    }
-}
-
-fn sum_copied(level: Level, source: &[u8], target: &mut [u8]) -> u64 {
-    match level {
-        // SAFETY: each level is only made, in `available`, where its features were detected.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { x86::sum_copied_avx512(source, target) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe { x86::sum_copied_avx2(source, target) },
-        _ => ip::sum_copied(source, target),
+    if let Some(copies) = copies {
+        let places = copies.bytes.chunks_exact_mut(copies.stride);
+        intervals().zip(places).for_each(|(bytes, place)| place[..interval].copy_from_slice(bytes));
     }
 }
 
 /// Intervals whose guards are made before the first of them is looked at: so many that choosing the level
 /// is nothing, so few that 512-byte intervals are still in the first cache when their metadata is.
-const BATCH: usize = 16;
+const BATCH: usize = 32;
 
 #[cfg(test)]
 mod tests;

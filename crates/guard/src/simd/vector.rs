@@ -44,4 +44,20 @@ pub(super) unsafe trait Vector<const LANES: usize>: Copy {
     /// # Safety
     /// The type's features are there.
     unsafe fn sums(vectors: [Self; LANES]) -> Self;
+    /// The high word of each lane.
+    /// # Safety
+    /// The type's features are there.
+    unsafe fn high_words(self) -> [u64; LANES];
+    /// In each word, the sum without its carry.
+    /// # Safety
+    /// The type's features are there.
+    unsafe fn plus(self, other: Self) -> Self;
+    /// In each word, the high half, as a word.
+    /// # Safety
+    /// The type's features are there.
+    unsafe fn high_halves(self) -> Self;
+    /// In each word, what is left when 2^32 times `halves` is taken away.
+    /// # Safety
+    /// The type's features are there.
+    unsafe fn without_high(self, halves: Self) -> Self;
 }

@@ -1,19 +1,20 @@
 //! Vectors of x86-64, and the functions that switch their features on.
 
-use super::{Crc, Intervals};
 use super::kernels::{self, Target};
 use super::vector::Vector;
-use crate::ip;
+use super::{Crc, Intervals, sums};
 use core::arch::x86_64::{
-    __cpuid_count, __m128i, __m256i, __m512i, _mm_and_si128, _mm_clmulepi64_si128,
-    _mm_loadu_si128, _mm_set_epi64x, _mm_set1_epi8, _mm_shuffle_epi8, _mm_slli_si128,
-    _mm_srli_epi64, _mm_storeu_si128, _mm_xor_si128, _mm256_and_si256,
-    _mm256_broadcastsi128_si256, _mm256_bslli_epi128, _mm256_clmulepi64_epi128,
-    _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_set1_epi8, _mm256_shuffle_epi8,
-    _mm256_srli_epi64, _mm256_storeu_si256, _mm256_xor_si256, _mm512_broadcast_i32x4,
-    _mm512_bslli_epi128, _mm512_clmulepi64_epi128, _mm512_gf2p8affine_epi64_epi8,
-    _mm512_loadu_si512, _mm512_set1_epi64, _mm512_shuffle_i64x2, _mm512_storeu_si512,
-    _mm512_ternarylogic_epi64, _mm512_xor_si512,
+    __cpuid_count, __m128i, __m256i, __m512i, _mm_add_epi64, _mm_and_si128, _mm_clmulepi64_si128,
+    _mm_extract_epi64, _mm_loadu_si128, _mm_set_epi64x, _mm_set1_epi8, _mm_shuffle_epi8,
+    _mm_slli_epi64, _mm_slli_si128, _mm_srli_epi64, _mm_storeu_si128, _mm_sub_epi64, _mm_xor_si128,
+    _mm256_add_epi64, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_bslli_epi128,
+    _mm256_clmulepi64_epi128, _mm256_extract_epi64, _mm256_loadu_si256, _mm256_permute2x128_si256,
+    _mm256_set1_epi8, _mm256_shuffle_epi8, _mm256_slli_epi64, _mm256_srli_epi64,
+    _mm256_storeu_si256, _mm256_sub_epi64, _mm256_xor_si256, _mm512_add_epi64,
+    _mm512_broadcast_i32x4, _mm512_bslli_epi128, _mm512_castsi512_si256, _mm512_clmulepi64_epi128,
+    _mm512_gf2p8affine_epi64_epi8, _mm512_loadu_si512, _mm512_permutexvar_epi64, _mm512_set_epi64,
+    _mm512_set1_epi64, _mm512_shuffle_i64x2, _mm512_slli_epi64, _mm512_srli_epi64,
+    _mm512_storeu_si512, _mm512_sub_epi64, _mm512_ternarylogic_epi64, _mm512_xor_si512,
 };
 
 cpufeatures::new!(
@@ -49,7 +50,7 @@ pub(super) fn has_sse() -> bool {
 }
 
 macro_rules! level {
-    ($each:ident, $feed:ident, $vector:ident, $lanes:literal, $features:literal) => {
+    ($each:ident, $feed:ident, $sums:ident, $vector:ident, $lanes:literal, $features:literal) => {
         /// # Safety
         /// As for [`kernels::each`].
         #[target_feature(enable = $features)]
@@ -68,33 +69,31 @@ macro_rules! level {
             // SAFETY: this function has the features.
             unsafe { kernels::feed::<$vector, C, $lanes>(register, data) }
         }
+
+        /// # Safety
+        /// As for [`sums::each`].
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $sums(
+            intervals: Intervals<'_>,
+            target: Option<Target>,
+            values: &mut [u64],
+        ) {
+            // SAFETY: this function has the features; the caller vouches for the rest.
+            unsafe { sums::each::<$vector, $lanes>(intervals, target, values) }
+        }
     };
 }
 
-level!(each_avx512, feed_avx512, Zmm, 4, "avx512f,avx512bw,avx512vl,gfni,vpclmulqdq,pclmulqdq");
-level!(each_avx2, feed_avx2, Ymm, 2, "avx2,vpclmulqdq,pclmulqdq");
-level!(each_sse, feed_sse, Xmm, 1, "pclmulqdq,ssse3,sse4.1");
-
-/// [`ip::sum`] with the compiler's own vectors, like its siblings below.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn sum_avx512(data: &[u8]) -> u64 {
-    ip::sum(data)
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn sum_copied_avx512(source: &[u8], target: &mut [u8]) -> u64 {
-    ip::sum_copied(source, target)
-}
-
-#[target_feature(enable = "avx2")]
-pub(super) fn sum_avx2(data: &[u8]) -> u64 {
-    ip::sum(data)
-}
-
-#[target_feature(enable = "avx2")]
-pub(super) fn sum_copied_avx2(source: &[u8], target: &mut [u8]) -> u64 {
-    ip::sum_copied(source, target)
-}
+level!(
+    each_avx512,
+    feed_avx512,
+    sums_avx512,
+    Zmm,
+    4,
+    "avx512f,avx512bw,avx512vl,gfni,vpclmulqdq,pclmulqdq"
+);
+level!(each_avx2, feed_avx2, sums_avx2, Ymm, 2, "avx2,vpclmulqdq,pclmulqdq");
+level!(each_sse, feed_sse, sums_sse, Xmm, 1, "pclmulqdq,ssse3,sse4.1");
 
 /// AVX-512 with VPCLMULQDQ and GFNI.
 #[derive(Clone, Copy)]
@@ -203,6 +202,35 @@ unsafe impl Vector<4> for Zmm {
         // SAFETY: the caller vouches for the features.
         unsafe { paired(paired(a, b), paired(c, d)) }
     }
+
+    #[inline(always)]
+    unsafe fn high_words(self) -> [u64; 4] {
+        let mut words = [0; 4];
+        // SAFETY: writes the 32 bytes that there are; the caller vouches for the features.
+        unsafe {
+            let high = _mm512_permutexvar_epi64(_mm512_set_epi64(7, 5, 3, 1, 7, 5, 3, 1), self.0);
+            _mm256_storeu_si256(words.as_mut_ptr().cast(), _mm512_castsi512_si256(high));
+        }
+        words
+    }
+
+    #[inline(always)]
+    unsafe fn plus(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm512_add_epi64(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn high_halves(self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm512_srli_epi64::<32>(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn without_high(self, halves: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm512_sub_epi64(self.0, _mm512_slli_epi64::<32>(halves.0)) })
+    }
 }
 
 /// The sums of lanes 0 and 1 and of lanes 2 and 3: those of `a`, then those of `b`.
@@ -296,6 +324,34 @@ unsafe impl Vector<2> for Ymm {
             Self(_mm256_xor_si256(low, high))
         }
     }
+
+    #[inline(always)]
+    unsafe fn high_words(self) -> [u64; 2] {
+        // SAFETY: the caller vouches for the features.
+        unsafe {
+            let [first, second] =
+                [_mm256_extract_epi64::<1>(self.0), _mm256_extract_epi64::<3>(self.0)];
+            [first.cast_unsigned(), second.cast_unsigned()]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn plus(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm256_add_epi64(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn high_halves(self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm256_srli_epi64::<32>(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn without_high(self, halves: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm256_sub_epi64(self.0, _mm256_slli_epi64::<32>(halves.0)) })
+    }
 }
 
 // SAFETY: moves 16 bytes for one lane; its features are those of `each_sse`.
@@ -368,5 +424,29 @@ unsafe impl Vector<1> for Xmm {
     #[inline(always)]
     unsafe fn sums([only]: [Self; 1]) -> Self {
         only
+    }
+
+    #[inline(always)]
+    unsafe fn high_words(self) -> [u64; 1] {
+        // SAFETY: the caller vouches for the features.
+        [unsafe { _mm_extract_epi64::<1>(self.0) }.cast_unsigned()]
+    }
+
+    #[inline(always)]
+    unsafe fn plus(self, other: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm_add_epi64(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn high_halves(self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm_srli_epi64::<32>(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn without_high(self, halves: Self) -> Self {
+        // SAFETY: the caller vouches for the features.
+        Self(unsafe { _mm_sub_epi64(self.0, _mm_slli_epi64::<32>(halves.0)) })
     }
 }
