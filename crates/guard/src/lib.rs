@@ -129,6 +129,23 @@ impl Guard {
         simd::each_spaced_mut(self, blocks, interval, stride, found);
     }
 
+    /// [`Self::each_spaced`], and the intervals are copied to `target`, without gaps; the guards are those of
+    /// the bytes copied.
+    ///
+    /// # Panics
+    /// As it does, or if `target` is too short for the intervals.
+    pub fn each_gathered(
+        self,
+        blocks: &[u8],
+        interval: usize,
+        stride: usize,
+        target: &mut [u8],
+        found: impl FnMut(&[u8], u64),
+    ) {
+        spaced(blocks.len(), interval, stride);
+        simd::each_gathered(self, blocks, interval, stride, target, found);
+    }
+
     /// Copies each interval of `source` to `target`, one every `stride` bytes, and calls `found` with its
     /// index and guard of the bytes copied. What lies between the intervals is left as it is.
     ///

@@ -131,7 +131,7 @@ proptest! {
     fn many_at_once_are_the_same_as_one_by_one(
         guard in any_guard(),
         interval in prop::sample::select(vec![1_usize, 7, 8, 64, 512, 520, 1024, 4096]),
-        intervals in 0_usize..21,
+        intervals in 0_usize..40,
         gap in 0_usize..70,
         seed in any::<u64>(),
         stop in 0_usize..25,
@@ -160,6 +160,13 @@ proptest! {
         });
         prop_assert_eq!(stopped, (stop < intervals).then_some(stop));
         prop_assert_eq!(&read[..], &each[..intervals.min(stop + 1)]);
+        let (mut gathered, mut found) = (vec![0xee; data.len() + 3], Vec::new());
+        guard.each_gathered(&spaced, interval, stride, &mut gathered, |between, value| {
+            assert!(between == vec![0xdd; gap]);
+            found.push(value);
+        });
+        prop_assert_eq!(&found, &each);
+        prop_assert!(gathered[..data.len()] == data[..] && gathered[data.len()..] == [0xee; 3]);
         let mut made = Vec::new();
         guard.each_spaced_mut(&mut spaced, interval, stride, |between, value| {
             between.fill(0xcc);

@@ -166,7 +166,7 @@ unsafe fn fold<V: Vector<LANES>, C: Fold, const LANES: usize, const COPY: bool>(
         for i in 0..VECTORS {
             let data = V::load(first.wrapping_add(i * bytes));
             if COPY {
-                data.store(to.wrapping_add(i * bytes));
+                copy::<V, LANES>(data, to.wrapping_add(i * bytes));
             }
             vectors[i] = ordered::<V, C, LANES>(if i == 0 { data.xor(start) } else { data });
         }
@@ -176,7 +176,7 @@ unsafe fn fold<V: Vector<LANES>, C: Fold, const LANES: usize, const COPY: bool>(
             for i in 0..VECTORS {
                 let data = V::load(from.wrapping_add(i * bytes));
                 if COPY {
-                    data.store(to.wrapping_add(i * bytes));
+                    copy::<V, LANES>(data, to.wrapping_add(i * bytes));
                 }
                 vectors[i] = vectors[i].multiply_add(by_block, ordered::<V, C, LANES>(data));
             }
@@ -189,6 +189,18 @@ unsafe fn fold<V: Vector<LANES>, C: Fold, const LANES: usize, const COPY: bool>(
         }
         sum
     }
+}
+
+/// Stores a vector. A processor begins to fetch a line when it is written to, and each vector of an interval
+/// that has metadata behind it is written to two of them; so they are asked for before.
+///
+/// # Safety
+/// As for [`Vector::store`].
+#[inline(always)]
+pub(super) unsafe fn copy<V: Vector<LANES>, const LANES: usize>(data: V, to: *mut u8) {
+    V::expect(to.wrapping_add(AHEAD_BYTES));
+    // SAFETY: this is what the caller vouches for.
+    unsafe { data.store(to) }
 }
 
 /// The data with the first bit of each byte lowest, or what was made of such data, back again.
@@ -234,3 +246,5 @@ unsafe fn reduce<V: Vector<LANES>, C: Fold, const LANES: usize>(sums: V) -> [u64
 
 /// Shorter than this, tables are as fast.
 const SHORT: usize = 64;
+/// How far ahead of writing a line is asked for: of 256 to 2048 the best here.
+const AHEAD_BYTES: usize = 512;

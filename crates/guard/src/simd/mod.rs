@@ -184,6 +184,30 @@ pub(crate) fn each_spaced_mut(
     }
 }
 
+/// [`Guard::each_gathered`], checked.
+pub(crate) fn each_gathered(
+    guard: Guard,
+    blocks: &[u8],
+    interval: usize,
+    stride: usize,
+    target: &mut [u8],
+    mut found: impl FnMut(&[u8], u64),
+) {
+    let level = Level::best();
+    let mut values = [0; BATCH];
+    let target = &mut target[..blocks.len() / stride * interval];
+    let batches = blocks.chunks(stride.saturating_mul(BATCH));
+    for (bytes, copies) in batches.zip(target.chunks_mut(interval.saturating_mul(BATCH))) {
+        let values = &mut values[..bytes.len() / stride];
+        let intervals = Intervals { bytes, interval, stride };
+        let copies = Copies { bytes: copies, stride: interval };
+        guards_at(level, guard, intervals, Some(copies), values);
+        for (block, value) in bytes.chunks_exact(stride).zip(values) {
+            found(&block[interval..], *value);
+        }
+    }
+}
+
 /// [`Guard::each_copied`], checked.
 pub(crate) fn each_copied(
     guard: Guard,

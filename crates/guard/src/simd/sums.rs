@@ -4,7 +4,7 @@
 
 use super::Intervals;
 use super::folding::VECTORS;
-use super::kernels::Target;
+use super::kernels::{self, Target};
 use super::vector::Vector;
 use crate::ip;
 
@@ -127,7 +127,7 @@ unsafe fn add<V: Vector<LANES>, const LANES: usize, const COPY: bool>(
     unsafe {
         let vector = V::load(from);
         if COPY {
-            vector.store(to);
+            kernels::copy::<V, LANES>(vector, to);
         }
         [words.plus(vector), high_halves.plus(vector.high_halves())]
     }

@@ -13,6 +13,9 @@ pub(super) unsafe trait Vector<const LANES: usize>: Copy {
     /// # Safety
     /// `at` is good for writing 16 bytes for each lane; the type's features are there.
     unsafe fn store(self, at: *mut u8);
+    /// Says that bytes from `at` on will be written soon. `at` may be any address: nothing happens to what is
+    /// there.
+    fn expect(at: *const u8);
     /// The same lane everywhere, low word first.
     /// # Safety
     /// The type's features are there.
