@@ -42,6 +42,13 @@ pub enum TagStreamError {
         /// What they hold.
         capacity: usize,
     },
+    /// Read: an interval's tags were not written as such a stream: they are the escape, or [`Coding::Safe`]
+    /// would not have written them.
+    #[error("the application tag of interval {interval} was not written as a stream")]
+    Foreign {
+        /// The interval, from 0.
+        interval: u64,
+    },
     /// They would spell the escape.
     #[error(
         "the bytes from {offset} on would spell the escape in interval {interval}, and turn its checks off"
@@ -120,10 +127,11 @@ impl TagStream {
         Ok(())
     }
 
-    /// Reads the stream back: as many bytes as `bytes` has room for.
+    /// Reads the stream back: as many bytes as `bytes` has room for. Intervals that hold none of them are
+    /// not looked at.
     ///
     /// # Errors
-    /// [`TagStreamError::TooLong`].
+    /// [`TagStreamError::TooLong`]; [`TagStreamError::Foreign`], and what `bytes` holds then means nothing.
     ///
     /// # Panics
     /// If the metadata is not that of whole intervals.
@@ -136,9 +144,15 @@ impl TagStream {
             return Err(TagStreamError::TooLong { bytes: bytes.len(), intervals, capacity });
         }
         bytes.fill(0);
-        for (index, metadata) in metadata.chunks_exact(format.metadata()).enumerate() {
+        let needed = (8 * bytes.len()).div_ceil(self.bits());
+        let each = metadata.chunks_exact(format.metadata()).take(needed);
+        for (interval, (index, metadata)) in (0_u64..).zip(each.enumerate()) {
             let tuple = &metadata[format.tuple_offset()..][..format.tuple_bytes()];
             let tuple = Tuple::decode(format, tuple);
+            let is_marked = self.coding == Coding::Safe && tuple.application >> 15 == 1;
+            if is_marked || tuple.is_escaped(format, self.profile.kind) {
+                return Err(TagStreamError::Foreign { interval });
+            }
             let reference = self.reference_bits();
             let reference_tag = u128::from(tuple.reference) & ((1 << reference) - 1);
             let value = u128::from(tuple.application) << reference | reference_tag;

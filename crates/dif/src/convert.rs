@@ -99,8 +99,11 @@ impl Protection {
             let (from, to) = (old.reference_bits(), new.reference_bits());
             return Err(ConvertError::Reference { from, to });
         }
-        // Whatever else is not asked for: a guard is never made of bytes that the old one refuses.
-        let checks = Checks { guard: true, ..*self.checks() };
+        // Whatever is not asked for: no guard is made of bytes that the old one refuses, and where an
+        // address loses bits or gains them, it was the right one.
+        let is_resized = old.reference_bits() != new.reference_bits();
+        let asked = *self.checks();
+        let checks = Checks { guard: true, reference: asked.reference || is_resized, ..asked };
         Ok(Conversion { from: self.with_checks(checks), to: self.with_profile(to) })
     }
 }
@@ -218,7 +221,8 @@ impl Conversion {
         let mut made = Tuple { guard, ..*old };
         match self.from.check(index, old, computed) {
             Err(mismatch) => {
-                made.guard = !guard;
+                // Off by one bit: of the checksum of IP the inverse may mean the same.
+                made.guard = guard ^ 1;
                 found(mismatch);
             }
             // A longer reference tag has more of the address; it is known, now that the low bits agree.

@@ -12,6 +12,7 @@
 //! | write | yes | yes | pass | checks, forwards, converts if the guards differ |
 
 use crate::convert::{Conversion, ConvertError};
+use crate::format::Format;
 use crate::profile::{Checks, Mismatch, Protection};
 
 /// Which way data goes.
@@ -150,6 +151,15 @@ pub enum Buffers<'a> {
     },
 }
 
+impl Buffers<'_> {
+    const fn metadata_is_empty(&self) -> bool {
+        match self {
+            Self::Read { metadata, .. } => metadata.is_empty(),
+            Self::Write { metadata, .. } => metadata.is_empty(),
+        }
+    }
+}
+
 impl Exchange {
     /// Which operation that is.
     #[must_use]
@@ -166,6 +176,9 @@ impl Exchange {
     /// # Panics
     /// If the buffers' lengths do not go together.
     pub fn run(&self, buffers: Buffers<'_>) -> Result<Operation, ExchangeError> {
+        if self.host.is_none() {
+            assert!(buffers.metadata_is_empty(), "a host without tuples has no metadata");
+        }
         let mut first = None;
         let mut found = |mismatch| {
             first.get_or_insert(mismatch);
@@ -237,6 +250,14 @@ impl Exchange {
     }
 }
 
+/// That the buffers are of the same intervals: `wire` in `format`, the host's with `host` bytes of
+/// metadata each.
+fn together(format: &Format, host: usize, (data, metadata): (usize, usize), wire: usize) {
+    let count = wire / format.stride();
+    let expected = (count * format.interval(), count * host, count * format.stride());
+    assert_eq!((data, metadata, wire), expected, "the buffers are of the same whole intervals");
+}
+
 /// Interval by interval, since the two sides' metadata differ.
 fn write_converted(
     conversion: &Conversion,
@@ -247,6 +268,7 @@ fn write_converted(
 ) {
     let format = *to.format();
     let from = conversion.old_format();
+    together(&format, from.metadata(), (data.len(), metadata.len()), wire.len());
     let intervals =
         data.chunks_exact(format.interval()).zip(metadata.chunks_exact(from.metadata()));
     for (index, ((data, metadata), block)) in
@@ -268,6 +290,7 @@ fn read_converted(
     found: &mut impl FnMut(Mismatch),
 ) {
     let format = *from.format();
+    together(&format, to.format().metadata(), (data.len(), metadata.len()), wire.len());
     let places = data
         .chunks_exact_mut(format.interval())
         .zip(metadata.chunks_exact_mut(to.format().metadata()));

@@ -104,7 +104,9 @@ impl Format {
         })
     }
 
-    /// The same with `metadata` bytes beside each interval, and the tuple at one end of them.
+    /// The same with `metadata` bytes beside each interval, and the tuple at one end of them. Where the
+    /// tuple fills them both ends are the same, and the place is [`Place::Last`] whatever was said: equal
+    /// bytes are equal formats.
     ///
     /// # Errors
     /// [`FormatError::Metadata`].
@@ -115,6 +117,7 @@ impl Format {
         if metadata < tuple {
             return Err(refused);
         }
+        let place = if metadata == tuple { Place::Last } else { place };
         Ok(Self { metadata: bytes, place, ..self })
     }
 

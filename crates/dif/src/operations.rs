@@ -304,7 +304,7 @@ impl Protection {
             }
             while verifier.metadata_left() > 0 {
                 let most = verifier.metadata_left().min(metadata.now().len());
-                let place = blocks.take(most.max(1), METADATA_WHOLE);
+                let place = blocks.take(most, METADATA_WHOLE);
                 place.copy_from_slice(metadata.take(place.len(), METADATA_WHOLE));
                 verifier.metadata(place, &mut found);
             }

@@ -27,9 +27,13 @@ impl Profile {
     }
 
     /// Linux's name of the profile, as `/sys/block/X/integrity/format` shows it; none where it has none.
-    /// It has no type 2: types 1 and 2 are one profile there. (Section 12.)
+    /// It has no type 2: types 1 and 2 are one profile there; and it does not use devices with a storage
+    /// tag. (Sections 10 and 12.)
     #[must_use]
     pub const fn linux_name(&self) -> Option<&'static str> {
+        if self.format.storage_bits() > 0 {
+            return None;
+        }
         Some(match (self.kind.counts(), self.format.guard()) {
             (true, Guard::Crc16) => "T10-DIF-TYPE1-CRC",
             (true, Guard::Ip) => "T10-DIF-TYPE1-IP",
@@ -174,7 +178,7 @@ pub struct Mismatch {
     pub tag: Tag,
     /// Which interval of the request, from 0.
     pub interval: u64,
-    /// Its address: [`Expected::reference`] and as many more, whatever the type.
+    /// Its address: that of interval 0 (see [`Protection::with_address`]) and as many more.
     pub address: u64,
     /// What the tuple says.
     pub stored: u64,
@@ -232,6 +236,8 @@ pub struct Protection {
     profile: Profile,
     expected: Expected,
     checks: Checks,
+    /// Of interval 0, for messages: of type 3 the reference tag does not tell it.
+    address: u64,
 }
 
 impl Protection {
@@ -253,16 +259,21 @@ impl Protection {
         if expected.application == APPLICATION_ESCAPE && (profile.kind.counts() || all_ones) {
             return Err(ProtectionError::Escape { with_reference: !profile.kind.counts() });
         }
-        Ok(Self { profile, expected, checks })
+        Ok(Self { profile, expected, checks, address: expected.reference })
     }
 
     /// Of a run of intervals from address `reference` on, with every check that needs no more than that.
-    ///
-    /// # Panics
-    /// Never: no tag is given that could be wrong.
     #[must_use]
     pub fn at(profile: Profile, reference: u64) -> Self {
-        Self { profile, expected: Expected::at(reference), checks: Checks::ALL }
+        let (expected, checks) = (Expected::at(reference), Checks::ALL);
+        Self { profile, expected, checks, address: reference }
+    }
+
+    /// The same with mismatches told by addresses from `address` on; else they are told from
+    /// [`Expected::reference`] on. Nothing that is written or checked depends on it.
+    #[must_use]
+    pub const fn with_address(self, address: u64) -> Self {
+        Self { address, ..self }
     }
 
     /// The profile.
@@ -293,6 +304,7 @@ impl Protection {
     #[must_use]
     pub const fn skip(mut self, intervals: u64) -> Self {
         self.expected.reference = self.reference_of(intervals);
+        self.address = self.address.wrapping_add(intervals);
         self
     }
 
@@ -307,7 +319,7 @@ impl Protection {
         Self { profile, ..self }
     }
 
-    /// The address of interval `index`; for type 3 it does not count.
+    /// The reference tag of interval `index`, uncut; that of type 3 does not count.
     const fn reference_of(&self, index: u64) -> u64 {
         if self.profile.kind.counts() {
             self.expected.reference.wrapping_add(index)
@@ -334,9 +346,6 @@ impl Protection {
     pub fn check(&self, index: u64, tuple: &Tuple, computed: u64) -> Result<(), Mismatch> {
         let (format, expected, checks) = (&self.profile.format, &self.expected, &self.checks);
         let is_escaped = tuple.is_escaped(format, self.profile.kind);
-        if is_escaped && checks.escape {
-            return Ok(());
-        }
         let guard = || {
             let wrong = checks.guard && tuple.guard != computed;
             wrong.then_some((Tag::Guard, tuple.guard, computed))
@@ -359,6 +368,9 @@ impl Protection {
             wrong.then_some((Tag::Storage, stored, expected))
         };
         let wrong = match checks.order {
+            // What an escape says is either not to be looked at, or the one thing that is wrong.
+            _ if is_escaped && checks.escape => None,
+            _ if is_escaped => application(),
             Order::Guard => guard().or_else(application).or_else(reference).or_else(storage),
             Order::Linux => reference().or_else(guard),
         };
@@ -369,7 +381,7 @@ impl Protection {
                 Tag::Reference => format.reference_bits().into(),
                 Tag::Storage => format.storage_bits().into(),
             };
-            let address = self.expected.reference.wrapping_add(index);
+            let address = self.address.wrapping_add(index);
             let digits = bits.div_ceil(4);
             Err(Mismatch { tag, interval: index, address, stored, expected, digits })
         })

@@ -1,7 +1,9 @@
 //! A tuple when a part of its interval changes.
 
 use crate::profile::Profile;
+use crate::stream::covered;
 use crate::tuple::Tuple;
+use guard::Guard;
 
 impl Profile {
     /// Makes the guard in `tuple` anew for an interval whose bytes `old`, at `offset`, become `new`,
@@ -16,14 +18,17 @@ impl Profile {
     /// If the bytes are not within what the guard covers, differ in length, or `tuple` is not a tuple's.
     #[must_use]
     pub fn update(&self, tuple: &mut [u8], offset: usize, old: &[u8], new: &[u8]) -> bool {
-        let covered = self.format.interval() + self.format.covered_metadata();
+        let covered = covered(&self.format);
         let end = offset.checked_add(old.len()).filter(|end| *end <= covered);
         let behind = covered - end.expect("the guard covers what changes");
         let mut changed = Tuple::decode(&self.format, tuple);
         if changed.is_escaped(&self.format, self.kind) {
             return true;
         }
-        let Some(guard) = self.format.guard().updated(changed.guard, old, new, behind) else {
+        // The checksum of IP is of whole words: where the owner's bytes make an odd end, a zero follows.
+        let padding = if self.format.guard() == Guard::Ip { covered % 2 } else { 0 };
+        let guard = self.format.guard();
+        let Some(guard) = guard.updated(changed.guard, old, new, behind + padding) else {
             return false;
         };
         changed.guard = guard;
