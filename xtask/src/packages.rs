@@ -126,11 +126,11 @@ impl Drop for NoServices {
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// The peer of the parity benchmarks.
+/// The peer of the parity benchmarks, and an oracle of guards.
 pub(crate) const ISA_L: Package = Package {
     name: "libisal-dev",
     proof: "/usr/include/isa-l.h",
-    purpose: "bench: Intel's parity beside ours",
+    purpose: "dif: Intel's CRCs as an oracle; bench: its parity beside ours",
 };
 
 const fn program(name: &'static str, proof: &'static str, purpose: &'static str) -> Package {
@@ -141,7 +141,7 @@ const PACKAGES: &[Package] = &[
     program("cryptsetup-bin", "integritysetup", "integritysetup dump must accept what we create"),
     program("e2fsprogs", "mkfs.ext4", "demo: a real file system to carry"),
     program("fio", "fio", "front: random writes that verify themselves; bench: load"),
-    program("g++", "g++", "fuzz: libFuzzer is C++"),
+    program("g++", "g++", "fuzz: libFuzzer is C++; dif: calls Intel's CRCs"),
     ISA_L,
     program("libnbd-bin", "nbdinfo", "front: nbdinfo and nbdcopy as clients"),
     program("mdadm", "mdadm", "mdadm --examine must accept what we create"),
