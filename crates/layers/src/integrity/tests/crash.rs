@@ -6,6 +6,7 @@
 use super::disk::Step;
 use super::*;
 use crate::integrity::JournalState;
+use ::integrity::superblock::AREA_SECTORS;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -303,6 +304,46 @@ fn a_journal_left_by_a_crash_is_replayed_once_and_then_never() {
                         assert_holds(&volume.device(), 3, 8, version).await;
                     }
                 }
+            }
+        });
+    }
+}
+
+/// Bits lie where the journal lies. If of what closing writes the superblock were there and the journal
+/// made anew were not, they would be taken for an entry, whose tag goes to the block that they happen to
+/// name, or nothing could be replayed with certainty. Every cut here leaves of what is not durable only
+/// the superblock.
+#[test]
+fn bits_are_never_taken_for_a_journal() {
+    let few_and_none_and_many = [(2000, 3, 40), (2000, 0, 0), (12_000, 0, 40)];
+    for (sectors, log2, written) in few_and_none_and_many {
+        runtime::block_on(async move {
+            let disk = made(sectors, &format_options(512, 900)).await;
+            let options = Options { log2_blocks_per_bitmap_bit: Some(log2), ..in_mode(Mode::Bitmap) };
+            let volume = Integrity::open(disk.device(), options).await.unwrap();
+            if written > 0 {
+                put(&volume.device(), 0, written, 1).await.unwrap();
+            }
+            volume.device().flush().await.unwrap();
+            let mut durable = disk.content();
+            disk.record(1);
+            volume.close().await.unwrap();
+            let mut image = durable.clone();
+            for step in disk.steps() {
+                match step {
+                    Step::Write { at, bytes, .. } => {
+                        let is_superblock = at < usize_of(AREA_SECTORS * 512);
+                        durable[at..at + bytes.len()].copy_from_slice(&bytes);
+                        if is_superblock {
+                            image[at..at + bytes.len()].copy_from_slice(&bytes);
+                        }
+                    }
+                    Step::Flush => image.clone_from(&durable),
+                    Step::Mark(_) => unreachable!("there is none"),
+                }
+                let after = opened(&Disk::holding(image.clone())).await;
+                assert!(after.restrictions().is_empty(), "{sectors}: {:?}", after.restrictions());
+                assert_holds(&after.device(), 0, 40, u64::from(written > 0)).await;
             }
         });
     }
