@@ -47,6 +47,8 @@ pub struct NewArray {
     pub resync: ResyncOffset,
     /// First sector of the data on each member, instead of mdadm's choice.
     pub data_offset: Option<Sector>,
+    /// Whether it has a partial parity log, for which there is room then. RAID 5 only.
+    pub ppl: bool,
     /// Sectors to use of each member, instead of as many as fit all; rounded down as mdadm does. Linear
     /// and RAID 0 use all of each.
     pub size: Option<u64>,
@@ -84,6 +86,9 @@ pub enum CreateError {
         /// Layout asked for.
         layout: u32,
     },
+    /// Only RAID 5 has a partial parity log.
+    #[error("a partial parity log is for RAID 5, not for {0}")]
+    Ppl(Level),
     /// No members, or more than a superblock can name.
     #[error("an array of {found} members, expected 1 to {SLOTS_MAX}")]
     Members {
@@ -180,7 +185,7 @@ pub fn create(array: &NewArray, members: &[NewMember]) -> Result<Vec<Superblock>
 
     let roles = device_table(raid_disks);
     let superblocks = members.iter().zip(&places).zip(0..).map(|((member, place), dev_number)| {
-        Superblock::new(&NewSuperblock {
+        let mut made = Superblock::new(&NewSuperblock {
             minor: array.minor,
             features,
             super_offset: place.super_offset,
@@ -199,7 +204,11 @@ pub fn create(array: &NewArray, members: &[NewMember]) -> Result<Vec<Superblock>
             bblog_offset: place.bblog_offset,
             resync: array.resync,
             roles: &roles,
-        })
+        });
+        if array.ppl {
+            made.set_ppl(if array.minor == Minor::V0 { PPL_BEFORE } else { 8 }, PPL_SECTORS);
+        }
+        made
     });
     Ok(superblocks.collect())
 }
@@ -291,6 +300,9 @@ struct Place {
 
 fn check_shape(array: &NewArray, members: usize) -> Result<u32, CreateError> {
     let NewArray { level, layout, chunk_sectors, .. } = *array;
+    if array.ppl && level != Level::Raid5 {
+        return Err(CreateError::Ppl(level));
+    }
     let raid_disks = u32::try_from(members).unwrap_or(u32::MAX);
     if let Some(parity) = ParityLevel::from_level(level.number()) {
         Geometry::new(parity, layout, chunk_sectors, raid_disks)?;
@@ -320,7 +332,11 @@ fn place(
     let super_offset = array.minor.super_offset(device_sectors).ok_or(small(16 + unit))?;
     // Without redundancy there is nothing that a bitmap could speed up.
     let redundant = !matches!(array.level, Level::Linear | Level::Raid0);
-    let bitmap = if redundant { bitmap_space(device_sectors) } else { 0 };
+    let bitmap = match redundant {
+        true if array.ppl => PPL_SECTORS.into(),
+        true => bitmap_space(device_sectors),
+        false => 0,
+    };
     let log = u64::from(BBLOG_SECTORS);
     if array.minor == Minor::V0 {
         let data_offset = array.data_offset.unwrap_or(Sector::ZERO);
@@ -348,6 +364,11 @@ fn place(
     let bblog_offset = i32::try_from(bblog).unwrap_or(0);
     Ok(Place { super_offset, data_offset, data_size, bblog_offset })
 }
+
+/// Sectors of a partial parity log, as mdadm makes it.
+pub const PPL_SECTORS: u16 = 2048;
+/// Where it lies if the superblock is at the end: before the bad block log.
+const PPL_BEFORE: i16 = -2056;
 
 /// Sectors that mdadm leaves for a bitmap, whether there is one or not.
 pub(crate) const fn bitmap_space(device_sectors: u64) -> u64 {

@@ -9,7 +9,8 @@
 //! - [`shape`]: the array's size, and which members it can do without;
 //! - [`reshape`]: the two shapes of an array whose shape is being changed;
 //! - [`bad_blocks`]: the log of sectors that a member cannot give;
-//! - [`bitmap`]: the write-intent bitmap, read and written.
+//! - [`bitmap`]: the write-intent bitmap, read and written;
+//! - [`ppl`]: the partial parity log of a RAID 5, read and written.
 
 #![forbid(unsafe_code)]
 
@@ -18,6 +19,7 @@ pub mod bad_blocks;
 pub mod bitmap;
 pub mod create;
 pub mod geometry;
+pub mod ppl;
 pub mod reshape;
 pub mod shape;
 pub mod superblock;

@@ -119,6 +119,7 @@ fn mdadm_accepts_what_is_made_and_agrees_field_by_field() {
             ctime: Time::new(1_600_000_000, 0),
             resync: if dirty { ResyncOffset::Below(Sector(0)) } else { ResyncOffset::Clean },
             data_offset: None,
+            ppl: false,
             size: None,
         };
         let members: Vec<NewMember> = (0..count)
@@ -146,6 +147,7 @@ fn mdadm_sees_a_member_recorded_as_faulty() {
         ctime: Time::new(1_600_000_000, 0),
         resync: ResyncOffset::Clean,
         data_offset: None,
+        ppl: false,
         size: None,
     };
     let member = |n| NewMember { device_sectors: 65_536, device_uuid: Uuid([n; 16]) };

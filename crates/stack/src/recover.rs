@@ -174,6 +174,7 @@ mod tests {
             ctime: Time::new(1_700_000_000, 5),
             resync: ResyncOffset::Clean,
             data_offset: None,
+            ppl: false,
             size: None,
         };
         let member = |n| NewMember { device_sectors: SECTORS, device_uuid: Uuid([n; 16]) };

@@ -39,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ledger_lines", run: ledger_lines::lines },
     Target { name: "md_assemble", run: md_format::assemble },
     Target { name: "md_bitmap", run: md_format::bitmap },
+    Target { name: "md_ppl", run: md_format::ppl },
     Target { name: "md_superblock", run: md_format::superblock },
     Target { name: "nbd_client_handshake", run: nbd_protocol::client_handshake },
     Target { name: "nbd_replies", run: nbd_protocol::replies },

@@ -1,11 +1,12 @@
-//! md's bytes: superblocks, what several of them amount to, and the bitmap.
+//! md's bytes: superblocks, what several of them amount to, the bitmap and the partial parity log.
 
 use crate::input::Input;
 use md::assemble::{Candidate, Slot};
 use md::bitmap::{Bitmap, BitmapHeader};
-use md::geometry::{Geometry, Mirrors, Strip, Stripes};
+use md::geometry::{Geometry, Mirrors, ParityLevel, Strip, Stripes};
+use md::ppl::{ENTRIES_MAX, Entry, HEADER_BYTES, Log, Plan, encode_header};
 use md::shape::Shape;
-use md::superblock::{Minor, SUPERBLOCK_BYTES, Superblock, SuperblockError};
+use md::superblock::{Minor, SUPERBLOCK_BYTES, Superblock, SuperblockError, Uuid};
 use units::{Sector, u64_of, usize_of};
 
 /// Any bytes as a superblock, with a checksum and a place that fit: what decodes is encoded to the
@@ -226,3 +227,46 @@ const SUPER_OFFSET_AT: usize = 144;
 const DEV_NUMBER_AT: usize = 160;
 const DEVICE_UUID_AT: usize = 168;
 const CHECKSUM_AT: usize = 216;
+
+/// Any bytes as a partial parity log: behind a shape and a set UUID, with signatures and checksums that
+/// fit. What it is a plan of lies within the array.
+pub fn ppl(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let (layout, disks, block) = (input.byte() % 6, 2 + input.byte() % 7, 1 << (input.byte() % 4));
+    let set = Uuid([input.byte(); 16]);
+    let mut area = input.0.to_vec();
+    drop(Log::decode(&area, set));
+    let sound = encode_header(set, 0, &[]);
+    for header in area.chunks_exact_mut(HEADER_BYTES) {
+        header[..520].copy_from_slice(&sound[..520]);
+        header[529..532].fill(0);
+        header[532..536].fill(0);
+        let sum = checksum::crc32c(header).to_le_bytes();
+        header[532..536].copy_from_slice(&sum);
+    }
+    let Ok(log) = Log::decode(&area, set) else { return };
+    for record in log.records() {
+        let entries: Vec<Entry> = record.entries.iter().map(|logged| logged.entry).collect();
+        assert!(entries.len() <= ENTRIES_MAX);
+        let again = encode_header(set, record.generation, &entries);
+        assert_eq!(again[528..532], area[usize_of(record.start_bytes)..][528..532]);
+    }
+    let geometry = Geometry::new(ParityLevel::Raid5, layout.into(), 128, disks.into());
+    let geometry = geometry.expect("a shape that there is");
+    let logs = (0..geometry.raid_disks()).map(|slot| (slot, Some(&log)));
+    drop(Plan::new(&geometry, PPL_MEMBER_SECTORS, block, logs));
+    for slot in 0..geometry.raid_disks() {
+        let logs = [(slot, Some(&log))].into_iter();
+        let Ok(plan) = Plan::new(&geometry, PPL_MEMBER_SECTORS, block, logs) else { continue };
+        for (update, parity) in &plan.updates {
+            let sectors = update.member_sectors(&geometry);
+            assert!(sectors.end <= PPL_MEMBER_SECTORS && !sectors.is_empty());
+            assert!(update.strips.end <= geometry.data_disks() && !update.strips.is_empty());
+            let rows = usize_of((sectors.end - sectors.start) * 512);
+            assert!(parity.is_empty() || parity.len() == rows);
+        }
+        assert_eq!(plan.lost(&geometry, |_| true).next(), None, "nobody is missing");
+    }
+}
+
+const PPL_MEMBER_SECTORS: u64 = 128 * 64;

@@ -307,6 +307,7 @@ fn superblocks(
         ctime: Time(0),
         resync: ResyncOffset::Clean,
         data_offset: Some(Sector(data_offset)),
+        ppl: false,
         size: None,
     };
     let members: Vec<NewMember> = (0..count)

@@ -20,6 +20,7 @@ fn array(level: Level, count: u8) -> Vec<Superblock> {
         ctime: Time(0),
         resync: ResyncOffset::Clean,
         data_offset: None,
+        ppl: false,
         size: None,
     };
     let members: Vec<NewMember> = (0..count)

@@ -105,6 +105,7 @@ fn placed(minor: Minor, device_sectors: u64) -> Superblock {
         ctime: Time(0),
         resync: ResyncOffset::Clean,
         data_offset: None,
+        ppl: false,
         size: None,
     };
     let members = [0, 1].map(|n| NewMember { device_sectors, device_uuid: Uuid([n; 16]) });

@@ -14,6 +14,7 @@ fn array(level: Level) -> NewArray {
         ctime: Time::new(1_795_243_000, 0),
         resync: ResyncOffset::Clean,
         data_offset: None,
+        ppl: false,
         size: None,
     }
 }
@@ -214,4 +215,22 @@ fn who_joins_is_a_spare_with_its_data_where_the_others_have_theirs() {
         assert_eq!(free_number(&made[0], &all[3..]), Some(1), "then one whose device is gone");
         assert_eq!(free_number(&made[0], &all), None);
     }
+}
+
+/// `mdadm --examine` of RAID 5 with `--consistency-policy=ppl` over members of 16 MiB, on Linux 6.12.
+#[test]
+fn room_for_a_partial_parity_log_is_where_mdadm_leaves_it() {
+    let made = |minor, chunk_sectors| {
+        let array = NewArray { minor, chunk_sectors, ppl: true, ..array(Level::Raid5) };
+        let made = create(&array, &members(3, 32768)).unwrap();
+        let place = made[1].ppl().unwrap();
+        assert_eq!((place.sectors, made[1].bitmap_sector()), (2048, None));
+        let log = made[1].bad_block_log().unwrap().sector.0;
+        (place.sector.0, log, made[1].data_offset().0, made[1].data_size())
+    };
+    assert_eq!(made(Minor::V0, 128), (32752 - 2056, 32752 - 8, 0, 30696));
+    assert_eq!(made(Minor::V1, 128), (8, 2056, 4096, 28672));
+    assert_eq!(made(Minor::V2, 2048), (16, 2064, 8192, 24576));
+    let six = create(&NewArray { ppl: true, ..array(Level::Raid6) }, &members(4, 32768));
+    assert_eq!(six, Err(CreateError::Ppl(Level::Raid6)));
 }

@@ -311,6 +311,7 @@ fn plan_md(
         ctime: Time::new(identity.seconds, 0),
         resync: if dirty { ResyncOffset::Below(Sector::ZERO) } else { ResyncOffset::Clean },
         data_offset: None,
+        ppl: false,
         size: None,
     };
     let members: Vec<NewMember> = inner

@@ -211,6 +211,7 @@ impl Shape {
             ctime: Time(0),
             resync: ResyncOffset::Clean,
             data_offset: Some(Sector(self.data_offset())),
+            ppl: false,
             size: Some(DATA_SECTORS),
         };
         let member = |(uuid, (top, _)): (u8, &(Device, _))| NewMember {

@@ -129,6 +129,14 @@ impl Superblock {
         Some(Ppl { sector, sectors: u16::from_le_bytes([c, d]) })
     }
 
+    /// Says that there is a partial parity log of `sectors` sectors, `offset` sectors from here: with room for
+    /// several records one after the other.
+    pub fn set_ppl(&mut self, offset: i16, sectors: u16) {
+        let ([a, b], [c, d]) = (offset.to_le_bytes(), sectors.to_le_bytes());
+        self.raw.bitmap_offset = [a, b, c, d];
+        self.raw.feature_map = self.features().with(Features::MULTIPLE_PPL).0.into();
+    }
+
     /// The change of shape under way, with feature `RESHAPE` only.
     #[must_use]
     pub fn reshape(&self) -> Option<Reshape> {
