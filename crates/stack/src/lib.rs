@@ -6,6 +6,7 @@ pub mod adopt;
 mod content;
 pub mod copy;
 pub mod create;
+pub mod dif_file;
 pub mod envelope;
 mod events;
 mod evidence;
