@@ -256,7 +256,10 @@ impl Opened {
             (result, data) = self.file.read_rest_at(data, done, offset).await;
             match result? {
                 0 => {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends early"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the file ends early",
+                    ));
                 }
                 count => done += count,
             }

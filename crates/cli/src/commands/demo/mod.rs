@@ -10,6 +10,7 @@
 //! Every step is checked; the demo ends with 0 only if all of them held.
 
 mod damage;
+mod envelope;
 mod sample;
 mod sinks;
 mod stage;
@@ -36,6 +37,10 @@ pub struct Arguments {
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 
+    /// Instead: harm at each joint of a stack, and who notices it, under three kinds of protection
+    #[arg(long, conflicts_with_all = ["file", "keep"])]
+    envelope: bool,
+
     /// Leave the scratch folder for a closer look
     #[arg(long)]
     keep: bool,
@@ -43,6 +48,9 @@ pub struct Arguments {
 
 /// Tells the story.
 pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failure> {
+    if arguments.envelope {
+        return envelope::run(context);
+    }
     let begun = Instant::now();
     let scratch = Scratch::make(arguments.keep)?;
     let told = Rc::clone(context);

@@ -319,7 +319,8 @@ fn bits_are_never_taken_for_a_journal() {
     for (sectors, log2, written) in few_and_none_and_many {
         runtime::block_on(async move {
             let disk = made(sectors, &format_options(512, 900)).await;
-            let options = Options { log2_blocks_per_bitmap_bit: Some(log2), ..in_mode(Mode::Bitmap) };
+            let options =
+                Options { log2_blocks_per_bitmap_bit: Some(log2), ..in_mode(Mode::Bitmap) };
             let volume = Integrity::open(disk.device(), options).await.unwrap();
             if written > 0 {
                 put(&volume.device(), 0, written, 1).await.unwrap();
