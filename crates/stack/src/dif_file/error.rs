@@ -113,6 +113,14 @@ pub enum DifFileError {
         /// The interval.
         interval: u64,
     },
+    /// The tags are no stream.
+    #[error("{what}: the application tag of interval {interval} was not written as such a stream")]
+    Foreign {
+        /// Where they are to go.
+        what: String,
+        /// The interval.
+        interval: u64,
+    },
     /// An interval that nobody protected cannot have tags.
     #[error("block {block}: is not protected, and with other tags its guard would be believed")]
     Unprotected {
@@ -151,6 +159,7 @@ impl Fault for DifFileError {
             Self::Format(_) | Self::Convert(_) => "choose another --to-guard",
             Self::TooLong { .. } => "give fewer bytes, or more blocks",
             Self::Escape { .. } => "--coding safe takes any bytes, and holds a little less",
+            Self::Foreign { .. } => "give the --coding that they were written with, or a --range",
             Self::Unprotected { .. } => "'steadfast dif generate' protects it, as it is",
             Self::Open { .. } | Self::Io { .. } => return None,
         };

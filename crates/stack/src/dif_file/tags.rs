@@ -210,6 +210,9 @@ fn told(error: TagStreamError, what: &str, first: u64, offset: u64) -> DifFileEr
             let (interval, offset) = (first + interval, offset + u64_of(within));
             DifFileError::Escape { what, offset, interval }
         }
+        TagStreamError::Foreign { interval } => {
+            DifFileError::Foreign { what, interval: first + interval }
+        }
         TagStreamError::TooLong { intervals, capacity, .. } => {
             let (intervals, capacity) = (u64_of(intervals), u64_of(capacity));
             DifFileError::TooLong { what, intervals, capacity }

@@ -259,6 +259,7 @@ fn superblocks(sectors: &[u64]) -> Result<Vec<Superblock>, OpenError> {
         set_name: [0; 32],
         ctime: Time(0),
         resync: ResyncOffset::Clean,
+        ppl: false,
         data_offset: Some(Sector(CHUNK_SECTORS.into())),
         size: None,
     };
