@@ -5,24 +5,28 @@ use crate::error::Failure;
 use crate::exit::Outcome as Exit;
 use serde_json::{Value, json};
 use stack::envelope::{Harm, Joint, Outcome, Row, Scheme, experiment};
+use std::rc::Rc;
 
 /// Does every harm, prints the table, and holds it to its claims.
-pub(super) fn run(context: &Context) -> Result<Exit, Failure> {
+pub(super) fn run(context: &Rc<Context>) -> Result<Exit, Failure> {
     let report = &context.report;
     report.line(
         "A volume (RAID 5) of four members. At each joint of the stack, from the application down to the\n\
          media, each harm is done once, on a new stack; then everything is read back.\n",
     );
     report.line(format!("{:<27}{}", "", columns(Scheme::ALL.map(|s| s.title().to_owned()))));
-    let mut harm = None;
-    let rows = context.block_on(experiment(|row| {
-        if harm.replace(row.harm) != Some(row.harm) {
-            report.line(row.harm.title());
-        }
-        let outcomes = row.outcomes.map(|outcome| outcome.to_string());
-        report.line(format!("   {:<24}{}", row.joint.title(), columns(outcomes)));
-    }));
-    let rows = rows.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+    let told = Rc::clone(context);
+    let rows = context.block_on(async move {
+        let mut harm = None;
+        let rows = experiment(|row| {
+            if harm.replace(row.harm) != Some(row.harm) {
+                told.report.line(row.harm.title());
+            }
+            let outcomes = row.outcomes.map(|outcome| outcome.to_string());
+            told.report.line(format!("   {:<24}{}", row.joint.title(), columns(outcomes)));
+        });
+        rows.await.map_err(|error| Failure::new(Exit::Failed, error.to_string()))
+    })?;
     summary(context, &rows)?;
     Ok(Exit::Fine)
 }
