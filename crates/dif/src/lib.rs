@@ -52,6 +52,7 @@ mod pieces;
 mod profile;
 mod remap;
 mod stream;
+mod template;
 mod tuple;
 mod update;
 

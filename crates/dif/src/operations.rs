@@ -192,25 +192,15 @@ impl Protection {
         let (mut blocks, mut data) =
             (Pieces::new(blocks.into_iter()), PiecesMut::new(data.into_iter()));
         let (format, mut verifier) = (*self.format(), Verifier::new(self));
-        let mut tuples = [0; BATCH_METADATA];
         while !blocks.is_done() {
-            let whole = (blocks.now().len() / format.stride())
-                .min(data.now_len() / format.interval())
-                .min((BATCH / format.interval()).max(1))
-                .min(BATCH_METADATA / format.metadata());
+            let whole =
+                (blocks.now().len() / format.stride()).min(data.now_len() / format.interval());
             if format.covered_metadata() == 0 && whole > 0 {
-                let from = blocks.take(whole * format.stride(), DATA_WHOLE);
-                let to = data.take(whole * format.interval(), DATA_WHOLE);
-                let tuples = &mut tuples[..whole * format.metadata()];
-                let places = to.chunks_exact_mut(format.interval());
-                let metadata = tuples.chunks_exact_mut(format.metadata());
-                for ((block, place), metadata) in
-                    from.chunks_exact(format.stride()).zip(places).zip(metadata)
-                {
-                    place.copy_from_slice(&block[..format.interval()]);
-                    metadata.copy_from_slice(&block[format.interval()..]);
-                }
-                verifier.whole(to, tuples, &mut found);
+                verifier.whole_gathered(
+                    blocks.take(whole * format.stride(), DATA_WHOLE),
+                    data.take(whole * format.interval(), DATA_WHOLE),
+                    &mut found,
+                );
                 continue;
             }
             while verifier.data_left() > 0 {
@@ -324,5 +314,3 @@ fn first(each: impl FnOnce(&mut dyn FnMut(Mismatch))) -> Result<(), Mismatch> {
 
 /// What is copied and then checked while it is in the nearest cache, in bytes.
 const BATCH: usize = 16 << 10;
-/// The metadata of a batch that is kept meanwhile.
-const BATCH_METADATA: usize = 512;

@@ -5,6 +5,7 @@
 
 use crate::format::Format;
 use crate::profile::{Mismatch, Protection};
+use crate::template::Template;
 use crate::tuple::{TUPLE_BYTES_MAX, Tuple};
 use guard::Running;
 
@@ -74,6 +75,7 @@ pub(crate) const fn covered(format: &Format) -> usize {
 #[derive(Clone, Copy, Debug)]
 pub struct Signer {
     protection: Protection,
+    template: Template,
     at: At,
 }
 
@@ -81,7 +83,8 @@ impl Signer {
     /// Nothing seen yet.
     #[must_use]
     pub fn new(protection: &Protection) -> Self {
-        Self { protection: *protection, at: At::new(protection.format()) }
+        let (template, at) = (Template::new(protection), At::new(protection.format()));
+        Self { protection: *protection, template, at }
     }
 
     /// Bytes of data that this interval still waits for.
@@ -129,15 +132,11 @@ impl Signer {
             };
             let (now, rest) = bytes.split_at_mut(length);
             if self.at.offset == 0 && whole > 0 {
-                let signer = &mut *self;
-                format.guard().each_spaced_mut(
-                    now,
-                    covered(&format),
-                    format.stride(),
-                    |gap, guard| {
-                        signer.sign(guard, &mut gap[..format.tuple_bytes()]);
-                    },
-                );
+                let (covered, mut run) = (covered(&format), self.run());
+                format.guard().each_spaced_mut(now, covered, format.stride(), |gap, guard| {
+                    run.sign(guard, &mut gap[..format.tuple_bytes()]);
+                });
+                self.at.index = run.index;
             } else {
                 self.pieces(now);
             }
@@ -149,27 +148,30 @@ impl Signer {
     pub(crate) fn whole(&mut self, data: &[u8], metadata: &mut [u8]) {
         let format = *self.protection.format();
         let mut tuples = metadata.chunks_exact_mut(format.metadata());
+        let mut run = self.run();
         format.guard().each(data, format.interval(), |guard| {
             let metadata = tuples.next().expect("as many as there are intervals");
-            self.sign(guard, &mut metadata[..format.tuple_bytes()]);
+            run.sign(guard, &mut metadata[..format.tuple_bytes()]);
             true
         });
+        self.at.index = run.index;
     }
 
     /// The same, copying the data to where metadata follows each interval; the owner's is zeroed.
     pub(crate) fn whole_copied(&mut self, data: &[u8], blocks: &mut [u8]) {
         let format = *self.protection.format();
         let (guard, interval) = (format.guard(), format.interval());
+        let mut run = self.run();
         guard.each_copied(data, interval, blocks, format.stride(), |gap, guard| {
             let (tuple, rest) = gap.split_at_mut(format.tuple_bytes());
-            self.sign(guard, tuple);
+            run.sign(guard, tuple);
             rest.fill(0);
         });
+        self.at.index = run.index;
     }
 
-    fn sign(&mut self, guard: u64, tuple: &mut [u8]) {
-        self.protection.tuple(self.at.index, guard).encode(self.protection.format(), tuple);
-        self.at.index += 1;
+    fn run(&self) -> Run {
+        Run { protection: self.protection, template: self.template, index: self.at.index }
     }
 
     /// Within one interval.
@@ -199,6 +201,7 @@ impl Signer {
 #[derive(Clone, Copy, Debug)]
 pub struct Verifier {
     protection: Protection,
+    template: Template,
     at: At,
 }
 
@@ -206,7 +209,8 @@ impl Verifier {
     /// Nothing seen yet.
     #[must_use]
     pub fn new(protection: &Protection) -> Self {
-        Self { protection: *protection, at: At::new(protection.format()) }
+        let (template, at) = (Template::new(protection), At::new(protection.format()));
+        Self { protection: *protection, template, at }
     }
 
     /// Bytes of data that this interval still waits for.
@@ -254,14 +258,18 @@ impl Verifier {
             };
             let (now, rest) = bytes.split_at(length);
             if is_fast && self.protection.checks().guard {
+                let mut run = self.run();
                 format.guard().each_spaced(now, covered(&format), format.stride(), |gap, guard| {
-                    self.judge(guard, &gap[..format.tuple_bytes()], &mut found);
+                    run.judge(guard, &gap[..format.tuple_bytes()], &mut found);
                     true
                 });
+                self.at.index = run.index;
             } else if is_fast {
+                let mut run = self.run();
                 for block in now.chunks_exact(format.stride()) {
-                    self.judge(0, &block[covered(&format)..][..format.tuple_bytes()], &mut found);
+                    run.judge(0, &block[covered(&format)..][..format.tuple_bytes()], &mut found);
                 }
+                self.at.index = run.index;
             } else {
                 self.pieces(now, &mut found);
             }
@@ -272,26 +280,38 @@ impl Verifier {
     /// Whole intervals whose metadata the guard does not cover, data and metadata apart.
     pub(crate) fn whole(&mut self, data: &[u8], metadata: &[u8], mut found: impl FnMut(Mismatch)) {
         let format = *self.protection.format();
-        let mut tuples = metadata.chunks_exact(format.metadata());
-        if !self.protection.checks().guard {
+        let (mut tuples, mut run) = (metadata.chunks_exact(format.metadata()), self.run());
+        if self.protection.checks().guard {
+            format.guard().each(data, format.interval(), |guard| {
+                let metadata = tuples.next().expect("as many as there are intervals");
+                run.judge(guard, &metadata[..format.tuple_bytes()], &mut found);
+                true
+            });
+        } else {
             for metadata in tuples {
-                self.judge(0, &metadata[..format.tuple_bytes()], &mut found);
+                run.judge(0, &metadata[..format.tuple_bytes()], &mut found);
             }
-            return;
         }
-        format.guard().each(data, format.interval(), |guard| {
-            let metadata = tuples.next().expect("as many as there are intervals");
-            self.judge(guard, &metadata[..format.tuple_bytes()], &mut found);
-            true
-        });
+        self.at.index = run.index;
     }
 
-    fn judge(&mut self, guard: u64, tuple: &[u8], found: &mut impl FnMut(Mismatch)) {
-        let tuple = Tuple::decode(self.protection.format(), tuple);
-        if let Err(mismatch) = self.protection.check(self.at.index, &tuple, guard) {
-            found(mismatch);
-        }
-        self.at.index += 1;
+    /// Whole blocks whose metadata the guard does not cover, copying the data to where it stands alone.
+    pub(crate) fn whole_gathered(
+        &mut self,
+        blocks: &[u8],
+        data: &mut [u8],
+        mut found: impl FnMut(Mismatch),
+    ) {
+        let format = *self.protection.format();
+        let (interval, stride, mut run) = (format.interval(), format.stride(), self.run());
+        format.guard().each_gathered(blocks, interval, stride, data, |gap, guard| {
+            run.judge(guard, &gap[..format.tuple_bytes()], &mut found);
+        });
+        self.at.index = run.index;
+    }
+
+    fn run(&self) -> Run {
+        Run { protection: self.protection, template: self.template, index: self.at.index }
     }
 
     fn cover(&mut self, bytes: &[u8]) {
@@ -323,6 +343,37 @@ impl Verifier {
             }
             self.at.advance(&format, now.len());
             bytes = rest;
+        }
+    }
+}
+
+/// Whole intervals in a row, apart from what holds them, so that a loop keeps it at hand.
+struct Run {
+    protection: Protection,
+    template: Template,
+    /// The next.
+    index: u64,
+}
+
+impl Run {
+    fn sign(&mut self, guard: u64, tuple: &mut [u8]) {
+        self.template.write(self.index, guard, tuple);
+        self.index += 1;
+    }
+
+    fn judge(&mut self, guard: u64, tuple: &[u8], found: &mut impl FnMut(Mismatch)) {
+        let is_escape_an_error = !self.protection.checks().escape;
+        if is_escape_an_error || !self.template.agrees(self.index, guard, tuple) {
+            self.look_again(guard, tuple, found);
+        }
+        self.index += 1;
+    }
+
+    #[cold]
+    fn look_again(&self, guard: u64, tuple: &[u8], found: &mut impl FnMut(Mismatch)) {
+        let tuple = Tuple::decode(self.protection.format(), tuple);
+        if let Err(mismatch) = self.protection.check(self.index, &tuple, guard) {
+            found(mismatch);
         }
     }
 }

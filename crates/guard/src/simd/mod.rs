@@ -156,10 +156,13 @@ pub(crate) fn each_spaced(
     for (batch, bytes) in blocks.chunks(stride.saturating_mul(BATCH)).enumerate() {
         let values = &mut values[..bytes.len() / stride];
         guards_at(level, guard, Intervals { bytes, interval, stride }, None, values);
-        for (index, (block, value)) in bytes.chunks_exact(stride).zip(values).enumerate() {
+        let mut rest = bytes;
+        for (index, value) in values.iter().enumerate() {
+            let (block, behind) = rest.split_at(stride);
             if !found(&block[interval..], *value) {
                 return Some(batch * BATCH + index);
             }
+            rest = behind;
         }
     }
     None
@@ -178,8 +181,11 @@ pub(crate) fn each_spaced_mut(
     for bytes in blocks.chunks_mut(stride.saturating_mul(BATCH)) {
         let values = &mut values[..bytes.len() / stride];
         guards_at(level, guard, Intervals { bytes, interval, stride }, None, values);
-        for (block, value) in bytes.chunks_exact_mut(stride).zip(values) {
+        let mut rest = bytes;
+        for value in values {
+            let (block, behind) = rest.split_at_mut(stride);
             found(&mut block[interval..], *value);
+            rest = behind;
         }
     }
 }
@@ -202,8 +208,11 @@ pub(crate) fn each_gathered(
         let intervals = Intervals { bytes, interval, stride };
         let copies = Copies { bytes: copies, stride: interval };
         guards_at(level, guard, intervals, Some(copies), values);
-        for (block, value) in bytes.chunks_exact(stride).zip(values) {
+        let mut rest = bytes;
+        for value in values {
+            let (block, behind) = rest.split_at(stride);
             found(&block[interval..], *value);
+            rest = behind;
         }
     }
 }
@@ -225,8 +234,11 @@ pub(crate) fn each_copied(
         let values = &mut values[..bytes.len() / interval];
         let intervals = Intervals { bytes, interval, stride: interval };
         guards_at(level, guard, intervals, Some(Copies { bytes: copies, stride }), values);
-        for (copy, value) in copies.chunks_exact_mut(stride).zip(values) {
+        let mut rest = copies;
+        for value in values {
+            let (copy, behind) = rest.split_at_mut(stride);
             found(&mut copy[interval..], *value);
+            rest = behind;
         }
     }
 }

@@ -19,20 +19,21 @@ pub(super) unsafe fn each<V: Vector<LANES>, const LANES: usize>(
     target: Option<Target>,
     sums: &mut [u64],
 ) {
-    let blocks = intervals.bytes.chunks(intervals.stride).zip(sums);
-    // SAFETY: what is asked is what the caller vouches for, one interval after the other.
-    unsafe {
-        if let Some(mut target) = target {
-            for (block, sum) in blocks {
-                *sum = one::<V, LANES, true>(&block[..intervals.interval], target.at);
-                target.at = target.at.wrapping_add(target.stride);
+    let Intervals { mut bytes, interval, stride } = intervals;
+    let Target { at: mut to, stride: apart } =
+        target.unwrap_or(Target { at: core::ptr::null_mut(), stride: 0 });
+    for sum in sums {
+        let data = &bytes[..interval];
+        // SAFETY: what is asked is what the caller vouches for, one interval after the other.
+        *sum = unsafe {
+            if target.is_some() {
+                one::<V, LANES, true>(data, to)
+            } else {
+                one::<V, LANES, false>(data, to)
             }
-        } else {
-            for (block, sum) in blocks {
-                let nowhere = core::ptr::null_mut();
-                *sum = one::<V, LANES, false>(&block[..intervals.interval], nowhere);
-            }
-        }
+        };
+        bytes = &bytes[stride..];
+        to = to.wrapping_add(apart);
     }
 }
 
