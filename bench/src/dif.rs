@@ -1,7 +1,8 @@
 //! Area `dif`: protection information on one core, from a cache and from memory.
 //!
-//! Beside libisal with the same loop over tuples around it, beside the same work of other crates where it has
-//! none, and beside copying or reading the same bytes and nothing else.
+//! Whole operations of `dif`, tuples and all, beside libisal with a loop over the same tuples around it, beside
+//! the same work of other crates where it has none, and beside copying or reading the same bytes and nothing
+//! else.
 
 use crate::compute::noise;
 use crate::isal;
@@ -9,7 +10,7 @@ use crate::measure::pair;
 use crate::row::Row;
 use crate::settings::Settings;
 use crc_fast::CrcAlgorithm;
-use guard::Guard;
+use dif::{Expected, Format, Guard, Profile, Protection, ProtectionType};
 use std::hint::black_box;
 
 /// The rows of the area that are wanted.
@@ -19,8 +20,8 @@ pub(crate) fn rows(settings: &Settings) -> Vec<Row> {
         let data = noise(bytes);
         for interval in [512, 4096] {
             let mut bench = Bench { settings, place, interval, data: &data, rows: &mut rows };
-            bench.generate_and_verify();
-            bench.insert();
+            bench.separate();
+            bench.interleaved();
             bench.ip();
             if interval == 4096 {
                 bench.other_guards();
@@ -40,116 +41,86 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn generate_and_verify(&mut self) {
+    fn separate(&mut self) {
         let (data, interval) = (self.data, self.interval);
-        let mut ours = vec![[0; TUPLE]; data.len() / interval];
-        let mut theirs = ours.clone();
-        let (generate, verify) = (generate, verify);
-        self.row(
+        let protection = protection(Guard::Crc16, interval);
+        let mut tuples = vec![0; data.len() / interval * TUPLE];
+        protection.generate([data], [&mut tuples[..]]);
+        let (valid, mut made) = (tuples.clone(), tuples.clone());
+        self.beside_isal(
             "generate",
-            ISA_L,
-            isal::PRESENT,
-            || generate(Guard::Crc16, black_box(data), interval, &mut ours),
-            || {
-                isal_generate(black_box(data), interval, &mut theirs);
-            },
+            || protection.generate([black_box(data)], [&mut tuples[..]]),
+            || isal_generate(black_box(data), interval, &mut made),
         );
-        self.row(
-            "verify",
-            ISA_L,
-            isal::PRESENT,
-            || assert!(verify(Guard::Crc16, black_box(data), interval, &ours)),
-            || {
-                assert!(isal_verify(black_box(data), interval, &theirs));
-            },
-        );
-        self.row(
-            "verify, beside a read",
-            "plain read",
-            true,
-            || assert!(verify(Guard::Crc16, black_box(data), interval, &ours)),
-            || {
-                black_box(read(black_box(data)));
-            },
-        );
+        let verify = || protection.verify([black_box(data)], [&valid[..]]).expect("it is right");
+        self.beside_isal("verify", verify, || {
+            assert!(isal_verify(black_box(data), interval, &valid));
+        });
+        self.row("verify", "plain read", verify, || read(data));
     }
 
-    fn insert(&mut self) {
+    fn interleaved(&mut self) {
         let (data, interval) = (self.data, self.interval);
-        let blocks = data.len() / interval;
-        let mut ours = vec![0; blocks * (interval + TUPLE)];
-        let mut theirs = ours.clone();
-        self.row(
+        let protection = protection(Guard::Crc16, interval);
+        let mut blocks = vec![0; data.len() / interval * (interval + TUPLE)];
+        let mut theirs = blocks.clone();
+        self.beside_isal(
             "insert",
-            ISA_L,
-            isal::PRESENT,
-            || insert(black_box(data), interval, &mut ours),
-            || {
-                isal_insert(black_box(data), interval, &mut theirs);
-            },
+            || protection.insert([black_box(data)], [&mut blocks[..]]),
+            || isal_insert(black_box(data), interval, &mut theirs),
         );
         self.row(
-            "insert, beside memcpy",
+            "insert",
             "memcpy",
-            true,
-            || insert(black_box(data), interval, &mut ours),
-            || {
-                theirs[..data.len()].copy_from_slice(black_box(data));
-                black_box(&theirs);
-            },
+            || protection.insert([black_box(data)], [&mut blocks[..]]),
+            || copy(data, &mut theirs[..data.len()]),
+        );
+        protection.insert([data], [&mut blocks[..]]);
+        let mut stripped = vec![0; data.len()];
+        self.row(
+            "strip",
+            "memcpy",
+            || protection.strip([black_box(&blocks[..])], [&mut stripped[..]], |_| panic!()),
+            || copy(data, &mut theirs[..data.len()]),
         );
     }
 
     fn ip(&mut self) {
         let (data, interval) = (self.data, self.interval);
-        let mut tuples = vec![[0; TUPLE]; data.len() / interval];
+        let protection = protection(Guard::Ip, interval);
+        let mut tuples = vec![0; data.len() / interval * TUPLE];
         self.row(
             "ip generate",
             "plain read",
-            true,
-            || generate(Guard::Ip, black_box(data), interval, &mut tuples),
-            || {
-                black_box(read(black_box(data)));
-            },
+            || protection.generate([black_box(data)], [&mut tuples[..]]),
+            || read(data),
         );
-        let mut copy = vec![0; data.len()];
+        protection.generate([data], [&mut tuples[..]]);
         self.row(
-            "ip verify, beside memcpy",
-            "memcpy",
-            true,
-            || assert!(verify(Guard::Ip, black_box(data), interval, &tuples)),
-            || {
-                copy.copy_from_slice(black_box(data));
-                black_box(&copy);
-            },
+            "ip verify",
+            "plain read",
+            || protection.verify([black_box(data)], [&tuples[..]]).expect("it is right"),
+            || read(data),
         );
     }
 
     fn other_guards(&mut self) {
         let (data, interval) = (self.data, self.interval);
-        let each = |guard: Guard| {
-            let mut all = 0;
-            guard.each(black_box(data), interval, |value| {
-                all ^= value;
-                true
-            });
-            black_box(all);
-        };
-        self.row(
-            "crc32c guards",
-            ISA_L,
-            isal::PRESENT,
-            || each(Guard::Crc32c),
+        let mut tuples = vec![0; data.len() / interval * 2 * TUPLE];
+        let crc32c = protection(Guard::Crc32c, interval);
+        self.beside_isal(
+            "crc32c generate",
+            || crc32c.generate([black_box(data)], [&mut tuples[..]]),
             || {
                 let guards = black_box(data).chunks_exact(interval).map(isal::crc32c);
                 black_box(guards.fold(0, |all, guard| all ^ guard));
             },
         );
+        let crc64 = protection(Guard::Crc64, interval);
         self.row(
-            "crc64 guards",
+            "crc64 generate",
             "crc-fast",
-            true,
-            || each(Guard::Crc64),
+            || crc64.generate([black_box(data)], [&mut tuples[..]]),
             || {
                 let guards = black_box(data).chunks_exact(interval);
                 let guards = guards.map(|bytes| crc_fast::checksum(CrcAlgorithm::Crc64Nvme, bytes));
@@ -158,126 +129,109 @@ impl Bench<'_> {
         );
     }
 
+    fn beside_isal(&mut self, what: &str, ours: impl FnMut(), peer: impl FnMut()) {
+        self.measure([what, ""], "isa-l", isal::PRESENT, ours, peer);
+    }
+
+    fn row(&mut self, what: &str, peer_name: &'static str, ours: impl FnMut(), peer: impl FnMut()) {
+        let beside = format!(", beside {peer_name}");
+        self.measure([what, &beside], peer_name, true, ours, peer);
+    }
+
     /// Measures a row, if it is wanted.
-    fn row(
+    fn measure(
         &mut self,
-        what: &str,
+        [what, beside]: [&str; 2],
         peer_name: &'static str,
-        peer_is_present: bool,
+        is_present: bool,
         ours: impl FnMut(),
         peer: impl FnMut(),
     ) {
-        let (verb, beside) =
-            what.split_once(',').map_or((what, ""), |(verb, _)| (verb, &what[verb.len()..]));
-        let name = format!("dif {verb} {}{}{beside}", self.interval, self.place);
+        let name = format!("dif {what} {}{}{beside}", self.interval, self.place);
         if !self.settings.wants(&name) {
             return;
         }
         let (ours, peer) = pair(ours, peer);
-        let length = f64::from(u32::try_from(self.data.len()).expect("it fits in 32 bits"));
-        let rate = |seconds: f64| length / seconds / 1e9;
-        let peer = peer_is_present.then(|| rate(peer));
+        let bytes = f64::from(u32::try_from(self.data.len()).expect("it fits in 32 bits"));
+        let rate = |seconds: f64| bytes / seconds / 1e9;
+        let peer = is_present.then(|| rate(peer));
         self.rows.push(Row::new(name, rate(ours), (peer_name, peer), "GB/s"));
     }
 }
 
-fn generate(guard: Guard, data: &[u8], interval: usize, tuples: &mut [[u8; TUPLE]]) {
-    let mut tuples = tuples.iter_mut().zip(0..);
-    guard.each(data, interval, |value| {
-        if let Some((tuple, reference)) = tuples.next() {
-            *tuple = of(value, reference);
-        }
-        true
-    });
+/// Type 1 with an application tag, all of it checked.
+fn protection(guard: Guard, interval: usize) -> Protection {
+    let format = Format::new(guard, interval).expect("such intervals there are");
+    let profile = Profile { format, kind: ProtectionType::One };
+    let expected = Expected::at(0).with_application(APPLICATION);
+    Protection::new(profile, expected, dif::Checks::ALL).expect("no escape")
 }
 
-fn verify(guard: Guard, data: &[u8], interval: usize, tuples: &[[u8; TUPLE]]) -> bool {
-    let mut tuples = tuples.iter().zip(0..);
-    guard
-        .each(data, interval, |value| {
-            tuples.next().is_some_and(|(tuple, reference)| *tuple == of(value, reference))
-        })
-        .is_none()
+/// A tuple of 16-bit guards, as `protection` has it.
+fn tuple(guard: u16, reference: u32) -> [u8; TUPLE] {
+    let ([a, b], [c, d]) = (guard.to_be_bytes(), APPLICATION.to_be_bytes());
+    let [e, f, g, h] = reference.to_be_bytes();
+    [a, b, c, d, e, f, g, h]
 }
 
-fn insert(data: &[u8], interval: usize, target: &mut [u8]) {
-    let mut reference = 0;
-    Guard::Crc16.each_copied(data, interval, target, interval + TUPLE, |tuple, value| {
-        tuple.copy_from_slice(&of(value, reference));
-        reference += 1;
-    });
-}
-
-/// A tuple of 16-bit guards.
-fn of(guard: u64, reference: u32) -> [u8; TUPLE] {
-    let [.., a, b] = guard.to_be_bytes();
-    let [c, d, e, f] = reference.to_be_bytes();
-    [a, b, 0, 1, c, d, e, f]
-}
-
-fn isal_generate(data: &[u8], interval: usize, tuples: &mut [[u8; TUPLE]]) {
-    for ((bytes, tuple), reference) in data.chunks_exact(interval).zip(tuples).zip(0..) {
-        *tuple = of(isal::crc16_t10dif(bytes).into(), reference);
+fn isal_generate(data: &[u8], interval: usize, tuples: &mut [u8]) {
+    let (tuples, _) = tuples.as_chunks_mut();
+    for ((bytes, place), reference) in data.chunks_exact(interval).zip(tuples).zip(0..) {
+        *place = tuple(isal::crc16_t10dif(bytes), reference);
     }
 }
 
-fn isal_verify(data: &[u8], interval: usize, tuples: &[[u8; TUPLE]]) -> bool {
-    data.chunks_exact(interval).zip(tuples).zip(0..).all(|((bytes, tuple), reference)| {
-        *tuple == of(isal::crc16_t10dif(bytes).into(), reference)
-    })
+fn isal_verify(data: &[u8], interval: usize, tuples: &[u8]) -> bool {
+    let (tuples, _) = tuples.as_chunks();
+    let mut intervals = data.chunks_exact(interval).zip(tuples).zip(0..);
+    intervals
+        .all(|((bytes, place), reference)| *place == tuple(isal::crc16_t10dif(bytes), reference))
 }
 
-fn isal_insert(data: &[u8], interval: usize, target: &mut [u8]) {
-    let blocks = target.chunks_exact_mut(interval + TUPLE);
+fn isal_insert(data: &[u8], interval: usize, blocks: &mut [u8]) {
+    let blocks = blocks.chunks_exact_mut(interval + TUPLE);
     for ((bytes, block), reference) in data.chunks_exact(interval).zip(blocks).zip(0..) {
-        let (copy, tuple) = block.split_at_mut(interval);
-        tuple.copy_from_slice(&of(isal::crc16_t10dif_copy(bytes, copy).into(), reference));
+        let (copy, place) = block.split_at_mut(interval);
+        place.copy_from_slice(&tuple(isal::crc16_t10dif_copy(bytes, copy), reference));
     }
 }
 
-/// Every byte looked at, by the compiler's vectors.
-fn read(data: &[u8]) -> u64 {
-    let (words, _) = data.as_chunks();
-    words.iter().fold(0, |all, word| all ^ u64::from_le_bytes(*word))
+/// Every byte is looked at, by the compiler's vectors.
+fn read(data: &[u8]) {
+    let (words, _) = black_box(data).as_chunks();
+    black_box(words.iter().fold(0, |all, word| all ^ u64::from_le_bytes(*word)));
 }
 
+fn copy(data: &[u8], target: &mut [u8]) {
+    target.copy_from_slice(black_box(data));
+    black_box(target);
+}
+
+const APPLICATION: u16 = 0x5afe;
 /// A request that fits in the second cache.
 const CACHED_BYTES: usize = 64 << 10;
-/// More than any cache holds.
+/// More than goes through a cache at once.
 const BEYOND_CACHES_BYTES: usize = 256 << 20;
-const ISA_L: &str = "isa-l";
-/// Guard, application tag, reference tag.
+/// Bytes of a tuple with a 16-bit guard.
 const TUPLE: usize = 8;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "isal"))]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_is_measured_is_right() {
-        let data = noise(CACHED_BYTES);
-        for guard in [Guard::Crc16, Guard::Ip] {
-            let mut tuples = vec![[0; TUPLE]; data.len() / 512];
-            generate(guard, &data, 512, &mut tuples);
-            assert!(verify(guard, &data, 512, &tuples));
-            tuples[77][0] ^= 1;
-            assert!(!verify(guard, &data, 512, &tuples));
-        }
-    }
-
-    #[cfg(feature = "isal")]
-    #[test]
     fn libisal_makes_the_same() {
         let data = noise(CACHED_BYTES);
         for interval in [512, 4096] {
-            let mut ours = vec![[0; TUPLE]; data.len() / interval];
+            let protection = protection(Guard::Crc16, interval);
+            let mut ours = vec![0; data.len() / interval * TUPLE];
             let mut theirs = ours.clone();
-            generate(Guard::Crc16, &data, interval, &mut ours);
+            protection.generate([&data[..]], [&mut ours[..]]);
             isal_generate(&data, interval, &mut theirs);
             assert!(ours == theirs && isal_verify(&data, interval, &ours));
             let mut ours = vec![0; data.len() / interval * (interval + TUPLE)];
             let mut theirs = ours.clone();
-            insert(&data, interval, &mut ours);
+            protection.insert([&data[..]], [&mut ours[..]]);
             isal_insert(&data, interval, &mut theirs);
             assert!(ours == theirs);
         }
