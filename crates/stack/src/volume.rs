@@ -140,6 +140,8 @@ pub struct MemberStatus {
     pub corrected_sectors: u32,
     /// Sectors of its data that it was not given yet.
     pub lacking_sectors: u64,
+    /// Sectors of its data that nobody could give it, recorded as bad since the volume was opened.
+    pub given_up_sectors: u64,
     /// Sectors of its data that the array uses.
     pub data_sectors: u64,
     /// The first sector whose tag is not known to be valid yet, of a recalculation that did not
@@ -394,6 +396,7 @@ impl Volume {
             problem: part.problem.clone(),
             corrected_sectors: superblock.map_or(0, Superblock::corrected_reads),
             lacking_sectors: running.as_ref().map_or(0, |member| member.lacking_sectors()),
+            given_up_sectors: running.as_ref().map_or(0, |member| member.given_up_sectors()),
             data_sectors: running.as_ref().map_or(0, |member| member.data().limits().sectors),
             recalculated_below: part.integrity.as_ref().and_then(unfinished),
             suspect: part.integrity.as_ref().map_or_else(Vec::new, |part| {
@@ -556,6 +559,7 @@ fn missing_line(slot: usize) -> MemberStatus {
         problem: None,
         corrected_sectors: 0,
         lacking_sectors: 0,
+        given_up_sectors: 0,
         data_sectors: 0,
         recalculated_below: None,
         suspect: Vec::new(),

@@ -12,7 +12,7 @@ use crate::exit::Outcome;
 use crate::opened::Opened;
 use crate::report::Progress;
 use serde_json::{Value, json};
-use stack::Member;
+use stack::{Member, MemberStatus};
 use stack::create::{CreateProgress, Phase, PlannedWrite};
 use stack::membership::NewMember;
 use std::cell::Cell;
@@ -251,7 +251,8 @@ async fn wait(context: &Context, volume: &Opened, on_progress: impl Fn(u64, u64)
 /// What it came to.
 fn result(volume: &Opened, mut object: Value, interrupted: bool) -> (Value, Outcome) {
     let status = volume.status();
-    let lacking: u64 = status.members.iter().map(|member| member.lacking_sectors).sum();
+    let lost = |member: &MemberStatus| member.lacking_sectors + member.given_up_sectors;
+    let lacking: u64 = status.members.iter().map(lost).sum();
     object["missing"] = json!(status.missing);
     object["lacking_sectors"] = json!(lacking);
     object["complete"] = json!(!interrupted && lacking == 0);

@@ -163,6 +163,12 @@ impl BadSectors {
         self.log.borrow().as_ref().map(|(log, _)| !log.is_empty())
     }
 
+    /// Whether there is a log, and room in it for `sectors`.
+    pub(super) fn has_room(&self, sectors: &Range<u64>) -> bool {
+        let log = self.log.borrow().as_ref().map(|(log, _)| log.clone());
+        log.is_some_and(|mut log| log.record(sectors))
+    }
+
     /// Steps 1 and 2 of recording.
     ///
     /// # Errors

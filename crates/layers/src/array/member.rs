@@ -43,6 +43,8 @@ pub struct Member {
     holes: RefCell<RangeSet>,
     /// It lacked something when it came, and no rebuild has come to its end since.
     filling: Cell<bool>,
+    /// Sectors that nobody could give it, and that are recorded as bad therefore.
+    given_up: Cell<u64>,
     /// Below what it was filled, durably; none: everywhere.
     claim: Cell<Option<Sector>>,
     /// Sectors corrected since the superblock was written.
@@ -83,6 +85,7 @@ impl Member {
             replaces: Cell::new(replaces),
             holes: RefCell::new(holes),
             filling: Cell::new(claim.is_some() || replaces),
+            given_up: Cell::new(0),
             claim: Cell::new(claim),
             corrected: Cell::new(0),
         }
@@ -155,6 +158,11 @@ impl Member {
             self.set_superblock(own);
         }
         Ok(())
+    }
+
+    /// The same where the bad block log has room; elsewhere nothing changes. Whether they are recorded.
+    pub(crate) async fn disown(&self, sectors: Range<u64>) -> bool {
+        self.bad.has_room(&self.on_device(&sectors)) && self.record_bad(sectors).await.is_ok()
     }
 
     fn on_device(&self, sectors: &Range<u64>) -> Range<u64> {
@@ -250,6 +258,22 @@ impl Member {
         if holes.len() > 0 && (holes.len() < HOLES_MAX || !holes.cuts(&sectors)) {
             holes.remove(sectors);
         }
+    }
+
+    /// Says that nobody can give it `sectors`. Where its bad block log has room they are recorded there, and
+    /// it is as full as it can be; elsewhere they stay a hole.
+    pub(crate) async fn give_up(&self, sectors: Range<u64>) {
+        if !self.failed() && self.disown(sectors.clone()).await {
+            self.given_up.set(self.given_up.get() + sectors.end - sectors.start);
+            self.set_filled(sectors);
+        }
+    }
+
+    /// Sectors of its data that nobody could give it since it takes part, and that are recorded as bad
+    /// therefore.
+    #[must_use]
+    pub fn given_up_sectors(&self) -> u64 {
+        self.given_up.get()
     }
 
     /// Makes what it holds durable, after which its superblock may claim it.

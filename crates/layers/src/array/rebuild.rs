@@ -7,8 +7,9 @@
 //! ```
 //! A rebuild walks the holes of all members at once, from the first on, while clients read and
 //! write. What a client writes there is written to the members too, and is a hole no more. The
-//! walk ends behind the last hole; what then still is one is lost: it stays unreadable on that
-//! member until somebody writes it whole, and the member stays one that is being filled.
+//! walk ends behind the last hole. What nobody can give is lost: it stays unreadable on that member until
+//! somebody writes it whole. Where the member has a bad block log it is recorded there, and the member is
+//! as full as it can be; else it stays a hole, and the member one that is being filled.
 //!
 //! # What a crash leaves
 //!
@@ -26,6 +27,7 @@
 //!    superblocks claim nothing of it, it is done again.
 //! 2. The member is flushed; then a round claims what was filled before that flush. Crash: either
 //!    claim is true.
+//!    What nobody can give is in the member's log, durably, before it is no hole any more (`bad_blocks`).
 //! 3. Without holes the claim is that it holds everything. Crash: either claim is true; as long as
 //!    not all superblocks say so, the freshest of its own counts.
 //!
@@ -247,9 +249,11 @@ impl Array {
             self.take_over(&member).await?;
         }
         for member in self.members().filter(|member| member.end_filling()) {
-            let lost = member.lacking_sectors();
+            let (lost, given_up) = (member.lacking_sectors(), member.given_up_sectors());
             if lost == 0 {
-                let detail = format!("slot {}", member.slot());
+                let but = format!(", but for {given_up} sectors that nobody has, recorded as bad");
+                let but = if given_up > 0 { &*but } else { "" };
+                let detail = format!("slot {}{but}", member.slot());
                 member.events().emit_detail(EventKind::Rebuilt, Sector::ZERO, 0, detail);
             } else {
                 let detail = format!("{lost} sectors could not be had, and stay unreadable on it");

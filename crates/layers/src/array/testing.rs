@@ -395,6 +395,22 @@ impl Rig {
         self.disks.iter().map(|disk| disk.bytes.borrow().clone()).collect()
     }
 
+    /// The same disks, each with an empty bad block log in its first sectors.
+    pub(crate) fn with_logs(&self, tagged: bool) -> Self {
+        let images = self.images().into_iter().map(|mut bytes| {
+            let own = &mut bytes[4096..8192];
+            own[188..192].copy_from_slice(&(-8i32).to_le_bytes());
+            own[216..220].fill(0);
+            let covered = 256 + 2 * usize::from(own[220]);
+            let word = |word: &[u8]| word.iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b));
+            let sum: u64 = own[..covered].chunks(4).map(word).sum();
+            let sum = (sum & 0xFFFF_FFFF) + (sum >> 32);
+            own[216..220].copy_from_slice(&sum.to_le_bytes()[..4]);
+            bytes
+        });
+        Self::of_images(images.collect(), tagged)
+    }
+
     fn sectors(&self) -> u64 {
         self.disks[0].limits.sectors
     }

@@ -1,8 +1,8 @@
 //! Giving members what they lack: the copy that readers are given, healed where it is damaged; and
 //! reading where nobody holds all that is asked for.
 //!
-//! A block that no copy has stays a hole. No write intent is needed: nothing that anybody is given
-//! changes. What a crash leaves is in the header of [`crate::array::rebuild`].
+//! A block that no copy has is recorded as bad, or stays a hole. No write intent is needed: nothing that
+//! anybody is given changes. What a crash leaves is in the header of [`crate::array::rebuild`].
 
 use super::Inner;
 use super::placement::Placement;
@@ -141,6 +141,7 @@ impl Inner {
                     let events = target.member.events();
                     events.emit_detail(EventKind::Lost, place, one.sectors, detail);
                 }
+                target.member.give_up(target.on_member(one.sector, one.sectors)).await;
             }
         }
         Ok(())

@@ -91,6 +91,26 @@ fn a_block_that_no_copy_has_stays_unreadable_on_the_new_one() {
 }
 
 #[test]
+fn a_block_that_no_copy_has_is_recorded_where_there_is_a_log() {
+    block_on(async {
+        let rig = written(true).await.with_logs(true);
+        rig.disks[0].flip(DATA_OFFSET + 40);
+        let raid = open(&rig, &[0, 2]);
+        rebuilt(&raid).await;
+        let member = raid.array().member(1).unwrap();
+        assert_eq!((member.lacking_sectors(), member.given_up_sectors()), (0, 1));
+        raid.close().await.unwrap();
+        assert_eq!(rig.assembly(&[0, 2]).missing_count(), 0);
+        let raid = open(&rig, &[0, 2]);
+        rig.disks[0].gone.set(true);
+        let device = raid.device();
+        assert_eq!(device.read(Sector(40), 1).await.unwrap_err().kind, IoErrorKind::Medium);
+        let rest = device.read(Sector(41), DATA_SECTORS - 41).await.unwrap();
+        assert!(rest.as_slice() == &content()[41 * 512..]);
+    });
+}
+
+#[test]
 fn a_replacement_takes_over_without_a_moment_of_less_redundancy() {
     block_on(async {
         let rig = written(true).await;

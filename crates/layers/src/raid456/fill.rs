@@ -5,7 +5,7 @@
 //! it: the data that is missing is computed, then parity of all data is compared with the parity
 //! that is there. Otherwise each row of blocks is settled as a reader's would be (heal.rs), damage
 //! in the sources is healed, and only blocks that are believed are written. A block that nobody can
-//! vouch for stays a hole: never is anything written there that would pass for data.
+//! vouch for is recorded as bad, or stays a hole: never is anything written there that would pass for data.
 //!
 //! No write intent is needed: nothing that anybody is given changes. What a crash leaves is in the
 //! header of [`crate::array::rebuild`].
@@ -138,15 +138,22 @@ impl Inner {
                 if columns.state(slot, index).is_known() {
                     let content = columns.content(slot, index);
                     self.fill_member(&member, rows, content).await?;
-                } else if self.told.first_time(slot, Sector(rows.start)) {
-                    let place = member.place(Sector(rows.start));
-                    let detail = "redundancy cannot give it back, it is not rebuilt".to_owned();
-                    let sectors = rows.end - rows.start;
-                    member.events().emit_detail(EventKind::Lost, place, sectors, detail);
+                } else {
+                    self.give_up(&member, rows).await;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Goes on without `rows` of `member`, which nobody can give it.
+    async fn give_up(&self, member: &Member, rows: Range<u64>) {
+        if self.told.first_time(member.slot(), Sector(rows.start)) {
+            let place = member.place(Sector(rows.start));
+            let detail = "redundancy cannot give it back, it is not rebuilt".to_owned();
+            member.events().emit_detail(EventKind::Lost, place, rows.end - rows.start, detail);
+        }
+        member.give_up(rows).await;
     }
 
     /// Writes what belongs on `member`, which lacks it. One that cannot take it is failed.

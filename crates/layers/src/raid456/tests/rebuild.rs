@@ -183,6 +183,83 @@ fn what_nobody_can_give_stays_unreadable_and_everything_else_is_rebuilt() {
 }
 
 #[test]
+fn what_nobody_can_give_is_recorded_where_there_is_a_log_and_the_rebuild_ends() {
+    runtime::block_on(async {
+        let (rig, mut content, present) = degraded(ParityLevel::Raid5, 4, true).await;
+        let bench = open(rig.with_logs(true), ParityLevel::Raid5, 4, &present);
+        // An early row, with much behind it.
+        let lost = (0..bench.sectors()).find(|at| bench.place(*at).0 == 1).unwrap();
+        let (_, place) = bench.place(lost);
+        let other = (0..bench.sectors()).find(|at| bench.place(*at) == (0, place)).unwrap();
+        bench.flip(other);
+        rebuilt(&bench).await;
+        let member = bench.raid.array().member(1).unwrap();
+        assert_eq!((member.lacking_sectors(), member.given_up_sectors()), (0, 1));
+        assert_eq!(bench.raid.array().missing_count(), 0);
+        let bench = bench.reopen(&present).await;
+        assert_eq!(bench.rig.assembly(&present).missing_count(), 0);
+        let bad = bench.rig.logs(4).bad_blocks.unwrap();
+        assert_eq!(bad.ranges().collect::<Vec<_>>(), [place..place + 1]);
+        // Nothing is filled again, and exactly what is lost is an error.
+        bench.rig.log.borrow_mut().clear();
+        rebuilt(&bench).await;
+        assert!(bench.rig.log.borrow().is_empty());
+        for at in 0..bench.sectors() {
+            let read = bench.read(at, 1).await;
+            match at == lost || at == other {
+                true => assert!(read.is_err_and(|error| error.kind.is_damage()), "{at}"),
+                false => assert_eq!(read.unwrap(), content[usize_of(at) * 512..][..512], "{at}"),
+            }
+        }
+        // Written whole they are readable again, and the log forgets.
+        for at in [lost, other] {
+            let new = pattern(78, at, 1);
+            bench.write(at, &new).await.unwrap();
+            content[usize_of(at) * 512..][..512].copy_from_slice(&new);
+        }
+        bench.device.flush().await.unwrap();
+        let bench = bench.reopen(&present).await;
+        assert!(bench.read(0, bench.sectors()).await.unwrap() == content);
+        assert!(bench.rig.logs(4).bad_blocks.unwrap().is_empty());
+        assert!(holds_all(&bench, 4));
+    });
+}
+
+#[test]
+fn a_crash_anywhere_in_a_rebuild_with_a_loss_gives_out_nothing_else_for_what_is_lost() {
+    runtime::block_on(async {
+        let (rig, content, present) = degraded(ParityLevel::Raid5, 4, true).await;
+        let rig = rig.with_logs(true);
+        let bench = open(rig, ParityLevel::Raid5, 4, &present);
+        let lost = (0..bench.sectors()).find(|at| bench.place(*at).0 == 1).unwrap();
+        let (_, place) = bench.place(lost);
+        let other = (0..bench.sectors()).find(|at| bench.place(*at) == (0, place)).unwrap();
+        let start = bench.rig.images();
+        bench.flip(other);
+        rebuilt(&bench).await;
+        bench.raid.close().await.unwrap();
+        let log = bench.rig.log.borrow().clone();
+        for length in (0..=log.len()).filter(|length| length % 3 == 0 || log.len() - length < 12) {
+            for keep in [|_| false, |_| true, |at| at % 2 == 0] {
+                let images = start.iter().zip(0..);
+                let images = images.map(|(start, disk)| crashed(start, &log, length, disk, keep));
+                let rig = Rig::of_images(images.collect(), true);
+                rig.disks[0].flip(place);
+                let bench = open(rig, ParityLevel::Raid5, 4, &present);
+                rebuilt(&bench).await;
+                for at in 0..bench.sectors() {
+                    let read = bench.read(at, 1).await;
+                    match at == lost || at == other {
+                        true => assert!(read.is_err(), "cut at {length}: {at}"),
+                        false => assert_eq!(read.unwrap(), content[usize_of(at) * 512..][..512]),
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn a_replacement_is_filled_from_the_member_it_replaces_and_takes_its_place() {
     for (level, count) in LEVELS {
         runtime::block_on(async move {
