@@ -57,8 +57,8 @@
 //! Writing a block beside lost ones: parity cannot be made, because the lost block is part of it.
 //! If the block's old bytes are known, parity is corrected by the difference and stays as true as
 //! it was. Else only the data is written, the row is torn: the lost block stays an error, and only
-//! its own tag can ever bring it back. Torn rows keep the array from being marked clean beyond
-//! them, so that this is still so after closing and opening.
+//! its own tag can ever bring it back. So that this is still so after closing and opening, its parity
+//! is recorded as bad, or, where there is no room for that, the array is not marked clean beyond it.
 
 mod cache;
 mod columns;

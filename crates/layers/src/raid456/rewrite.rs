@@ -5,12 +5,21 @@
 //! |---|---|---|---|
 //! | all data known | stored | made anew | in sync |
 //! | some lost, old bytes of what is written known | stored | corrected by the difference | as it was |
-//! | the same, but parity of a member that is there is lost | stored | the known corrected | torn |
-//! | some lost, old bytes of what is written lost too | stored | left alone | torn |
+//! | the same, but parity of a member that is there is lost | stored | the known corrected, the lost stale | torn |
+//! | some lost, old bytes of what is written lost too | stored | left alone, stale | torn |
 //! | written block has no member, some other lost | refused | left alone | as it was |
 //!
 //! A lost block never becomes readable here but by being written whole: parity is not computed from
 //! bytes that nobody vouches for, and from a torn row nothing is reconstructed.
+//!
+//! Stale parity is recorded as bad where its members have logs with room. Then nothing in the row passes
+//! for what it is not, and it is as it was, with parity lost. Else it stays torn. In this order:
+//!
+//! 1. The row counts as torn, and the superblocks say dirty. Crash: as before the write.
+//! 2. The data is stored. Crash: dirty.
+//! 3. Stale parity is recorded as bad, durably. Crash: dirty, or what is recorded is true.
+//! 4. The row is no longer torn, and the write completes. What was stored may be gone with the power until
+//!    it is flushed, and the array says clean only after that.
 
 use super::Inner;
 use super::cache::Piece;
@@ -29,8 +38,8 @@ struct Outcome {
     stores: Vec<Store>,
     /// Parity is made from all of the data.
     made_true: bool,
-    /// Parity no longer belongs to the data.
-    torn: bool,
+    /// The slots of parity that does not belong to the data any more: with any the row is torn.
+    stale: Vec<usize>,
 }
 
 impl Inner {
@@ -45,7 +54,7 @@ impl Inner {
         let stripe = equations.stripe;
         let mut touched = RangeSet::default();
         pieces.iter().for_each(|piece| touched.insert(piece.rows.clone()));
-        let (mut stores, mut refused) = (Vec::new(), Ok(()));
+        let (mut stores, mut refused, mut torn) = (Vec::new(), Ok(()), Vec::new());
         let mut made_true = RangeSet::default();
         for rows in touched.iter() {
             let columns = self.load(stripe, rows.clone(), false).await;
@@ -57,8 +66,11 @@ impl Inner {
                 match self.outcome(&columns, index, pieces) {
                     Ok(outcome) => {
                         stores.extend(outcome.stores);
-                        if outcome.torn {
-                            self.tear(self.absolute(stripe, &rows));
+                        if !outcome.stale.is_empty() {
+                            let rows = self.absolute(stripe, &rows);
+                            let was_true = self.array.in_sync(&rows);
+                            self.tear(rows.clone());
+                            torn.extend(was_true.then_some((rows, outcome.stale)));
                         }
                         if outcome.made_true {
                             made_true.insert(rows);
@@ -71,6 +83,11 @@ impl Inner {
         if let Err(error) = self.store(stores, fua).await {
             self.mend(equations, touched.iter()).await;
             return Err(error);
+        }
+        for (rows, stale) in torn {
+            if self.disown(&rows, &stale).await {
+                self.array.set_in_sync(rows);
+            }
         }
         for rows in made_true.iter() {
             self.made_true(self.absolute(stripe, &rows));
@@ -95,6 +112,16 @@ impl Inner {
         }
     }
 
+    /// Records that parity of `rows` in the slots `stale` is nothing that anybody may be given. Whether
+    /// all of it could be.
+    async fn disown(&self, rows: &Range<u64>, stale: &[usize]) -> bool {
+        let mut all = true;
+        for member in stale.iter().flat_map(|&slot| self.array.writers(slot)) {
+            all &= member.failed() || member.disown(rows.clone()).await;
+        }
+        all
+    }
+
     /// The case of one row of blocks.
     fn outcome(&self, columns: &Columns, index: usize, pieces: &[Piece]) -> IoResult<Outcome> {
         let equations = &columns.equations;
@@ -109,7 +136,7 @@ impl Inner {
         let mut each = new.iter().zip(&equations.data);
         if each.all(|(new, &slot)| new.is_some() || known(slot)) {
             stores.extend(self.parity_anew(columns, index, &new));
-            return Ok(Outcome { stores, made_true: true, torn: false });
+            return Ok(Outcome { stores, made_true: true, stale: Vec::new() });
         }
         let written = || new.iter().zip(&equations.data).filter(|(new, _)| new.is_some());
         if let Some((_, &slot)) = written().find(|&(_, &slot)| !here(slot) && !known(slot)) {
@@ -125,10 +152,10 @@ impl Inner {
             stores.extend(self.corrected_parity(equations, &rows, &new, old));
             // Lost parity stays as it was, and may be readable again when its member's fault goes.
             let damaged = |slot| matches!(columns.state(slot, index), Block::Damaged(_));
-            let stale = equations.parity().any(damaged);
-            return Ok(Outcome { stores, made_true: false, torn: stale });
+            let stale = equations.parity().filter(|&slot| damaged(slot)).collect();
+            return Ok(Outcome { stores, made_true: false, stale });
         }
-        Ok(Outcome { stores, made_true: false, torn: true })
+        Ok(Outcome { stores, made_true: false, stale: equations.parity().collect() })
     }
 
     /// Parity of a block row whose data is known, with what is new in its place.

@@ -267,3 +267,41 @@ fn an_array_that_could_not_be_closed_touches_its_members_no_more() {
         assert_eq!(bench.raid.array().missing_count(), 0);
     });
 }
+
+/// A block of a row is lost with its member, another is damaged and written whole: parity cannot be made,
+/// and is recorded as bad where there is a log, so that the array need not stay dirty.
+#[test]
+fn a_degraded_row_with_a_loss_costs_its_parity_and_not_the_whole_array() {
+    runtime::block_on(async {
+        for with_logs in [true, false] {
+            let bench = Bench::raid5(true);
+            let content = bench.fill().await;
+            bench.raid.close().await.unwrap();
+            let rig = if with_logs { bench.rig.with_logs(true) } else { bench.rig };
+            let present = [0, 2, 3];
+            let bench = Bench::open(rig, &present, geometry(ParityLevel::Raid5, 8, 4), false);
+            let lost = (0..bench.sectors()).find(|at| bench.place(*at).0 == 1).unwrap();
+            let (_, place) = bench.place(lost);
+            let other = (0..bench.sectors()).find(|at| bench.place(*at) == (0, place)).unwrap();
+            bench.garble(other);
+            bench.write(other, &pattern(79, other, 1)).await.unwrap();
+            bench.device.flush().await.unwrap();
+            bench.raid.close().await.unwrap();
+            let assembly = bench.rig.assembly(&present);
+            assert_eq!(assembly.cannot_start.is_empty(), with_logs, "{:?}", assembly.cannot_start);
+            if !with_logs {
+                continue;
+            }
+            let bench = Bench::open(bench.rig, &present, geometry(ParityLevel::Raid5, 8, 4), false);
+            for at in 0..bench.sectors() {
+                let read = bench.read(at, 1).await;
+                let expected = &content[usize_of(at) * 512..][..512];
+                match at {
+                    _ if at == lost => assert!(read.is_err(), "{at}"),
+                    _ if at == other => assert_eq!(read.unwrap(), pattern(79, other, 1)),
+                    _ => assert_eq!(read.unwrap(), expected, "{at}"),
+                }
+            }
+        }
+    });
+}
