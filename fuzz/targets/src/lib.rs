@@ -38,6 +38,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "integrity_volume", run: integrity_volume::volume },
     Target { name: "ledger_lines", run: ledger_lines::lines },
     Target { name: "md_assemble", run: md_format::assemble },
+    Target { name: "md_bad_blocks", run: md_format::bad_blocks },
     Target { name: "md_bitmap", run: md_format::bitmap },
     Target { name: "md_ppl", run: md_format::ppl },
     Target { name: "md_superblock", run: md_format::superblock },

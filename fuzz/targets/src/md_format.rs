@@ -1,7 +1,9 @@
-//! md's bytes: superblocks, what several of them amount to, the bitmap and the partial parity log.
+//! md's bytes: superblocks, what several of them amount to, the bitmap, the bad block log and the partial
+//! parity log.
 
 use crate::input::Input;
 use md::assemble::{Candidate, Slot};
+use md::bad_blocks::BadBlocks;
 use md::bitmap::{Bitmap, BitmapHeader};
 use md::geometry::{Geometry, Mirrors, ParityLevel, Strip, Stripes};
 use md::ppl::{ENTRIES_MAX, Entry, HEADER_BYTES, Log, Plan, encode_header};
@@ -216,6 +218,35 @@ pub fn bitmap(bytes: &[u8]) {
     assert!(bitmap.is_set(&chunks));
     bitmap.fill(false);
     assert_eq!((bitmap.dirty_count(), bitmap.dirty().next()), (0, None));
+}
+
+/// Any bytes as a bad block log: what is used of it survives, recorded sectors are in it, and forgetting
+/// them all leaves the log that was never used.
+pub fn bad_blocks(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let (shift, sector, sectors) = (input.byte(), input.number(), u64::from(input.byte()));
+    let Ok(mut log) = BadBlocks::decode(input.0, shift) else {
+        return;
+    };
+    let (used, room) = log.used();
+    assert!(used <= room && log.encode().len() == input.0.len(), "as much as there was");
+    let dense = log.encode();
+    assert_eq!(BadBlocks::decode(&dense, 0), Ok(log.clone()), "what it says survives");
+    assert_eq!(log.ranges().count(), used);
+    let (first, before) = (u64::from(sector), log.clone());
+    if log.record(&(first..first + sectors)) {
+        let is_bad = |at: u64| log.ranges().any(|range| range.contains(&at));
+        assert!((first..first + sectors).all(is_bad), "all of it is recorded");
+        let kept = |range: std::ops::Range<u64>| is_bad(range.start) && is_bad(range.end - 1);
+        assert!(before.ranges().all(kept), "nothing is forgotten");
+        assert_eq!(BadBlocks::decode(&log.encode(), 0), Ok(log.clone()));
+    } else {
+        assert_eq!(log, before, "it is full");
+    }
+    log.forget(Some);
+    assert_eq!(log.used().1, room);
+    log.forget(|_| None);
+    assert!(log.is_empty() && log.encode().iter().all(|&byte| byte == 0xFF));
 }
 
 const MEMBERS: usize = 4;
