@@ -381,7 +381,7 @@ fn place_as_given(freshest: &Superblock, member: &Superblock) -> Result<Role, Le
 }
 
 /// Whether both describe the same array.
-fn agree(freshest: &Superblock, member: &Superblock) -> Result<(), LeftOut> {
+pub(crate) fn agree(freshest: &Superblock, member: &Superblock) -> Result<(), LeftOut> {
     let fields = |superblock: &Superblock| {
         [
             ("level", i128::from(superblock.level().number())),

@@ -13,7 +13,7 @@ use crate::opened::Opened;
 use crate::report::Progress;
 use serde_json::{Value, json};
 use stack::create::{CreateProgress, Phase, PlannedWrite};
-use stack::membership::NewMember;
+use stack::membership::{NewMember, Past};
 use stack::{Member, MemberStatus};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -314,6 +314,12 @@ fn tell(context: &Context, object: &Value, outcome: Outcome, resume: &str) {
         Some("remove") => report.line(format!("{}: let go", text("member"))),
         _ => {}
     }
+    if let Some(missed) = object["missed_sectors"].as_u64() {
+        report.line(format!("it was a member before and missed {missed} sectors, by the bitmap"));
+    }
+    if let Some(why) = object["whole_because"].as_str() {
+        report.line(format!("it was a member before, and is filled whole: {why}"));
+    }
     let lacking = object["lacking_sectors"].as_u64().unwrap_or(0);
     match outcome {
         Outcome::Interrupted => report.warn(format!("interrupted; it goes on with: {resume}")),
@@ -382,7 +388,12 @@ impl Change {
             }
         };
         object["slot"] = json!(added.slot);
-        object["was_member"] = json!(added.was_member);
+        object["was_member"] = json!(added.past != Past::None);
+        match added.past {
+            Past::None => {}
+            Past::Kept { missed_sectors, .. } => object["missed_sectors"] = json!(missed_sectors),
+            Past::Forgotten { why } => object["whole_because"] = json!(why.to_string()),
+        }
         object["writes"] = added.writes.iter().map(listed).collect();
         Ok(object)
     }

@@ -1,5 +1,6 @@
 //! Members that come and go: on the members themselves, and through the server of a served volume.
 
+use crate::support::nbd::Client;
 use crate::support::volume::{hashes, on};
 use crate::support::{MIB, Shape, Volume, flip, noise, text};
 use serde_json::Value;
@@ -188,4 +189,48 @@ fn a_served_volume_is_changed_by_its_server() {
     (now[0], now[2]) = (newer, new);
     reads(&now, &content);
     on("scrub", &now, &["--check", "-q"]).ended(0);
+}
+
+#[test]
+fn a_member_that_was_away_is_filled_where_the_bitmap_says_and_nowhere_else() {
+    let chunk = ["--bitmap-chunk", "64K"];
+    for shape in [Shape::tagged("5", 4096), Shape::plain("1"), Shape::plain("10")] {
+        let volume = Volume::create_with(shape, 12 * MIB, &chunk);
+        let mut content = volume.fill(6);
+        let rest = volume.without(&[1]);
+        let piece = noise(100_000, 7);
+        let file = volume.file("piece", &piece);
+        on("import", &rest, &["-q", "--from", text(&file), "--offset", "1048576"]);
+        content[1 << 20..][..100_000].copy_from_slice(&piece);
+        let old = text(&volume.members[1]);
+        let added = on("add", &rest, &["--new", old, "--json"]).ended(0).object();
+        let missed = added["missed_sectors"].as_u64().expect("the bitmap knows");
+        assert!((1..700).contains(&missed), "{added}");
+        assert_eq!((&added["complete"], &added["missing"]), (&Value::Bool(true), &0.into()));
+        reads(&volume.members, &content);
+        reads(&volume.without(&[0]), &content);
+        volume.run("scrub", &["--check", "-q"]).ended(0);
+    }
+}
+
+#[test]
+fn a_member_comes_back_to_a_served_volume_that_was_written_meanwhile() {
+    let volume =
+        Volume::create_with(Shape::tagged("1", 4096), 12 * MIB, &["--bitmap-chunk", "64K"]);
+    let mut content = volume.fill(8);
+    let server = volume.serve(&[]);
+    let old = text(&volume.members[1]).to_owned();
+    volume.run("fail", &["--member", &old]);
+    let mut client = Client::connect(&server.socket).expect("the server is ready");
+    let new = noise(65536, 9);
+    client.write_all(&[(3 * MIB, new.clone())]).expect("it is served");
+    client.flush().expect("it is served");
+    content[3 << 20..][..65536].copy_from_slice(&new);
+    let said = volume.run("add", &["--new", &old, "--json"]).ended(0).object();
+    let missed = said["missed_sectors"].as_u64().expect("the bitmap knows");
+    assert!((128..=256).contains(&missed), "{said}");
+    drop(client);
+    server.stop().ended(0);
+    reads(&volume.members[1..], &content);
+    volume.run("scrub", &["--check", "-q"]).ended(0);
 }

@@ -52,7 +52,7 @@ use bio::{Bio, Buf, Device, EventKind, Events, IoError, IoResult};
 use md::bitmap::{Bitmap, BitmapError, BitmapHeader, NewBitmap, Stale};
 use md::superblock::Superblock;
 use runtime::join_all;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -229,6 +229,11 @@ impl Intent {
             unsynced.insert(sectors.start.max(from)..sectors.end.max(from));
         }
         unsynced
+    }
+
+    /// As it is now.
+    pub(super) fn bitmap(&self) -> Ref<'_, Bitmap> {
+        self.bitmap.borrow()
     }
 
     /// Bytes of a chunk, chunks, and those of them that are dirty.

@@ -21,6 +21,14 @@
 //!    first hole. Crash: those that were written say so; as long as its own was not, it takes itself
 //!    for a spare and is one. Never is it taken for more than a member that holds nothing.
 //!
+//! A member comes back that was away, and lacks what the write-intent bitmap names (`md::missed`):
+//!
+//! 1. Its own superblock is as it left it. Crash: stale, as before.
+//! 2. In memory it has a place and holes where bits are set, so that it is written from now on, and no
+//!    bit of what is written is cleared. Crash: stale, and it lacks what the bits name, or less.
+//! 3. As 3 above. Crash before its own: stale, as in 2. After: filled below its first hole; what lies
+//!    behind that is filled whole.
+//!
 //! Filling:
 //!
 //! 1. The layer locks a window, reads it verified, and writes what the members lack. Crash: their

@@ -13,6 +13,8 @@
 
 use super::{Array, Found, Member, RangeSet, Tagging};
 use bio::{EventKind, IoError, IoErrorKind, IoResult};
+use md::missed::{NotByBitmap, Running, missed};
+use md::superblock::{Role, Superblock};
 use std::ops::Range;
 use std::rc::Rc;
 use units::Sector;
@@ -107,6 +109,9 @@ pub enum JoinError {
         /// What it cannot do.
         what: &'static str,
     },
+    /// It was to be filled with what it missed, and nobody knows what that is.
+    #[error(transparent)]
+    Missed(#[from] NotByBitmap),
     /// The superblocks could not be written.
     #[error("{0}")]
     Io(IoError),
@@ -335,6 +340,66 @@ impl Array {
         let _lock = self.lock.acquire(1).await;
         self.admits(&found, replaces)?;
         self.unbroken().map_err(JoinError::Io)?;
+        self.take_in(found, replaces, holes).await
+    }
+
+    /// The same for a member that was away, of which nothing was touched since: it lacks what the
+    /// write-intent bitmap says was written meanwhile.
+    ///
+    /// # Errors
+    /// [`JoinError`]; `Missed` if the bitmap cannot say it. Except for `Io` nothing was written to it.
+    pub async fn rejoin(&self, mut found: Found) -> Result<Rc<Member>, JoinError> {
+        let _lock = self.lock.acquire(1).await;
+        self.admits(&found, false)?;
+        self.unbroken().map_err(JoinError::Io)?;
+        if self.rounds.table_changed(&self.members().collect::<Vec<_>>()) {
+            self.round(self.rounds.on_disk()).await.map_err(JoinError::Io)?;
+        }
+        let own = found.superblock.as_mut();
+        let holes = match &own {
+            Some(own) => self.missed_by(own)?,
+            None => return Err(NotByBitmap::Incomplete.into()),
+        };
+        if let Some(own) = own {
+            // In memory as a spare of today, so that its superblock is the last of the round.
+            own.set_events(self.rounds.events());
+            own.set_role(own.dev_number(), Role::Spare);
+        }
+        self.take_in(found, false, &holes).await
+    }
+
+    /// What of its data the member of superblock `own` lacks, which was away; all the rest is as the
+    /// others have it.
+    ///
+    /// # Errors
+    /// [`NotByBitmap`], if the bitmap cannot say it.
+    pub fn missed_by(&self, own: &Superblock) -> Result<Vec<Range<u64>>, NotByBitmap> {
+        let members: Vec<Rc<Member>> = self.members().collect();
+        let superblocks: Vec<(Superblock, usize)> =
+            members.iter().filter_map(|one| Some((one.superblock()?, one.slot()))).collect();
+        let (peer, _) = superblocks.first().ok_or(NotByBitmap::NoBitmap)?;
+        let numbers: Vec<(u32, usize)> =
+            superblocks.iter().map(|(one, slot)| (one.dev_number(), *slot)).collect();
+        let bitmap = self.intent.as_ref().map(|intent| intent.bitmap());
+        missed(
+            own,
+            &Running {
+                superblock: peer,
+                bitmap: bitmap.as_deref(),
+                members: &numbers,
+                events: self.rounds.events(),
+                recorded: !self.rounds.table_changed(&members),
+            },
+        )
+    }
+
+    /// Gives it its place, with the lock held.
+    async fn take_in(
+        &self,
+        found: Found,
+        replaces: bool,
+        holes: &[Range<u64>],
+    ) -> Result<Rc<Member>, JoinError> {
         let mut lacks = RangeSet::default();
         holes.iter().for_each(|hole| lacks.insert(hole.clone()));
         let member = Rc::new(Member::to_fill(found, &lacks, replaces, (self.events(), &self.lock)));

@@ -10,8 +10,10 @@
 //! it until its last superblock is written, and then it is a spare. From there on the array has the
 //! list (`layers::array::rebuild`).
 //!
-//! A member of this array that was left out or failed is made a spare by one write, its own
-//! superblock; its content means nothing any more from then on.
+//! A member of this array that was left out or failed, and comes back to its slot, is given what the
+//! write-intent bitmap says it missed, if the bitmap can say that (`md::missed`): nothing is written to it
+//! before the array takes it in. Otherwise it is made a spare by one write, its own superblock; its content
+//! means nothing any more from then on, and why is said.
 
 mod error;
 mod parts;
@@ -23,6 +25,7 @@ use crate::create::{CreateProgress, Phase, PlannedWrite, WriteKind};
 use crate::member::Member;
 use crate::volume::{MemberPart, MemberState, Volume};
 use layers::array::{Array, EVERYTHING, JoinError};
+use md::missed::NotByBitmap;
 use md::superblock::{Level, SUPERBLOCK_BYTES};
 use std::rc::Rc;
 use units::u64_of;
@@ -41,10 +44,29 @@ pub struct NewMember {
 pub struct Added {
     /// The slot that it was given; none: it is a spare.
     pub slot: Option<usize>,
-    /// It was a member of this array before.
-    pub was_member: bool,
+    /// What it was before.
+    pub past: Past,
     /// What was written to make it ready, or would be.
     pub writes: Vec<PlannedWrite>,
+}
+
+/// What a member that came was before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Past {
+    /// No member of this array.
+    None,
+    /// A member of this array, and what it holds is of no use.
+    Forgotten {
+        /// Why not.
+        why: NotByBitmap,
+    },
+    /// A member of this array that lacks only what was written meanwhile.
+    Kept {
+        /// The slot that it held.
+        slot: usize,
+        /// Sectors that the write-intent bitmap says it missed.
+        missed_sectors: u64,
+    },
 }
 
 /// How far the making ready of a member has come.
@@ -62,24 +84,27 @@ impl Volume {
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Added, MembershipError> {
         let array = self.changeable()?;
-        let vacant = array.vacant().first().copied();
-        let ready = self.prepare(new, on_progress).await?;
-        let mut added =
-            Added { slot: vacant, was_member: ready.was_member, writes: ready.writes.clone() };
-        let found = ready.found(vacant.unwrap_or(0))?;
-        match vacant {
-            Some(slot) => {
-                if let Err(error) = array.join(found, false, EVERYTHING).await {
-                    return Err(self.refused(ready, error).await);
-                }
-                self.take_in(ready.part(Some(slot), MemberState::Rebuilding));
-            }
-            None => {
-                self.take_in(ready.part(None, MemberState::Spare));
-                array.add_spare(found);
-                added.slot = None;
-            }
+        let ready = self.prepare(new, true, on_progress).await?;
+        let kept = match ready.past {
+            Past::Kept { slot, .. } => Some(slot),
+            _ => None,
+        };
+        let slot = kept.or_else(|| array.vacant().first().copied());
+        let added = Added { slot, past: ready.past, writes: ready.writes.clone() };
+        let found = ready.found(slot.unwrap_or(0))?;
+        let Some(slot) = slot else {
+            self.take_in(ready.part(None, MemberState::Spare));
+            array.add_spare(found);
+            return Ok(added);
+        };
+        let joined = match kept {
+            Some(_) => array.rejoin(found).await,
+            None => array.join(found, false, EVERYTHING).await,
+        };
+        if let Err(error) = joined {
+            return Err(self.refused(ready, error).await);
         }
+        self.take_in(ready.part(Some(slot), MemberState::Rebuilding));
         Ok(added)
     }
 
@@ -100,9 +125,8 @@ impl Volume {
         let slot = slot.ok_or(MembershipError::NotOurs { member: old.to_owned() })?;
         // One that failed or is missing is not replaced but followed.
         let replaces = array.member(slot).is_some();
-        let ready = self.prepare(new, on_progress).await?;
-        let added =
-            Added { slot: Some(slot), was_member: ready.was_member, writes: ready.writes.clone() };
+        let ready = self.prepare(new, false, on_progress).await?;
+        let added = Added { slot: Some(slot), past: ready.past, writes: ready.writes.clone() };
         let found = ready.found(slot)?;
         if let Err(error) = array.join(found, replaces, EVERYTHING).await {
             return Err(self.refused(ready, error).await);

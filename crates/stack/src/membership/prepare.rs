@@ -1,7 +1,10 @@
 //! Making a new member ready: what lies on it is looked at, then it gets dm-integrity as its peers have
 //! it, zeroes with valid tags, and the superblock of a spare.
+//!
+//! One that was away and comes back keeps its superblock where the write-intent bitmap tells what it
+//! missed: it is the proof of when it left, until the array gives it its slot again.
 
-use super::{MembershipError, NewMember, OnProgress};
+use super::{MembershipError, NewMember, OnProgress, Past};
 use crate::content::{Thoroughness, look};
 use crate::create::{
     CreateError, CreateLevel, CreateOptions, CreateProgress, Identity, Phase, Plan, PlannedWrite,
@@ -12,17 +15,18 @@ use crate::leaf::{Leaf, LeafKind};
 use crate::open::{OpenError, found_in, make_writable};
 use crate::probe::{IntegrityFound, MdFound, Probed, probe, read_logs};
 use crate::volume::{MemberPart, MemberState, Volume};
-use bio::{Bio, Buf, Device};
+use bio::{Bio, Buf, Device, EventKind};
 use integrity::Flags;
 use layers::array::Found;
 use md::create::{NewMember as NewDevice, free_number, join};
-use md::superblock::{SUPERBLOCK_BYTES, Superblock, Uuid};
-use units::{SECTOR, u64_of};
+use md::missed::NotByBitmap;
+use md::superblock::{Role, SUPERBLOCK_BYTES, Superblock, Uuid};
+use units::{SECTOR, Sector, u64_of};
 
 /// A member that is ready to join: a spare on disk, and open.
 pub(super) struct Ready {
     probed: Probed,
-    pub(super) was_member: bool,
+    pub(super) past: Past,
     pub(super) writes: Vec<PlannedWrite>,
 }
 
@@ -45,8 +49,10 @@ impl Ready {
 enum Work {
     /// Everything.
     Make(Box<Plan>),
-    /// One superblock: it belonged to this array before.
-    Rejoin(Box<Superblock>),
+    /// One superblock: it belonged to this array before, and what it holds means nothing any more.
+    Rejoin(Box<Superblock>, NotByBitmap),
+    /// Nothing yet: it comes back to its slot, and its superblock is written with the others'.
+    Return { slot: usize, missed: u64, super_offset: Sector },
 }
 
 impl Volume {
@@ -54,6 +60,7 @@ impl Volume {
     pub(super) async fn prepare(
         &self,
         new: &NewMember,
+        may_return: bool,
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Ready, MembershipError> {
         let name = new.member.to_string();
@@ -63,9 +70,8 @@ impl Volume {
         let kind = leaf.kind;
         let io = |error| MembershipError::Io { member: name.clone(), error };
         let mut probed = self.look(&new.member, leaf, &given).await?;
-        let work = self.work(new, &probed, kind, on_progress).await?;
-        let was_member = matches!(work, Work::Rejoin(_));
-        let writes = writes(&work, &name);
+        let work = self.work(new, &probed, (kind, may_return), on_progress).await?;
+        let (past, writes) = (past(&work), writes(&work, &name));
         match work {
             Work::Make(plan) => {
                 let device = probed.leaf.device.clone();
@@ -78,7 +84,15 @@ impl Volume {
                 probed = self.look(&new.member, leaf, &given).await?;
                 make_writable(&mut probed, false, self.events()).await?;
             }
-            Work::Rejoin(superblock) => {
+            Work::Return { .. } => make_writable(&mut probed, false, self.events()).await?,
+            Work::Rejoin(superblock, why) => {
+                let detail = format!("was a member before, and is filled whole: {why}");
+                self.events().for_member(&probed.name).emit_detail(
+                    EventKind::Note,
+                    Sector::ZERO,
+                    0,
+                    detail,
+                );
                 make_writable(&mut probed, false, self.events()).await?;
                 let inner = probed.inner().expect("it was opened");
                 let bytes = Buf::copy_of(&superblock.encode());
@@ -92,7 +106,7 @@ impl Volume {
             return Err(OpenError::Array { why: format!("{name}: {why}") }.into());
         }
         read_logs(std::slice::from_mut(&mut probed)).await;
-        Ok(Ready { probed, was_member, writes })
+        Ok(Ready { probed, past, writes })
     }
 
     /// What making `new` ready would write.
@@ -105,7 +119,7 @@ impl Volume {
         let leaf = given.open_leaf(&new.member, false).await?;
         let kind = leaf.kind;
         let probed = self.look(&new.member, leaf, &given).await?;
-        let work = self.work(new, &probed, kind, on_progress).await?;
+        let work = self.work(new, &probed, (kind, true), on_progress).await?;
         Ok(writes(&work, &new.member.to_string()))
     }
 
@@ -136,7 +150,7 @@ impl Volume {
         &self,
         new: &NewMember,
         probed: &Probed,
-        kind: LeafKind,
+        (kind, may_return): (LeafKind, bool),
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Work, MembershipError> {
         let name = new.member.to_string();
@@ -144,6 +158,10 @@ impl Volume {
         let of_md = |error| CreateError::Md { member: Some(name.clone()), error };
         if let (Some(own), Some(inner)) = (probed.md(), probed.inner()) {
             if own.set_uuid() == peer.set_uuid() && self.is_like_peers(probed) {
+                let why = match self.missed(own, may_return) {
+                    Ok(work) => return Ok(work),
+                    Err(why) => why,
+                };
                 let device = NewDevice {
                     device_sectors: inner.limits().sectors,
                     device_uuid: own.device_uuid(),
@@ -152,7 +170,7 @@ impl Volume {
                 let number = Some(own.dev_number()).filter(|number| !taken.contains(number));
                 let number = number.or_else(|| free_number(&peer, &taken));
                 let superblock = join(&peer, &device, number).map_err(of_md)?;
-                return Ok(Work::Rejoin(Box::new(superblock)));
+                return Ok(Work::Rejoin(Box::new(superblock), why));
             }
             if own.set_uuid() != peer.set_uuid() && !new.yes {
                 return Err(MembershipError::Foreign { member: name });
@@ -172,6 +190,15 @@ impl Volume {
             join(&peer, &device, free_number(&peer, &taken))
         })?;
         Ok(Work::Make(Box::new(plan)))
+    }
+
+    /// The work of having a member come back by the bitmap, if it can.
+    fn missed(&self, own: &Superblock, may_return: bool) -> Result<Work, NotByBitmap> {
+        let array = self.array().filter(|_| may_return).ok_or(NotByBitmap::Incomplete)?;
+        let holes = array.missed_by(own)?;
+        let Some(Role::Active(slot)) = own.role() else { return Err(NotByBitmap::Incomplete) };
+        let missed = holes.iter().map(|hole| hole.end - hole.start).sum();
+        Ok(Work::Return { slot: slot.into(), missed, super_offset: own.super_offset() })
     }
 
     /// A member that speaks for the array.
@@ -250,11 +277,22 @@ impl Volume {
 fn writes(work: &Work, name: &str) -> Vec<PlannedWrite> {
     match work {
         Work::Make(plan) => plan.writes().cloned().collect(),
-        Work::Rejoin(superblock) => {
-            let bytes = u64_of(SUPERBLOCK_BYTES);
-            let (kind, byte) = (WriteKind::MdSuperblock, superblock.super_offset().bytes());
-            vec![PlannedWrite { member: name.to_owned(), kind, byte, span_bytes: bytes, bytes }]
-        }
+        Work::Rejoin(superblock, _) => vec![superblock_write(name, superblock.super_offset())],
+        Work::Return { super_offset, .. } => vec![superblock_write(name, *super_offset)],
+    }
+}
+
+fn superblock_write(name: &str, place: Sector) -> PlannedWrite {
+    let (bytes, member) = (u64_of(SUPERBLOCK_BYTES), name.to_owned());
+    let kind = WriteKind::MdSuperblock;
+    PlannedWrite { member, kind, byte: place.bytes(), span_bytes: bytes, bytes }
+}
+
+fn past(work: &Work) -> Past {
+    match work {
+        Work::Make(_) => Past::None,
+        Work::Rejoin(_, why) => Past::Forgotten { why: *why },
+        Work::Return { slot, missed, .. } => Past::Kept { slot: *slot, missed_sectors: *missed },
     }
 }
 

@@ -14,6 +14,8 @@ use std::time::Duration;
 struct Degraded {
     /// The members that are left, and the blank disk behind them.
     now: Disks,
+    /// The members that are left, and the one that is gone behind them, as it left.
+    before: Disks,
     content: Content,
 }
 
@@ -44,8 +46,9 @@ fn degraded_there(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<Degrad
     let script = [less.open_degraded(), write(&less, &second), less.close()].concat();
     lab.guest(&all.choose(&kept), &script)?;
     content.apply(&second);
-    let now = all.choose(&kept.into_iter().chain([subject.members]).collect::<Vec<_>>());
-    Ok(Degraded { now, content })
+    let [now, before] = [subject.members, 1]
+        .map(|last| all.choose(&kept.iter().copied().chain([last]).collect::<Vec<_>>()));
+    Ok(Degraded { now, before, content })
 }
 
 /// We make an array, write it, add a spare to it, and write it again without member 1 and the spare.
@@ -62,8 +65,9 @@ fn degraded_here(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<Degrade
     let second = scattered(sectors, subject.block(), 2);
     lab.import_degraded(&all.choose(&kept), &second)?;
     content.apply(&second);
-    let now = all.choose(&kept.into_iter().chain([subject.members]).collect::<Vec<_>>());
-    Ok(Degraded { now, content })
+    let [now, before] = [subject.members, 1]
+        .map(|last| all.choose(&kept.iter().copied().chain([last]).collect::<Vec<_>>()));
+    Ok(Degraded { now, before, content })
 }
 
 /// One disk more.
@@ -103,6 +107,20 @@ pub(super) fn rebuilt_by_us(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Res
     let array = degraded_there(lab, subject)?;
     add(lab, &array.rest(), &array.blank())?;
     both_are_content(lab, subject, &array.now, &array.content)
+}
+
+/// The kernel writes while a member is away; we take it back, and give it what it missed.
+///
+/// # Errors
+/// If it was given all, or not enough.
+pub(super) fn returned(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+    let array = degraded_there(lab, subject)?;
+    let path = array.before.metadata(subject.members - 1).display().to_string();
+    let options = ["--json", "--new", &path];
+    let added = lab.steadfast("add", &array.rest(), &options)?.ended(0)?.object()?;
+    let missed = added["missed_sectors"].as_u64().with_context(|| added.to_string())?;
+    ensure!(missed > 0 && missed < array.content.sectors(), "{added}");
+    both_are_content(lab, subject, &array.before, &array.content)
 }
 
 /// # Errors

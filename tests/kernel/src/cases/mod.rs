@@ -496,6 +496,19 @@ fn memberships() -> Vec<Case> {
             cases.push(row(part, name, what, move |lab| judge(lab, &subject)));
         }
     }
+    for (name, subject, part) in [
+        ("raid1", Subject::md(1, 2).with_intent(), Part::All),
+        ("raid5", Subject::md(5, 3).with_intent(), Part::Ci),
+        ("raid10", Subject::md(10, 4).with_intent(), Part::All),
+        ("raid6-crc32c", Subject::stacked(6, 4, small).with_intent(), Part::All),
+    ] {
+        cases.push(row(
+            part,
+            format!("returned-{name}"),
+            "the kernel writes while a member is away; we give it what the bitmap says it missed",
+            move |lab| membership::returned(lab, &subject),
+        ));
+    }
     cases
 }
 
