@@ -11,10 +11,9 @@
 
 use super::Array;
 use bio::{Bio, Buf, Limits, Segments};
-use dif::{Profile, Protection, Tuple};
+use dif::Profile;
 use std::fmt;
-use std::ops::Range;
-use units::{BlockSize, Sector, u64_of, usize_of};
+use units::{BlockSize, Sector, usize_of};
 
 /// What a device keeps for each of its blocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -88,12 +87,12 @@ impl Tagging {
         }
     }
 
-    /// The tags that so many sectors have when nobody gave them any.
-    pub(crate) fn zeroed(self, sectors: u64) -> Segments {
-        match self.tag_bytes(sectors) {
-            0 => Segments::default(),
-            length => Buf::zeroed(length).into(),
-        }
+    /// The tags that so many sectors have when nobody gave them any ([`Bio`] has the rule).
+    pub(crate) fn blank(self, sectors: u64) -> Segments {
+        let mut tags = self.alloc(sectors);
+        let blank = if self.profile.is_some() { u8::MAX } else { 0 };
+        tags.iter_mut().for_each(|tags| tags.as_mut_slice().fill(blank));
+        tags
     }
 
     /// A read of all that is kept of so many sectors.
@@ -161,76 +160,28 @@ impl Tagging {
         }
     }
 
-    /// The number of the first interval of the block at `sector`: its reference tag.
-    fn interval(self, profile: &Profile, sector: Sector) -> u64 {
-        sector.bytes() / u64_of(profile.format.interval())
+    /// Whether tags say where their block lies.
+    pub(crate) fn counts(self) -> bool {
+        self.profile.is_some_and(|profile| profile.kind.counts())
     }
 
-    /// The tags of blocks that begin at `from` as they are counted where these blocks begin at `to`: what
-    /// has the reference tag of its place has that of the other place, and all else is as it was.
+    /// The tags of blocks that begin at `from`, counted as if they began at `to`.
     pub(crate) fn moved(self, tags: Segments, from: Sector, to: Sector) -> Segments {
         if tags.is_empty() || !self.counts() || from == to {
             return tags;
         }
-        let mut moved = Segments::from(Buf::alloc(tags.len_bytes()));
-        let mut at = 0;
-        for piece in tags.iter() {
-            moved.copy_from(at, piece.as_slice());
-            at += piece.len();
-        }
+        let mut moved = Buf::alloc(tags.len_bytes());
+        tags.copy_to(0, moved.as_mut_slice());
+        let mut moved = moved.into();
         self.move_within(&mut moved, from, to);
         moved
     }
 
     /// The same of tags that nobody else holds.
     pub(crate) fn move_within(self, tags: &mut Segments, from: Sector, to: Sector) {
-        let Some(profile) = self.profile.filter(|_| self.counts()) else { return };
-        let (from, to) = (self.interval(&profile, from), self.interval(&profile, to));
-        profile.remap(tags.iter_mut().map(Buf::as_mut_slice), from, to);
-    }
-
-    /// Whether tags say where their block lies.
-    pub(crate) fn counts(self) -> bool {
-        self.profile.is_some_and(|profile| profile.kind.counts())
-    }
-
-    /// Tags without guard and reference: what follows from data and place is zeroes, the application's is
-    /// as it was. (Storage tags, metadata beyond the tuple, and the reference of type 3 are its, too.)
-    pub(crate) fn application(self, tags: &Segments) -> Segments {
-        let Some(profile) = self.profile else { return tags.clone() };
-        let mut own = Buf::alloc(tags.len_bytes());
-        tags.copy_to(0, own.as_mut_slice());
-        each_tuple(&profile, own.as_mut_slice(), |tuple| {
-            tuple.guard = 0;
-            if profile.kind.counts() {
-                tuple.reference = 0;
-            }
-        });
-        own.into()
-    }
-
-    /// Gives tags of which the application's bytes are there the guard of their data, and the reference of
-    /// blocks from `at` on.
-    pub(crate) fn sign(self, data: &Segments, tags: &mut Segments, at: Sector) {
-        let Some(profile) = self.profile else { return };
-        let own = self.application(tags);
-        let protection = Protection::at(profile, self.interval(&profile, at));
-        let pieces = data.iter().map(Buf::as_slice);
-        protection.generate(pieces, tags.iter_mut().map(Buf::as_mut_slice));
-        // It made the application's bytes of the tuple, too; its guard does not cover them.
-        let (own, mut signed) = (own.into_single(), Buf::alloc(tags.len_bytes()));
-        tags.copy_to(0, signed.as_mut_slice());
-        let (metadata, place) = (profile.format.metadata(), tuple_range(&profile));
-        let mut before = own.as_slice().chunks_exact(metadata);
-        each_tuple(&profile, signed.as_mut_slice(), |tuple| {
-            let before = before.next().expect("as many tuples as there were");
-            let before = Tuple::decode(&profile.format, &before[place.clone()]);
-            (tuple.application, tuple.storage) = (before.application, before.storage);
-            if !profile.kind.counts() {
-                tuple.reference = before.reference;
-            }
-        });
-        *tags = signed.into();
+        if let Some(profile) = self.profile {
+            Bio::remap(tags, &profile, from, to);
+        }
     }
 
     /// In words, the first byte in which a block that lies interleaved differs from another.
@@ -243,22 +194,6 @@ impl Tagging {
         };
         Some(format!("{what} {at} there is {lies:02x} and would be {instead:02x}"))
     }
-}
-
-/// Shows `each` every tuple in `metadata`, and keeps what it makes of it.
-fn each_tuple(profile: &Profile, metadata: &mut [u8], mut each: impl FnMut(&mut Tuple)) {
-    for one in metadata.chunks_exact_mut(profile.format.metadata()) {
-        let bytes = &mut one[tuple_range(profile)];
-        let mut tuple = Tuple::decode(&profile.format, bytes);
-        each(&mut tuple);
-        tuple.encode(&profile.format, bytes);
-    }
-}
-
-/// Where the tuple lies in an interval's metadata.
-fn tuple_range(profile: &Profile) -> Range<usize> {
-    let start = profile.format.tuple_offset();
-    start..start + profile.format.tuple_bytes()
 }
 
 impl fmt::Display for Tagging {

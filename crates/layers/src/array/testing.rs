@@ -5,7 +5,7 @@
 mod model;
 
 pub(crate) use model::{
-    BEFORE, Kept, Model, Step, lies_as_given, on_member, profiles, protected, step, tags_for,
+    BEFORE, Kept, Model, Protected, Step, lies_as_given, on_member, profiles, step, tags_for,
 };
 
 use super::{Array, Found, Logs, Options};
@@ -64,12 +64,13 @@ impl Disk {
         Self::keeping(index, bytes, (tagged, Kept::Bytes(0)), log)
     }
 
-    /// The same with metadata for each sector, all zeroes.
+    /// The same with metadata for each sector, blank.
     fn keeping(index: usize, bytes: Vec<u8>, (tagged, kept): (bool, Kept), log: &Log) -> Rc<Self> {
         let mut limits = Limits::new(u64_of(bytes.len() / SECTOR_BYTES), BlockSize::B512);
         limits.verified = tagged;
         kept.apply(&mut limits);
-        let metadata = RefCell::new(vec![0; bytes.len() / SECTOR_BYTES * limits.tag_size]);
+        let metadata = vec![limits.blank_tag(); bytes.len() / SECTOR_BYTES * limits.tag_size];
+        let metadata = RefCell::new(metadata);
         let tags = (0..).zip(bytes.chunks(SECTOR_BYTES)).map(|(at, sector)| hash(at, sector));
         let tags = tagged.then(|| RefCell::new(tags.collect()));
         Rc::new(Self {
@@ -184,7 +185,7 @@ impl Disk {
         self.bytes.borrow_mut()[at..at + bytes.len()].copy_from_slice(&bytes);
         self.retag(bio.sector.0, bio.sectors());
         let kept = &mut self.metadata.borrow_mut()[self.metadata_of(range)];
-        kept.fill(0);
+        kept.fill(self.limits.blank_tag());
         if !bio.tags.is_empty() {
             bio.tags.copy_to(0, kept);
         }

@@ -93,21 +93,6 @@ impl MemoryDevice {
         device
     }
 
-    /// The same for blocks of whole intervals of an integrity profile, whose metadata it keeps and does not
-    /// look at.
-    ///
-    /// # Panics
-    /// If an interval is not a whole part of a block.
-    #[must_use]
-    pub fn protected(sectors: u64, block: BlockSize, profile: Profile) -> Self {
-        let interval = profile.format.interval();
-        assert!(block.bytes().is_multiple_of(interval), "a block is whole intervals");
-        let tag_size = block.bytes() / interval * profile.format.metadata();
-        let mut device = Self::with_metadata(sectors, block, tag_size);
-        device.limits.protection = Some(profile);
-        device
-    }
-
     /// Memory that its pages and its metadata take, in bytes.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {

@@ -5,6 +5,7 @@
 //! made of, so both are compared and reconstructed as one.
 
 use super::Inner;
+use super::application::Role;
 use super::content::Content;
 use super::parity::Equations;
 use crate::array::Tagging;
@@ -117,7 +118,8 @@ impl Columns {
     /// Puts reconstructed bytes in place.
     pub(super) fn rebuilt(&mut self, slot: usize, index: usize, data: &[u8]) {
         let (within, tag) = (self.within(index), self.tag_of(index));
-        let signed = Content::signed(self.tagging, &Buf::copy_of(data), self.sector_of(index));
+        let (role, at) = (self.equations.role(slot), self.sector_of(index));
+        let signed = Content::signed(self.tagging, role, &Buf::copy_of(data), at);
         let strip = &mut self.strips[slot];
         strip.interleaved.as_mut_slice()[within].copy_from_slice(data);
         signed.tags.copy_to(0, &mut strip.tags[tag]);
@@ -147,10 +149,10 @@ impl Columns {
 }
 
 impl Strip {
-    fn new(tagging: Tagging, content: &Content, blocks: Vec<Block>) -> Self {
+    fn new(tagging: Tagging, role: Role, content: &Content, blocks: Vec<Block>) -> Self {
         let mut tags = vec![0; content.tags.len_bytes()];
         content.tags.copy_to(0, &mut tags);
-        Self { interleaved: content.interleaved(tagging), tags, blocks }
+        Self { interleaved: content.interleaved(tagging, role), tags, blocks }
     }
 }
 
@@ -171,18 +173,17 @@ impl Inner {
         let reads = join_all(slots.map(|slot| self.read_sound(slot, range.clone(), bypass))).await;
         let block = self.block.sectors();
         let height = usize_of((rows.end - rows.start) / block);
+        let (equations, tagging) = (self.equations(stripe), self.tagging);
         let mut strips = Vec::with_capacity(reads.len());
         for (slot, read) in reads.into_iter().enumerate() {
+            let role = equations.role(slot);
             let strip = match read? {
                 None => {
                     let here = self.reader(slot, &range).is_some();
                     let gone = Block::Damaged(IoErrorKind::Unavailable);
                     let state = if here { gone } else { Block::Missing };
-                    Strip::new(
-                        self.tagging,
-                        &Content::alloc(self.tagging, rows.end - rows.start),
-                        vec![state; height],
-                    )
+                    let nothing = Content::alloc(tagging, rows.end - rows.start);
+                    Strip::new(tagging, role, &nothing, vec![state; height])
                 }
                 Some((content, bad)) => {
                     let mut blocks = vec![Block::Good; height];
@@ -190,12 +191,11 @@ impl Inner {
                         let first = usize_of((place.start - range.start) / block);
                         blocks[first] = kind.map_or(Block::Missing, Block::Damaged);
                     }
-                    Strip::new(self.tagging, &content, blocks)
+                    Strip::new(tagging, role, &content, blocks)
                 }
             };
             strips.push(strip);
         }
-        let (equations, tagging) = (self.equations(stripe), self.tagging);
         Ok(Columns { equations, rows, block, tagging, strips })
     }
 }

@@ -2,21 +2,19 @@
 //!
 //! | of a tag | on a data strip | on P and Q |
 //! |---|---|---|
-//! | the application's bytes | the submitter's | parity of the data strips', byte by byte like that of data |
+//! | the application's bytes | the submitter's | parity of the data strips' (application.rs) |
 //! | guard and reference | the submitter's, counted from the member's first block | the layer's: of the parity itself, in its place |
 //!
 //! So what the application said of its blocks is as redundant as they are, and comes back when they are
 //! reconstructed; guard and reference of a reconstructed block are the layer's, since they follow from data
-//! and place. Where the members' tags have no profile all their bytes are the application's. That parity of
-//! application tags may spell the escape is of no meaning: nobody but this layer reads it.
-//!
-//! Blocks written without tags have zeroes for them; reconstructed, they have a guard and a reference.
+//! and place.
 
+use super::application::{Role, application, first_wrong, sign, spells_escape};
 use super::parity::Equations;
 use super::store::Store;
 use super::{Inner, bytes, sectors};
-use crate::array::Tagging;
-use bio::{Bio, Buf, Segments};
+use crate::array::{Member, Tagging};
+use bio::{Bio, Buf, IoErrorKind, IoResult, Segments};
 use std::ops::Range;
 use units::Sector;
 
@@ -41,9 +39,9 @@ impl Content {
 
     /// Blocks that lie interleaved with the application's part of their tags, signed for the member
     /// sector `at`.
-    pub(super) fn signed(tagging: Tagging, interleaved: &Buf, at: Sector) -> Self {
+    pub(super) fn signed(tagging: Tagging, role: Role, interleaved: &Buf, at: Sector) -> Self {
         let (data, mut tags) = tagging.apart(interleaved);
-        tagging.sign(&data, &mut tags, at);
+        sign(tagging, role, &data, &mut tags, at);
         Self { data, tags }
     }
 
@@ -53,8 +51,8 @@ impl Content {
     }
 
     /// The same with the application's part of the tags, interleaved.
-    pub(super) fn interleaved(&self, tagging: Tagging) -> Buf {
-        tagging.interleave(self.data.to_single(), &tagging.application(&self.tags))
+    pub(super) fn interleaved(&self, tagging: Tagging, role: Role) -> Buf {
+        tagging.interleave(self.data.to_single(), &application(tagging, role, &self.tags))
     }
 
     /// Shared handles on so many of its sectors.
@@ -119,6 +117,39 @@ impl Parity {
 }
 
 impl Inner {
+    /// What of a strip's tags is in the sum.
+    pub(super) fn own_tags(&self, role: Role, content: &Content) -> Segments {
+        application(self.tagging, role, &content.tags)
+    }
+
+    /// Checks parity that a member passed unchecked because its application tag happens to spell the
+    /// escape.
+    ///
+    /// # Errors
+    /// `Protection` at the first sector whose guard or reference disagrees.
+    pub(super) fn check_parity(
+        &self,
+        member: &Member,
+        range: &Range<u64>,
+        content: &Content,
+    ) -> IoResult {
+        if !member.data().limits().verified || !spells_escape(self.tagging, &content.tags) {
+            return Ok(());
+        }
+        let chunk = self.geometry.chunk_sectors();
+        for stripe in range.start / chunk..range.end.div_ceil(chunk) {
+            if self.equations(stripe).role(member.slot()) == Role::Data {
+                continue;
+            }
+            let rows = (stripe * chunk).max(range.start)..((stripe + 1) * chunk).min(range.end);
+            let within = rows.start - range.start..rows.end - range.start;
+            let Content { data, tags } = content.slice(self.tagging, &within);
+            let wrong = first_wrong(self.tagging, &data, &tags, Sector(rows.start));
+            wrong.map_or(Ok(()), |sector| Err(IoErrorKind::Protection.at(sector)))?;
+        }
+        Ok(())
+    }
+
     /// What is stored of data strip `index`: its tags count the member's blocks there.
     pub(super) fn data_store(
         &self,
@@ -147,7 +178,7 @@ impl Inner {
         let mut tags = [None, None];
         if !self.tagging.is_none() {
             let own: Vec<Segments> =
-                data.iter().map(|content| self.tagging.application(&content.tags)).collect();
+                data.iter().map(|content| self.own_tags(Role::Data, content)).collect();
             tags = generated(equations, &own.iter().collect::<Vec<_>>(), wanted);
         }
         let [p_tags, q_tags] = tags;
@@ -166,10 +197,10 @@ impl Inner {
         mut old: Vec<Option<Content>>,
     ) -> Vec<Store> {
         let mut parity = |slot: usize| {
-            let Content { data, tags } = old[slot].take()?;
-            let own = (!self.tagging.is_none()).then(|| self.tagging.application(&tags));
+            let old = old[slot].take()?;
+            let own = (!self.tagging.is_none()).then(|| self.own_tags(Role::Parity, &old));
             let tags = own.map(|tags| Buf::copy_of(tags.to_single().as_slice()));
-            Some(Parity { data: data.into_single(), tags })
+            Some(Parity { data: old.data.into_single(), tags })
         };
         let (mut p, mut q) = (parity(equations.p), equations.q.and_then(&mut parity));
         for (index, new) in new.iter().enumerate() {
@@ -183,8 +214,8 @@ impl Inner {
             if self.tagging.is_none() {
                 continue;
             }
-            let before = self.tagging.application(&before.tags).to_single();
-            let tags = self.tagging.application(&new.tags);
+            let before = self.own_tags(Role::Data, &before).to_single();
+            let tags = self.own_tags(Role::Data, new);
             let own =
                 (p.as_mut().and_then(Parity::tags_mut), q.as_mut().and_then(Parity::tags_mut));
             equations.update(index, before.as_slice(), &tags, own.0, own.1);
@@ -205,7 +236,7 @@ impl Inner {
         let stores = made.map(|(slot, Parity { data, tags })| {
             let data = Segments::from(data);
             let mut tags = tags.map_or_else(Segments::default, Segments::from);
-            self.tagging.sign(&data, &mut tags, Sector(own.start));
+            sign(self.tagging, Role::Parity, &data, &mut tags, Sector(own.start));
             Store { slot, rows: own.clone(), content: Content { data, tags } }
         });
         stores.collect()
@@ -225,15 +256,16 @@ impl Inner {
             let whole = |data: Buf| Content { data: data.into(), tags: Segments::default() };
             return Some(data.into_iter().map(whole).collect());
         }
-        let own = |strip: &Content| self.tagging.application(&strip.tags).to_single();
-        let tags = strips.iter().map(|strip| strip.as_ref().map(own));
-        let tags = equations.complete(tags.collect())?;
+        let roles = (0..strips.len()).map(|slot| equations.role(slot));
+        let own = strips.iter().zip(roles.clone());
+        let own = own.map(|(strip, role)| Some(self.own_tags(role, strip.as_ref()?).to_single()));
+        let tags = equations.complete(own.collect())?;
         let at = Sector(equations.absolute(rows).start);
-        let whole = strips.into_iter().zip(data.into_iter().zip(tags));
-        let whole = whole.map(|(strip, (data, own))| {
+        let whole = strips.into_iter().zip(data).zip(tags).zip(roles);
+        let whole = whole.map(|(((strip, data), own), role)| {
             strip.unwrap_or_else(|| {
                 let (data, mut tags) = (Segments::from(data), Segments::from(own));
-                self.tagging.sign(&data, &mut tags, at);
+                sign(self.tagging, role, &data, &mut tags, at);
                 Content { data, tags }
             })
         });

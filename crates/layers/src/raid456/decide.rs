@@ -124,11 +124,15 @@ impl Inner {
         let Some(first) = instead.first() else { return String::new() };
         let Some(member) = self.array.member(first.slot) else { return String::new() };
         for one in instead {
-            let (extent, _) = self.place_of(columns, one);
+            let extent = self.place_of(columns, one);
             findings.push(Finding::Inferred, Some(Rc::clone(member.name())), extent);
         }
-        let (extent, lies) = self.place_of(columns, first);
-        let difference = self.tagging.difference(lies, first.data.as_slice());
+        let extent = self.place_of(columns, first);
+        let both =
+            |content: Content| self.tagging.interleave(content.data.into_single(), &content.tags);
+        let lies = both(columns.content(first.slot, first.index));
+        let instead = both(self.signed(columns, first));
+        let difference = self.tagging.difference(lies.as_slice(), instead.as_slice());
         let bytes = difference.map_or_else(String::new, |difference| format!(", {difference}"));
         let (name, count, sector) = (member.name(), instead.len(), extent.sector);
         format!("P and Q name {name}, {count} blocks, the first at its sector {sector}{bytes}")
@@ -144,9 +148,9 @@ impl Inner {
     ) -> bool {
         let rows = self.absolute(columns.equations.stripe, &columns.rows_of(one.index));
         let Some(member) = self.reader(one.slot, &rows) else { return false };
-        let (extent, _) = self.place_of(columns, one);
+        let extent = self.place_of(columns, one);
         let sector = Sector(rows.start);
-        let content = Content::signed(self.tagging, &one.data, sector);
+        let content = self.signed(columns, one);
         if let Err(why) = self.rewrite(&member, sector, content).await {
             let detail = format!("could not be written as decided: {why}");
             let (sector, sectors) = (extent.sector, extent.sectors);
@@ -160,13 +164,17 @@ impl Inner {
         true
     }
 
-    /// Where a block lies, in its member's sectors, and what is there.
-    fn place_of<'a>(&self, columns: &'a Columns, one: &Instead) -> (Extent, &'a [u8]) {
+    fn signed(&self, columns: &Columns, one: &Instead) -> Content {
+        let role = columns.equations.role(one.slot);
+        Content::signed(self.tagging, role, &one.data, columns.sector_of(one.index))
+    }
+
+    /// Where a block lies, in its member's sectors.
+    fn place_of(&self, columns: &Columns, one: &Instead) -> Extent {
         let rows = self.absolute(columns.equations.stripe, &columns.rows_of(one.index));
         let sector = Sector(rows.start);
         let sector = self.array.member(one.slot).map_or(sector, |member| member.place(sector));
-        let extent = Extent { sector, sectors: columns.block };
-        (extent, columns.block_bytes(one.slot, one.index))
+        Extent { sector, sectors: columns.block }
     }
 }
 

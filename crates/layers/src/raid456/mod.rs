@@ -60,6 +60,7 @@
 //! its own tag can ever bring it back. So that this is still so after closing and opening, its parity
 //! is recorded as bad, or, where there is no room for that, the array is not marked clean beyond it.
 
+mod application;
 mod cache;
 mod columns;
 mod combine;

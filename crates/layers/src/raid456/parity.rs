@@ -3,6 +3,7 @@
 //! `gf` counts data strips by their exponent in Q; md numbers them in the array's order and leaves
 //! gaps in some layouts. Here the two are matched. Nothing here does I/O.
 
+use super::application::Role;
 use bio::{Buf, Segments};
 use gf::{Strip, Unrecoverable};
 use md::geometry::Geometry;
@@ -44,6 +45,11 @@ impl Equations {
     /// The member sectors that `rows` of the stripe are.
     pub(super) fn absolute(&self, rows: &Range<u64>) -> Range<u64> {
         self.start + rows.start..self.start + rows.end
+    }
+
+    /// What `slot` holds.
+    pub(super) fn role(&self, slot: usize) -> Role {
+        if self.parity().any(|parity| parity == slot) { Role::Parity } else { Role::Data }
     }
 
     /// The slots of parity.

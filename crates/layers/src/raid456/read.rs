@@ -5,6 +5,7 @@
 //! become one request, into the caller's own segments. What a member cannot give is reconstructed
 //! under the stripe's lock.
 
+use super::application::{Role, sign};
 use super::columns::Block;
 use super::content::Content;
 use super::store::submit;
@@ -261,8 +262,8 @@ impl Inner {
         let reads: IoResult<Vec<Content>> = join_all(reads).await.into_iter().collect();
         let reads = reads.ok()?;
         // Data, and then what the application said of it.
-        let recovered = |known: &dyn Fn(&Content) -> Segments| {
-            let known: Vec<Buf> = reads.iter().map(|read| known(read).into_single()).collect();
+        let recovered = |known: Vec<Segments>| {
+            let known: Vec<Buf> = known.into_iter().map(Segments::into_single).collect();
             let mut wanted = Buf::alloc(known.first()?.len());
             let mut strips: Vec<Strip<'_>> =
                 (0..self.geometry.raid_disks()).map(|_| Strip::Absent).collect();
@@ -274,11 +275,13 @@ impl Inner {
             equations.recover(length, strips).ok()?;
             Some(wanted)
         };
-        let data = recovered(&|read| read.data.clone())?.into();
+        let data = recovered(reads.iter().map(|read| read.data.clone()).collect())?.into();
         let mut tags = Segments::default();
         if !self.tagging.is_none() {
-            tags = recovered(&|read| self.tagging.application(&read.tags))?.into();
-            self.tagging.sign(&data, &mut tags, Sector(range.start));
+            let own = needed.iter().zip(&reads);
+            let own = own.map(|(&slot, read)| self.own_tags(equations.role(slot), read));
+            tags = recovered(own.collect())?.into();
+            sign(self.tagging, Role::Data, &data, &mut tags, Sector(range.start));
         }
         Some(Content { data, tags })
     }

@@ -143,7 +143,9 @@ impl Inner {
         let mut bio = self.tagging.read(Sector(range.start), range.end - range.start);
         bio.bypass = bypass;
         submit(member.data(), &mut bio).await?;
-        Ok(Content::of(bio))
+        let content = Content::of(bio);
+        self.check_parity(member, &range, &content)?;
+        Ok(content)
     }
 
     /// Whether nobody in `slot` holds any block of `rows` (member sectors).

@@ -5,6 +5,7 @@
 //! changed, because nobody knows which part is right. Members without tags are judged by the same
 //! rules, as md does.
 
+use super::application::Role;
 use super::columns::{Block, Columns};
 use super::content::Content;
 use super::heal::Healing;
@@ -81,9 +82,9 @@ impl Inner {
         if !agree || self.tagging.is_none() {
             return agree;
         }
-        let tags = reads.iter().map(|read| {
+        let tags = reads.iter().enumerate().map(|(slot, read)| {
             let strip = read.slice(self.tagging, &(offset..offset + chunk));
-            self.tagging.application(&strip.tags).to_single()
+            self.own_tags(equations.role(slot), &strip).to_single()
         });
         let tags: Vec<Buf> = tags.collect();
         equations.agree(&tags.iter().map(Buf::as_slice).collect::<Vec<_>>())
@@ -191,6 +192,7 @@ impl Inner {
                 rows: absolute.clone(),
                 content: Content::signed(
                     self.tagging,
+                    Role::Parity,
                     &Buf::copy_of(&data),
                     Sector(absolute.start),
                 ),

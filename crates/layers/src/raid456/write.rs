@@ -63,7 +63,7 @@ impl Inner {
         let mut given = Content { data, tags };
         let (sector, untagged) = (bio.sector.0, given.tags.is_empty());
         if untagged {
-            given.tags = inner.tagging.zeroed(given.sectors());
+            given.tags = inner.tagging.blank(given.sectors());
         }
         let result = Self::write_all(inner, sector, &given, fua).await;
         bio.data = given.data;

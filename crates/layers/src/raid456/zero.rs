@@ -37,7 +37,7 @@ impl Inner {
         let stripe_sectors = self.geometry.stripe_sectors();
         let sectors = range.end - range.start;
         let data = Buf::zeroed(bytes(sectors)).into();
-        let zeroes = Content { data, tags: self.tagging.zeroed(sectors) };
+        let zeroes = Content { data, tags: self.tagging.blank(sectors) };
         let (stripe, start) = (range.start / stripe_sectors, range.start % stripe_sectors);
         Self::write_cached(self, stripe, start, &zeroes).await
     }

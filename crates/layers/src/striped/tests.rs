@@ -1,6 +1,6 @@
 use super::*;
 use crate::array::testing::{
-    DATA_OFFSET, DATA_SECTORS, Entry, Kept, Model, Rig, lies_as_given, profiles, protected, step,
+    DATA_OFFSET, DATA_SECTORS, Entry, Kept, Model, Protected, Rig, lies_as_given, profiles, step,
 };
 use bio::Buf;
 use md::superblock::{Level, ResyncOffset};
@@ -260,15 +260,15 @@ fn guard_and_application_tag_reach_the_member_and_the_reference_is_the_members_b
     for level in LEVELS {
         for profile in profiles() {
             block_on(async move {
-                let (array, members) = protected(profile, 3, DATA_SECTORS, &[0, 1, 2], None);
-                let layer = Striped::new(array, stripes(level)).unwrap();
+                let rig = Protected::new(profile, 3, DATA_SECTORS, true);
+                let layer = Striped::new(rig.open(&[0, 1, 2]), stripes(level)).unwrap();
                 let mut model = Model::new(layer.device());
                 model.fill().await;
                 model.check().await;
                 let block = layer.limits.logical_block.sectors();
                 for number in 0..model.blocks.len() {
                     let run = stripes(level).locate(Sector(u64_of(number) * block));
-                    let member = &members[run.slot];
+                    let member = &rig.members[run.slot];
                     lies_as_given(&model, number, member, run.member_sector).await;
                 }
             });

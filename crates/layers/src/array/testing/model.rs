@@ -4,6 +4,7 @@
 use super::super::{Array, Found, Logs, Options, Tagging};
 use crate::linear::Linear;
 use crate::memory::MemoryDevice;
+use crate::verify::Verify;
 use bio::{Bio, Buf, Device, Events, Limits, Op, Segments};
 use dif::{Format, Guard, Profile, Protection, ProtectionType, Tuple};
 use md::shape::Tolerance;
@@ -31,8 +32,7 @@ impl Kept {
             Self::Bytes(tag_size) => limits.tag_size = tag_size,
             Self::Protected => {
                 let format = Format::new(Guard::Crc16, SECTOR_BYTES).unwrap();
-                limits.protection = Some(Profile { format, kind: ProtectionType::One });
-                limits.tag_size = format.metadata();
+                limits.protect(Profile { format, kind: ProtectionType::One });
             }
         }
     }
@@ -60,34 +60,45 @@ pub(crate) fn tags_for(limits: &Limits, at: u64, data: &[u8], own: &[u8]) -> Vec
 /// Sectors before the data of a member of [`protected`].
 pub(crate) const BEFORE: u64 = 24;
 
-/// An array without superblocks, of `count` members in memory whose blocks are protected, and the members
-/// themselves. The data, so many sectors of each, begins at [`BEFORE`].
-pub(crate) fn protected(
-    profile: Profile,
-    count: usize,
+/// Members in memory whose blocks are protected.
+pub(crate) struct Protected {
+    pub(crate) members: Vec<Device>,
+    /// They check what passes.
+    pub(crate) verified: bool,
     sectors: u64,
-    present: &[usize],
-    devices: Option<&[Device]>,
-) -> (Rc<Array>, Vec<Device>) {
-    let block = if profile.format.interval() > 512 { BlockSize::B4096 } else { BlockSize::B512 };
-    let new = |_| Device::new(MemoryDevice::protected(BEFORE + sectors, block, profile));
-    let devices: Vec<Device> = devices.map_or_else(|| (0..count).map(new).collect(), <[_]>::to_vec);
-    let found = present.iter().map(|&slot| Found {
-        slot,
-        name: format!("memory{slot}").into(),
-        device: devices[slot].clone(),
-        data: Device::new(Linear::new(devices[slot].clone(), Sector(BEFORE), sectors).unwrap()),
-        superblock: None,
-        logs: Logs::default(),
-    });
-    let options = Options {
-        read_only: false,
-        tolerance: Tolerance::Any(count - 1),
-        synced: ResyncOffset::Clean,
-        events: Events::none(),
-        clock: Rc::new(|| Time(0)),
-    };
-    (Array::new(count, found.collect(), None, options), devices)
+}
+
+impl Protected {
+    /// So many, with so many sectors of data behind [`BEFORE`].
+    pub(crate) fn new(profile: Profile, count: usize, sectors: u64, verified: bool) -> Self {
+        let block =
+            if profile.format.interval() > 512 { BlockSize::B4096 } else { BlockSize::B512 };
+        let new = || MemoryDevice::with_protection(BEFORE + sectors, block, profile);
+        let members = (0..count).map(|_| Device::new(new())).collect();
+        Self { members, verified, sectors }
+    }
+
+    /// A clean array, without superblocks, of those in `present`.
+    pub(crate) fn open(&self, present: &[usize]) -> Rc<Array> {
+        let found = present.iter().map(|&slot| {
+            let mut device = self.members[slot].clone();
+            if self.verified {
+                device = Device::new(Verify::new(device, Events::none()).unwrap());
+            }
+            let data = Linear::new(device.clone(), Sector(BEFORE), self.sectors).unwrap();
+            let (name, data) = (format!("memory{slot}").into(), Device::new(data));
+            Found { slot, name, device, data, superblock: None, logs: Logs::default() }
+        });
+        let count = self.members.len();
+        let options = Options {
+            read_only: false,
+            tolerance: Tolerance::Any(count - 1),
+            synced: ResyncOffset::Clean,
+            events: Events::none(),
+            clock: Rc::new(|| Time(0)),
+        };
+        Array::new(count, found.collect(), None, options)
+    }
 }
 
 /// A request; what does not lie on the device is cut to it.
@@ -133,7 +144,8 @@ impl Model {
     pub(crate) fn new(device: Device) -> Self {
         let tagging = Tagging::of(device.limits());
         let block = device.limits().logical_block;
-        let zero = vec![0; tagging.interleaved_bytes(block.sectors())];
+        let mut zero = vec![0; tagging.interleaved_bytes(block.sectors())];
+        zero[block.bytes()..].fill(device.limits().blank_tag());
         let blocks = vec![zero; usize_of(device.limits().sectors / block.sectors())];
         Self { device, tagging, block: (block.bytes(), block.sectors()), blocks, seed: 0 }
     }
@@ -145,31 +157,27 @@ impl Model {
         self.device.flush().await.unwrap();
     }
 
-    /// Does a request, which has to succeed and to give what the model says; places are blocks. Where
-    /// tags have a meaning all that is written has them.
+    /// Does a request, which has to succeed and to give what the model says; places are blocks.
     pub(crate) async fn step(&mut self, step: &Step) {
         let total = u64_of(self.blocks.len());
-        let protected = self.device.limits().protection.is_some();
         let clip = |at: u64, length: u64| (at % total, length.min(total - at % total));
         match *step {
             Step::Write { at, length, tagged, fua } => {
                 let (at, length) = clip(at, length);
-                self.write(at, length, tagged || protected, fua).await;
+                self.write(at, length, tagged, fua).await;
             }
             Step::Read { at, length, tagged } => {
                 let (at, length) = clip(at, length);
                 self.read(at, length, tagged).await;
             }
-            Step::Zero { at, length } if protected => {
-                let (at, length) = clip(at, length);
-                self.write(at, length, true, false).await;
-            }
             Step::Zero { at, length } => {
                 let (at, length) = clip(at, length);
                 let (sector, sectors) = (Sector(at * self.block.1), length * self.block.1);
                 self.device.submit(&mut Bio::write_zeroes(sector, sectors, true)).await.unwrap();
-                let blocks = usize_of(at)..usize_of(at + length);
-                self.blocks[blocks].iter_mut().for_each(|block| block.fill(0));
+                for block in &mut self.blocks[usize_of(at)..usize_of(at + length)] {
+                    block[..self.block.0].fill(0);
+                    block[self.block.0..].fill(self.device.limits().blank_tag());
+                }
             }
             Step::Flush => self.device.flush().await.unwrap(),
         }
@@ -188,7 +196,7 @@ impl Model {
             let own = tags_for(self.device.limits(), index * self.block.1, bytes, tag);
             tag.copy_from_slice(&own);
             if !tagged {
-                tag.fill(0);
+                tag.fill(self.device.limits().blank_tag());
             }
             data.extend_from_slice(bytes);
             tags.extend_from_slice(tag);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::array::EVERYTHING;
-use crate::array::testing::{Kept, Model, Step, lies_as_given, profiles, protected, step};
+use crate::array::testing::{Kept, Model, Protected, Step, lies_as_given, profiles, step};
 use md::geometry::Mirrors;
 
 /// Level, layout and members; any one member can be spared.
@@ -202,8 +202,8 @@ fn guard_and_application_tag_reach_every_member_and_the_reference_is_the_members
         for profile in profiles() {
             block_on(async move {
                 let all: Vec<usize> = (0..count).collect();
-                let (array, members) = protected(profile, count, DATA_SECTORS, &all, None);
-                let raid = Mirror::new(array, placement).unwrap();
+                let rig = Protected::new(profile, count, DATA_SECTORS, true);
+                let raid = Mirror::new(rig.open(&all), placement).unwrap();
                 let mut model = Model::new(raid.device());
                 model.fill().await;
                 model.check().await;
@@ -218,7 +218,7 @@ fn guard_and_application_tag_reach_every_member_and_the_reference_is_the_members
                             .collect::<Vec<_>>(),
                     };
                     for (slot, own) in spots {
-                        lies_as_given(&model, number, &members[slot], own).await;
+                        lies_as_given(&model, number, &rig.members[slot], own).await;
                     }
                 }
                 raid.close().await.unwrap();

@@ -101,14 +101,14 @@ impl Life {
                 assert!(!self.gentle || done.is_ok(), "{done:?}");
                 self.model.wrote(at, &data, done.is_ok());
             }
-            // Reconstructed, zeroes without tags have a guard and a reference.
-            Step::Zero { .. } if self.bench().device.limits().protection.is_some() => {}
             Step::Zero { at, length } => {
                 let (at, length) = clip(at, length);
                 let mut bio = Bio::write_zeroes(Sector(at), length, false);
                 let done = self.bench().device.submit(&mut bio).await;
                 assert!(!self.gentle || done.is_ok(), "{done:?}");
-                let zeroes = vec![0; usize_of(length) * self.model.block];
+                let mut zero = vec![0; self.model.block];
+                zero[512..].fill(self.bench().device.limits().blank_tag());
+                let zeroes = zero.repeat(usize_of(length));
                 self.model.wrote(at, &zeroes, done.is_ok());
             }
             Step::Read { at, length } => {

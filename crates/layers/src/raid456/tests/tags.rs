@@ -1,10 +1,10 @@
 //! Tags are part of a row: what the application said of a block is as redundant as the block.
 
 use super::*;
-use crate::array::testing::{BEFORE, Model, Step, on_member, profiles, protected, step};
+use crate::array::testing::{BEFORE, Model, Protected, Step, on_member, profiles, step};
 use crate::array::testing::{lies_as_given, tags_for};
 use bio::{Decision, Finding, ScrubMode};
-use dif::{Checks, Format, Guard, Profile, Protection, ProtectionType};
+use dif::{Checks, Format, Guard, Profile, Protection, ProtectionType, Tag};
 use proptest::prelude::*;
 
 const SHAPES: [(ParityLevel, u8); 3] =
@@ -13,31 +13,28 @@ const SHAPES: [(ParityLevel, u8); 3] =
 /// Sectors of each member.
 const SECTORS: u64 = 128;
 
-/// A level over members in memory, those in `present`; the members.
+/// A level over those members in memory that are present.
 fn over_memory(
-    profile: Profile,
+    rig: &Protected,
     (level, count): (ParityLevel, u8),
     present: &[usize],
-    members: Option<&[Device]>,
-) -> Result<(Rc<Raid456>, Vec<Device>), OpenError> {
-    let (array, members) = protected(profile, count.into(), SECTORS, present, members);
-    let geometry = geometry(level, 8, count);
-    let cache_bytes = 64 << 10;
+) -> Result<Rc<Raid456>, OpenError> {
+    let (geometry, cache_bytes) = (geometry(level, 8, count), 64 << 10);
     let options = Options { geometry, member_sectors: SECTORS, force: false, cache_bytes };
-    Ok((Rc::new(Raid456::new(&array, &options)?), members))
+    Ok(Rc::new(Raid456::new(&rig.open(present), &options)?))
 }
 
 /// Everything on a member carries tuples of the place where it lies, with a guard that is right.
 async fn all_vouch(profile: Profile, member: &Device) {
-    let (block, checks) = (
-        member.limits().logical_block,
-        Checks { escape: false, application: false, ..Checks::ALL },
-    );
+    let (block, checks) = (member.limits().logical_block, Checks { escape: false, ..Checks::ALL });
     for at in (BEFORE..BEFORE + SECTORS).step_by(usize_of(block.sectors())) {
         let (data, tags) = on_member(member, Sector(at)).await;
         let first = Sector(at).bytes() / u64_of(profile.format.interval());
         let protection = Protection::at(profile, first).with_checks(checks);
-        assert_eq!(protection.verify([&data[..]], [&tags[..]]), Ok(()), "sector {at}");
+        protection.verify_each([&data[..]], [&tags[..]], |mismatch| {
+            // Parity may spell the escape.
+            assert_eq!(mismatch.tag, Tag::Application, "{mismatch} at sector {at}");
+        });
     }
 }
 
@@ -55,7 +52,8 @@ fn data_strips_have_the_submitters_tuples_and_parity_its_own() {
         for shape in SHAPES {
             runtime::block_on(async move {
                 let all = &ALL[..shape.1.into()];
-                let (raid, members) = over_memory(profile, shape, all, None).unwrap();
+                let rig = Protected::new(profile, shape.1.into(), SECTORS, true);
+                let raid = over_memory(&rig, shape, all).unwrap();
                 let mut model = Model::new(Device::shared(Rc::clone(&raid)));
                 model.fill().await;
                 small_writes(&mut model).await;
@@ -63,10 +61,10 @@ fn data_strips_have_the_submitters_tuples_and_parity_its_own() {
                 let block = raid.inner.block.sectors();
                 for number in 0..model.blocks.len() {
                     let place = raid.inner.geometry.locate(Sector(u64_of(number) * block));
-                    let member = &members[place.slot];
+                    let member = &rig.members[place.slot];
                     lies_as_given(&model, number, member, place.member_sector).await;
                 }
-                for member in &members {
+                for member in &rig.members {
                     all_vouch(profile, member).await;
                 }
                 raid.close().await.unwrap();
@@ -86,14 +84,15 @@ fn without_as_many_members_as_parity_replaces_every_tag_comes_back() {
         ] {
             runtime::block_on(async move {
                 let (shape, all) = ((level, count), &ALL[..count.into()]);
-                let (raid, members) = over_memory(profile, shape, all, None).unwrap();
+                let rig = Protected::new(profile, shape.1.into(), SECTORS, true);
+                let raid = over_memory(&rig, shape, all).unwrap();
                 let mut model = Model::new(Device::shared(Rc::clone(&raid)));
                 model.fill().await;
                 small_writes(&mut model).await;
                 raid.close().await.unwrap();
                 let left: Vec<usize> =
                     all.iter().copied().filter(|slot| !lost.contains(slot)).collect();
-                let (raid, _) = over_memory(profile, shape, &left, Some(&members)).unwrap();
+                let raid = over_memory(&rig, shape, &left).unwrap();
                 model.device = Device::shared(Rc::clone(&raid));
                 model.check().await;
                 // Also what is written to those that are not there.
@@ -101,7 +100,7 @@ fn without_as_many_members_as_parity_replaces_every_tag_comes_back() {
                 model.check().await;
                 raid.close().await.unwrap();
                 for slot in left {
-                    all_vouch(profile, &members[slot]).await;
+                    all_vouch(profile, &rig.members[slot]).await;
                 }
             });
         }
@@ -116,12 +115,14 @@ proptest! {
         profile in proptest::sample::select(profiles()),
         shape in proptest::sample::select(&SHAPES[..]),
         lost in 0usize..4,
+        verified: bool,
         before in proptest::collection::vec(step(), 1..30),
         after in proptest::collection::vec(step(), 1..30),
     ) {
         runtime::block_on(async move {
             let all = &ALL[..shape.1.into()];
-            let (raid, members) = over_memory(profile, shape, all, None).unwrap();
+            let rig = Protected::new(profile, shape.1.into(), SECTORS, verified);
+            let raid = over_memory(&rig, shape, all).unwrap();
             let mut model = Model::new(Device::shared(Rc::clone(&raid)));
             model.fill().await;
             for step in before {
@@ -130,7 +131,7 @@ proptest! {
             model.check().await;
             raid.close().await.unwrap();
             let left: Vec<usize> = all.iter().copied().filter(|slot| *slot != lost).collect();
-            let (raid, _) = over_memory(profile, shape, &left, Some(&members)).unwrap();
+            let raid = over_memory(&rig, shape, &left).unwrap();
             model.device = Device::shared(Rc::clone(&raid));
             for step in after {
                 model.step(&step).await;
@@ -145,7 +146,8 @@ proptest! {
 fn tuples_that_are_wrong_stay_wrong() {
     let profile = profiles()[0];
     runtime::block_on(async move {
-        let (raid, members) = over_memory(profile, SHAPES[1], &ALL[..4], None).unwrap();
+        let rig = Protected::new(profile, 4, SECTORS, false);
+        let raid = over_memory(&rig, SHAPES[1], &ALL[..4]).unwrap();
         let device = Device::shared(Rc::clone(&raid));
         // A guard of other data; a reference of another block.
         let data = pattern(5, 3, 1);
@@ -161,10 +163,72 @@ fn tuples_that_are_wrong_stay_wrong() {
             assert_eq!(read.tags.into_single().as_slice(), tags);
             let place = raid.inner.geometry.locate(Sector(3));
             let (_, kept) =
-                on_member(&members[place.slot], Sector(BEFORE + place.member_sector.0)).await;
+                on_member(&rig.members[place.slot], Sector(BEFORE + place.member_sector.0)).await;
             let protection = Protection::at(profile, BEFORE + place.member_sector.0);
             assert!(protection.verify([&data[..]], [&kept[..]]).is_err());
         }
+        raid.close().await.unwrap();
+    });
+}
+
+#[test]
+fn what_was_never_written_or_is_discarded_is_blank_and_agrees() {
+    for profile in profiles() {
+        for shape in SHAPES {
+            runtime::block_on(async move {
+                let all = &ALL[..shape.1.into()];
+                let rig = Protected::new(profile, shape.1.into(), SECTORS, true);
+                let raid = over_memory(&rig, shape, all).unwrap();
+                let mut model = Model::new(Device::shared(Rc::clone(&raid)));
+                model.check().await;
+                let scrub = async || {
+                    for step in 0..raid.steps() {
+                        assert_eq!(raid.scrub(step, ScrubMode::Repair).await.found, []);
+                    }
+                };
+                scrub().await;
+                small_writes(&mut model).await;
+                model.step(&Step::Write { at: 60, length: 3, tagged: false, fua: false }).await;
+                scrub().await;
+                // Whole stripes and parts.
+                model.step(&Step::Zero { at: 2, length: 40 }).await;
+                scrub().await;
+                model.check().await;
+                raid.close().await.unwrap();
+                let raid = over_memory(&rig, shape, &all[1..]).unwrap();
+                model.device = Device::shared(Rc::clone(&raid));
+                model.check().await;
+            });
+        }
+    }
+}
+
+#[test]
+fn parity_that_spells_the_escape_is_checked_all_the_same() {
+    let profile = profiles()[0];
+    runtime::block_on(async move {
+        let rig = Protected::new(profile, 4, SECTORS, true);
+        let raid = over_memory(&rig, SHAPES[1], &ALL[..4]).unwrap();
+        let device = Device::shared(Rc::clone(&raid));
+        let sectors = device.limits().sectors;
+        let data = pattern(5, 0, sectors);
+        let own = [0, 0, 0x00, 0xff, 0, 0, 0, 0].repeat(usize_of(sectors));
+        let tags = tags_for(device.limits(), 0, &data, &own);
+        let mut write = Bio::write(Sector(0), Buf::copy_of(&data)).tagged(Buf::copy_of(&tags));
+        device.submit(&mut write).await.unwrap();
+        device.flush().await.unwrap();
+        // P of stripe 0 rots, and has the escape.
+        let (slot, at) = (raid.inner.geometry.p_slot(0), Sector(BEFORE + 5));
+        let (mut rotten, kept) = on_member(&rig.members[slot], at).await;
+        assert_eq!(kept[2..4], [0xff; 2]);
+        let whole = rotten.clone();
+        rotten[100] ^= 1;
+        let mut rot = Bio::write(at, Buf::copy_of(&rotten)).tagged(Buf::copy_of(&kept));
+        rig.members[slot].submit(&mut rot).await.unwrap();
+        let found = raid.scrub(0, ScrubMode::Repair).await.found;
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].0, Finding::Healed);
+        assert_eq!(on_member(&rig.members[slot], at).await, (whole, kept));
         raid.close().await.unwrap();
     });
 }
@@ -314,7 +378,8 @@ fn tags_that_parity_cannot_keep_are_refused() {
     assert!(refused.err().unwrap().to_string().starts_with(words));
     let format = Format::new(Guard::Crc16, 512).unwrap().with_storage_bits(12).unwrap();
     for (kind, refused) in [(ProtectionType::One, true), (ProtectionType::Three, false)] {
-        let opened = over_memory(Profile { format, kind }, SHAPES[1], &ALL[..4], None);
+        let rig = Protected::new(Profile { format, kind }, 4, SECTORS, true);
+        let opened = over_memory(&rig, SHAPES[1], &ALL[..4]);
         assert_eq!(matches!(opened, Err(OpenError::StorageTag { bits: 12 })), refused);
     }
 }
