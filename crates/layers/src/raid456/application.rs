@@ -21,9 +21,9 @@
 
 use crate::array::Tagging;
 use bio::{Buf, Segments};
-use dif::{Checks, Profile, Protection, Tag, Tuple};
+use dif::{Profile, Protection, Tuple};
 use std::ops::Range;
-use units::{SECTOR, Sector, u64_of, usize_of};
+use units::{SECTOR, Sector, u64_of};
 
 /// What a strip is in its stripe.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -69,7 +69,8 @@ pub(super) fn sign(tagging: Tagging, role: Role, data: &Segments, tags: &mut Seg
     }
     let mut signed = Buf::copy_of(own.as_slice());
     let pieces = data.iter().map(Buf::as_slice);
-    protection(&profile, at).generate(pieces, [signed.as_mut_slice()]);
+    let first = at.bytes() / u64_of(profile.format.interval());
+    Protection::at(profile, first).generate(pieces, [signed.as_mut_slice()]);
     // That made all of a tuple; its guard does not cover the rest of it.
     let each = own.as_slice().chunks_exact(metadata);
     for (own, one) in each.zip(signed.as_mut_slice().chunks_exact_mut(metadata)) {
@@ -107,30 +108,13 @@ pub(super) fn first_wrong(
     at: Sector,
 ) -> Option<Sector> {
     let profile = tagging.profile()?;
-    let metadata = tags.to_single();
-    let is_blank_at = |interval: u64| {
-        let each = profile.format.metadata();
-        is_blank(&metadata.as_slice()[usize_of(interval) * each..][..each])
-    };
-    let checks = Checks { escape: false, ..Checks::ALL };
-    let (pieces, mut first) = (data.iter().map(Buf::as_slice), None);
-    protection(&profile, at).with_checks(checks).verify_each(
-        pieces,
-        [metadata.as_slice()],
-        |mismatch| {
-            let told = matches!(mismatch.tag, Tag::Guard | Tag::Reference);
-            if told && first.is_none() && !is_blank_at(mismatch.interval) {
-                first = Some(mismatch.interval);
-            }
-        },
-    );
-    let bytes = first? * u64_of(profile.format.interval());
-    Some(at + bytes / SECTOR)
-}
-
-/// What tuples at member sector `at` ought to say of their place.
-fn protection(profile: &Profile, at: Sector) -> Protection {
-    Protection::at(*profile, at.bytes() / u64_of(profile.format.interval()))
+    let mut ought = application(tagging, Role::Parity, tags);
+    sign(tagging, Role::Parity, data, &mut ought, at);
+    let (stored, ought) = (tags.to_single(), ought.into_single());
+    let each = profile.format.metadata();
+    let mut pairs = stored.as_slice().chunks_exact(each).zip(ought.as_slice().chunks_exact(each));
+    let wrong = pairs.position(|(stored, ought)| !is_blank(stored) && stored != ought)?;
+    Some(at + u64_of(wrong * profile.format.interval()) / SECTOR)
 }
 
 /// Shows `change` the tuple in an interval's metadata, and keeps what it makes of it.

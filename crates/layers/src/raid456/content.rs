@@ -8,6 +8,10 @@
 //! So what the application said of its blocks is as redundant as they are, and comes back when they are
 //! reconstructed; guard and reference of a reconstructed block are the layer's, since they follow from data
 //! and place.
+//!
+//! A guard that is made anew vouches for whatever it is made of. So everything it is made of was checked: what is
+//! written, against its tuples before it is accepted (write.rs), and what members give, by themselves: those that
+//! keep protection information and do not check it are refused.
 
 use super::application::{Role, application, first_wrong, sign, spells_escape};
 use super::parity::Equations;

@@ -156,6 +156,12 @@ pub enum OpenError {
     /// Members keep different tags.
     #[error(transparent)]
     Tags(#[from] Disagreement),
+    /// What a member that checks no tuples gives would enter parity, and be signed there.
+    #[error("the member in slot {slot} keeps protection information that nobody checks below")]
+    Unverified {
+        /// Its slot.
+        slot: usize,
+    },
     /// Parity is of whole bytes, and a byte of the tags is half the layer's, half the storage's.
     #[error(
         "storage tags of {bits} bits share a byte with the reference tag, and parity keeps whole bytes"
@@ -279,6 +285,9 @@ impl Raid456 {
             if lower.sectors < expected {
                 let (slot, found) = (member.slot(), lower.sectors);
                 return Err(OpenError::Small { slot, found, expected });
+            }
+            if limits.protection.is_some() && !lower.verified {
+                return Err(OpenError::Unverified { slot: member.slot() });
             }
             let block = limits.logical_block.log2_sectors().max(lower.logical_block.log2_sectors());
             limits.logical_block =

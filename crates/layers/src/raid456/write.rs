@@ -59,6 +59,9 @@ enum Obstacle {
 impl Inner {
     /// Serves a write.
     pub(super) async fn write(inner: &Rc<Self>, bio: &mut Bio, fua: bool) -> IoResult {
+        if let Some(profile) = inner.tagging.profile().filter(|_| !bio.tags.is_empty()) {
+            bio.verify_telling(&profile, inner.array.events())?;
+        }
         let (data, tags) = (std::mem::take(&mut bio.data), std::mem::take(&mut bio.tags));
         let mut given = Content { data, tags };
         let (sector, untagged) = (bio.sector.0, given.tags.is_empty());

@@ -197,6 +197,8 @@ fn live(
     steps: Vec<Step>,
 ) {
     runtime::block_on(async move {
+        // Protected members are verified ones.
+        let tagged = tagged || matches!(kept, Kept::Protected);
         let bench = Bench::keeping(level, count, tagged, chunk, kept);
         let block = bench.tagging().interleaved_bytes(1);
         let content = bench.fill().await;

@@ -115,13 +115,12 @@ proptest! {
         profile in proptest::sample::select(profiles()),
         shape in proptest::sample::select(&SHAPES[..]),
         lost in 0usize..4,
-        verified: bool,
         before in proptest::collection::vec(step(), 1..30),
         after in proptest::collection::vec(step(), 1..30),
     ) {
         runtime::block_on(async move {
             let all = &ALL[..shape.1.into()];
-            let rig = Protected::new(profile, shape.1.into(), SECTORS, verified);
+            let rig = Protected::new(profile, shape.1.into(), SECTORS, true);
             let raid = over_memory(&rig, shape, all).unwrap();
             let mut model = Model::new(Device::shared(Rc::clone(&raid)));
             model.fill().await;
@@ -143,30 +142,37 @@ proptest! {
 }
 
 #[test]
-fn tuples_that_are_wrong_stay_wrong() {
+fn a_write_whose_tuples_are_wrong_is_refused_before_anything_is_stored() {
     let profile = profiles()[0];
     runtime::block_on(async move {
-        let rig = Protected::new(profile, 4, SECTORS, false);
+        let rig = Protected::new(profile, 4, SECTORS, true);
         let raid = over_memory(&rig, SHAPES[1], &ALL[..4]).unwrap();
-        let device = Device::shared(Rc::clone(&raid));
+        let mut model = Model::new(Device::shared(Rc::clone(&raid)));
+        model.fill().await;
         // A guard of other data; a reference of another block.
-        let data = pattern(5, 3, 1);
-        let mut wrong_guard = tags_for(device.limits(), 3, &data, &[7; 8]);
-        wrong_guard[0] ^= 0x40;
-        let wrong_place = tags_for(device.limits(), 77, &data, &[7; 8]);
-        for tags in [wrong_guard, wrong_place] {
-            let mut write =
-                Bio::write_fua(Sector(3), Buf::copy_of(&data)).tagged(Buf::copy_of(&tags));
-            device.submit(&mut write).await.unwrap();
-            let mut read = Bio::read(Sector(3), 1).tagged(Buf::alloc(8));
-            device.submit(&mut read).await.unwrap();
-            assert_eq!(read.tags.into_single().as_slice(), tags);
-            let place = raid.inner.geometry.locate(Sector(3));
-            let (_, kept) =
-                on_member(&rig.members[place.slot], Sector(BEFORE + place.member_sector.0)).await;
-            let protection = Protection::at(profile, BEFORE + place.member_sector.0);
-            assert!(protection.verify([&data[..]], [&kept[..]]).is_err());
+        let (limits, data) = (model.device.limits().clone(), pattern(5, 3, 2));
+        let mut wrong_guard = tags_for(&limits, 3, &data, &[7; 16]);
+        wrong_guard[8] ^= 0x40;
+        let mut wrong_place = tags_for(&limits, 3, &data, &[7; 16]);
+        wrong_place[15] ^= 1;
+        for tags in [wrong_guard.clone(), wrong_place] {
+            for op in [Op::Write { fua: false }, Op::Write { fua: true }] {
+                let mut write = Bio::write(Sector(3), Buf::copy_of(&data));
+                write = Bio { op, ..write.tagged(Buf::copy_of(&tags)) };
+                let refused = model.device.submit(&mut write).await.unwrap_err();
+                assert_eq!(refused, IoErrorKind::Protection.at(Sector(4)));
+                assert_eq!(write.tags.into_single().as_slice(), tags);
+            }
         }
+        model.check().await;
+        // Whoever does not want to be checked says so.
+        wrong_guard[10..12].fill(0xff);
+        let write = Bio::write_fua(Sector(3), Buf::copy_of(&data));
+        let mut write = write.tagged(Buf::copy_of(&wrong_guard));
+        model.device.submit(&mut write).await.unwrap();
+        let mut read = Bio::read(Sector(3), 2).tagged(Buf::alloc(16));
+        model.device.submit(&mut read).await.unwrap();
+        assert_eq!(read.tags.into_single().as_slice(), wrong_guard);
         raid.close().await.unwrap();
     });
 }
@@ -371,7 +377,7 @@ fn after_a_crash_parity_of_tags_is_made_anew() {
 }
 
 #[test]
-fn tags_that_parity_cannot_keep_are_refused() {
+fn tags_that_parity_cannot_keep_and_tuples_that_nobody_checks_are_refused() {
     let rig = Rig::new(Level::Raid5, 4, true).keeping(true, |disk| Kept::Bytes(disk % 2 * 8));
     let refused = Bench::try_open(rig, &ALL[..4], geometry(ParityLevel::Raid5, 8, 4), false, false);
     let words = "disk0 keeps no tags and disk1 keeps 8 bytes of tag for each 512 bytes";
@@ -382,4 +388,7 @@ fn tags_that_parity_cannot_keep_are_refused() {
         let opened = over_memory(&rig, SHAPES[1], &ALL[..4]);
         assert_eq!(matches!(opened, Err(OpenError::StorageTag { bits: 12 })), refused);
     }
+    let rig = Protected::new(profiles()[0], 4, SECTORS, false);
+    let opened = over_memory(&rig, SHAPES[1], &ALL[..4]);
+    assert_eq!(opened.err(), Some(OpenError::Unverified { slot: 0 }));
 }
