@@ -74,7 +74,7 @@ impl Polynomial {
 
     /// The register that gives these [`Self::to_bytes`].
     #[cfg(target_arch = "x86_64")]
-    pub(crate) const fn from_bytes(&self, bytes: [u8; STEP]) -> u64 {
+    pub(crate) const fn register_of(&self, bytes: [u8; STEP]) -> u64 {
         if self.reflected {
             u64::from_le_bytes(bytes)
         } else {

@@ -9,6 +9,7 @@ mod copies;
 mod dix;
 mod pieces;
 mod remap;
+mod template;
 mod update;
 mod vectors;
 

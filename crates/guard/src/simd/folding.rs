@@ -64,7 +64,7 @@ impl Folding {
         let mut by_block = [[0; 2]; 3];
         let mut size = 0;
         while size < 3 {
-            let words = 2 * VECTORS << size;
+            let words = (2 * VECTORS) << size;
             by_block[size] = [powers[words], powers[words - 1]];
             size += 1;
         }

@@ -163,29 +163,29 @@ unsafe fn fold<V: Vector<LANES>, C: Fold, const LANES: usize, const COPY: bool>(
     // are constants for every lane of a block.
     unsafe {
         let mut vectors = [start; VECTORS];
-        for i in 0..VECTORS {
+        for (i, vector) in vectors.iter_mut().enumerate() {
             let data = V::load(first.wrapping_add(i * bytes));
             if COPY {
                 copy::<V, LANES>(data, to.wrapping_add(i * bytes));
             }
-            vectors[i] = ordered::<V, C, LANES>(if i == 0 { data.xor(start) } else { data });
+            *vector = ordered::<V, C, LANES>(if i == 0 { data.xor(start) } else { data });
         }
         let by_block = V::everywhere(C::FOLDING.by_block(LANES));
         for _ in 0..rest {
             to = to.wrapping_add(VECTORS * bytes);
-            for i in 0..VECTORS {
+            for (i, vector) in vectors.iter_mut().enumerate() {
                 let data = V::load(from.wrapping_add(i * bytes));
                 if COPY {
                     copy::<V, LANES>(data, to.wrapping_add(i * bytes));
                 }
-                vectors[i] = vectors[i].multiply_add(by_block, ordered::<V, C, LANES>(data));
+                *vector = vector.multiply_add(by_block, ordered::<V, C, LANES>(data));
             }
             from = from.wrapping_add(VECTORS * bytes);
         }
         let to_end = C::FOLDING.to_end(LANES).as_ptr().cast::<u8>();
         let mut sum = V::everywhere([0; 2]);
-        for i in 0..VECTORS {
-            sum = vectors[i].multiply_add(V::load(to_end.wrapping_add(i * bytes)), sum);
+        for (i, vector) in vectors.into_iter().enumerate() {
+            sum = vector.multiply_add(V::load(to_end.wrapping_add(i * bytes)), sum);
         }
         sum
     }
@@ -239,12 +239,12 @@ unsafe fn reduce<V: Vector<LANES>, C: Fold, const LANES: usize>(sums: V) -> [u64
         ordered::<V, C, LANES>(left).high_words()
     };
     for register in &mut registers {
-        *register = C::POLYNOMIAL.from_bytes(register.to_le_bytes());
+        *register = C::POLYNOMIAL.register_of(register.to_le_bytes());
     }
     registers
 }
 
 /// Shorter than this, tables are as fast.
 const SHORT: usize = 64;
-/// How far ahead of writing a line is asked for: of 256 to 2048 the best here.
+/// How far ahead of writing a line is asked for: of 512 to 2048 the best here.
 const AHEAD_BYTES: usize = 512;

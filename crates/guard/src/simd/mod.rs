@@ -320,8 +320,7 @@ fn crcs<C: Crc>(
 ) {
     #[cfg(target_arch = "x86_64")]
     if intervals.interval.is_multiple_of(level.block_bytes()) {
-        let target = copies
-            .map(|Copies { bytes, stride }| kernels::Target { at: bytes.as_mut_ptr(), stride });
+        let target = copies.map(kernels::Target::of);
         // SAFETY: each level is only made, in `available`, where its features were detected.
         // `guards_at` has checked that there is an interval and a place for each register, and an
         // interval is whole blocks. Places are borrowed mutably, so no interval is among them.
@@ -365,13 +364,14 @@ fn one_by_one(
     values: &mut [u64],
     of: impl Fn(&[u8]) -> u64,
 ) {
-    let intervals = || bytes.chunks_exact(stride).map(|block| &block[..interval]);
-    for (bytes, value) in intervals().zip(values) {
-        *value = of(bytes);
-    }
-    if let Some(copies) = copies {
-        let places = copies.bytes.chunks_exact_mut(copies.stride);
-        intervals().zip(places).for_each(|(bytes, place)| place[..interval].copy_from_slice(bytes));
+    let intervals = bytes.chunks_exact(stride).map(|block| &block[..interval]).zip(values);
+    let Some(copies) = copies else {
+        return intervals.for_each(|(bytes, value)| *value = of(bytes));
+    };
+    for ((bytes, value), place) in intervals.zip(copies.bytes.chunks_exact_mut(copies.stride)) {
+        let copy = &mut place[..interval];
+        copy.copy_from_slice(bytes);
+        *value = of(copy);
     }
 }
 
