@@ -27,6 +27,8 @@
 //! - *storage*: whatever the storage wants to know; the high bits of what it shares with the reference.
 //!
 //! The *escape* says: whoever wrote this interval did not protect it, so nothing in it may be checked.
+//!
+//! The byte maps are in `docs/formats/dif.md`; a test compares them with the declarations here.
 
 use crate::format::Format;
 use guard::Guard;
@@ -221,4 +223,46 @@ const fn cut_32(value: u64) -> u32 {
 #[allow(clippy::cast_possible_truncation, reason = "the low bits are what is asked for")]
 const fn cut(value: u128) -> u16 {
     value as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::offset_of;
+    use std::borrow::ToOwned;
+    use std::string::String;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// The rows of the table below `heading`.
+    fn documented(heading: &str) -> Vec<(usize, usize, String)> {
+        let text = include_str!("../../../docs/formats/dif.md");
+        let lines = text.lines().skip_while(|line| !line.starts_with(heading)).skip(1);
+        let rows = lines.take_while(|line| !line.starts_with("## ")).filter_map(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            let offset = cells.next()?.parse().ok()?;
+            let size = cells.next()?.parse().ok()?;
+            Some((offset, size, cells.next()?.trim_matches('`').to_owned()))
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn the_byte_maps_of_the_documentation_are_the_structs() {
+        macro_rules! declared {
+            ($raw:ident: $($name:ident),*) => {{
+                let raw = $raw::read_from_bytes(&[0; size_of::<$raw>()]).unwrap();
+                vec![$((offset_of!($raw, $name), size_of_val(&raw.$name), stringify!($name).to_owned())),*]
+            }};
+        }
+        let raw16 = declared!(Raw16: guard, application, space);
+        assert_eq!(documented("## With a 16-bit guard"), raw16);
+        let raw32 = declared!(Raw32: guard, application, space_high, space_low);
+        assert_eq!(documented("## With a 32-bit guard"), raw32);
+        let raw64 = declared!(Raw64: guard, application, space_high, space_low);
+        assert_eq!(documented("## With a 64-bit guard"), raw64);
+        for (raw, bytes) in [(raw16, 8), (raw32, 16), (raw64, 16)] {
+            assert_eq!(raw.iter().map(|(_, size, _)| size).sum::<usize>(), bytes);
+        }
+    }
 }

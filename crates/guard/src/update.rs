@@ -9,7 +9,8 @@ impl Guard {
     /// verified them launders.
     ///
     /// None where the old guard does not tell: the checksum of IP writes the sums of an interval that is
-    /// all zeroes and of one that only sums up to zero differently, and cannot know which one it became.
+    /// all zeroes and of one that only sums up to zero differently, and cannot know which one it became;
+    /// nor, if it was one of them, whether it was the right one.
     ///
     /// # Panics
     /// If `old` and `new` differ in length.
@@ -33,7 +34,8 @@ impl Guard {
                 };
                 let without = 0xffff - sum(old);
                 let sum = ip::fold((!guard & 0xffff) + without + sum(new));
-                (!sum.is_multiple_of(0xffff)).then_some(!sum & 0xffff)
+                let is_zero = |sum: u64| sum.is_multiple_of(0xffff);
+                (!is_zero(guard) && !is_zero(sum)).then_some(!sum & 0xffff)
             }
         }
     }

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod dif_tuples;
 pub mod input;
 pub mod integrity_format;
 pub mod integrity_modes;
@@ -28,6 +29,9 @@ pub struct Target {
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    Target { name: "dif_rewrite", run: dif_tuples::rewrite },
+    Target { name: "dif_stream", run: dif_tuples::stream },
+    Target { name: "dif_verify", run: dif_tuples::verify },
     Target { name: "integrity_bitmap", run: integrity_modes::bitmap },
     Target { name: "integrity_find", run: integrity_salvage::find },
     Target { name: "integrity_journal", run: integrity_format::journal },
