@@ -110,7 +110,8 @@ impl Protection {
 
 impl Conversion {
     /// Verifies every interval by its old tuple and makes the new one. What disagrees is given to `found`
-    /// and gets a tuple that disagrees as well; escapes stay escapes; the owner's metadata is copied.
+    /// and gets a tuple that disagrees as well; escapes stay escapes, told of if they are not honoured; the
+    /// owner's metadata is copied.
     ///
     /// # Panics
     /// If the data is not whole intervals with old and new metadata for each.
@@ -212,26 +213,25 @@ impl Conversion {
         found: &mut impl FnMut(Mismatch),
     ) -> Tuple {
         let (from, kind) = (self.from.format(), self.from.profile().kind);
-        if old.is_escaped(from, kind) && self.from.checks().escape {
+        let verdict = self.from.check(index, old, computed);
+        if let Err(mismatch) = verdict {
+            found(mismatch);
+        }
+        if old.is_escaped(from, kind) {
             let reference =
                 if kind.counts() { old.reference } else { self.to.format().reference_mask() };
             // Of the same form it is copied; the guard of an escape says nothing in either.
             return Tuple { application: APPLICATION_ESCAPE, reference, ..*old };
         }
-        let mut made = Tuple { guard, ..*old };
-        match self.from.check(index, old, computed) {
-            Err(mismatch) => {
-                // Off by one bit: of the checksum of IP the inverse may mean the same.
-                made.guard = guard ^ 1;
-                found(mismatch);
-            }
+        match verdict {
+            // Off by one bit: of the checksum of IP the inverse may mean the same.
+            Err(_) => Tuple { guard: guard ^ 1, ..*old },
             // A longer reference tag has more of the address; it is known, now that the low bits agree.
             Ok(()) if kind.counts() && self.from.checks().reference => {
-                made.reference = self.to.tuple(index, guard).reference;
+                Tuple { guard, reference: self.to.tuple(index, guard).reference, ..*old }
             }
-            Ok(()) => {}
+            Ok(()) => Tuple { guard, ..*old },
         }
-        made
     }
 }
 

@@ -134,6 +134,12 @@ proptest! {
         let strict = Checks { escape: false, ..Checks::ALL };
         let told = found(&target(&from, &to).protection().with_checks(strict), &data, &converted);
         prop_assert_eq!((told.len(), told[0].tag, told[0].interval), (1, Tag::Application, 0));
+
+        // Who does not honour it is told, and what is made is the same.
+        let (mut again, mut told) = (vec![0; converted.len()], Vec::new());
+        let conversion = from.protection().with_checks(strict).converted_to(to.profile()).unwrap();
+        conversion.run([&data[..]], [&metadata[..]], [&mut again[..]], |found| told.push(found.tag));
+        prop_assert_eq!((told, again), (vec![Tag::Application], converted));
     }
 }
 
