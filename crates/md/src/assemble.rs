@@ -516,6 +516,10 @@ impl Assembly {
                 self.cannot_write.push(CannotWrite { feature, member: None });
             }
         }
+        if freshest.ppl().is_some() && freshest.level() != Level::Raid5 {
+            let feature = "a partial parity log of another level than RAID 5";
+            self.cannot_write.push(CannotWrite { feature, member: None });
+        }
     }
 }
 
@@ -537,8 +541,6 @@ impl Superblock {
 
 /// Features of the array that forbid writing as long as they are not maintained here.
 const ARRAY_FEATURES: &[(Features, &str)] = &[
-    (Features::PPL, "a partial parity log"),
-    (Features::MULTIPLE_PPL, "a partial parity log"),
     (Features::JOURNAL, "a journal device"),
     (Features::RESHAPE, "a reshape"),
     (Features::NEW_OFFSET, "a change of data offset"),

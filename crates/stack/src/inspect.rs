@@ -61,6 +61,11 @@ pub struct MdInspection {
     pub bitmap: Option<Vec<Field>>,
     /// Why the bitmap says nothing, if so.
     pub bitmap_problem: Option<String>,
+    /// The partial parity log, if the superblock names one: its last record, and what that names, with
+    /// whether its partial parity is whole.
+    pub partial_parity: Option<Vec<Field>>,
+    /// Why the log says nothing, if so.
+    pub partial_parity_problem: Option<String>,
     /// First sector and sectors of each entry of the bad block log, counted on the whole member.
     pub bad_blocks: Vec<(u64, u64)>,
     /// Why the log cannot be read, if so: then nothing on the member is known to be good.
@@ -226,6 +231,7 @@ fn inspect_md(member: &Probed) -> Option<MdInspection> {
         MdFound::Sound { superblock, repaired } => {
             let sectors = member.inner().map_or(0, |inner| inner.limits().sectors);
             let (bitmap, bitmap_problem) = inspect_bitmap(member, superblock).unzip();
+            let (partial_parity, partial_parity_problem) = inspect_ppl(member).unzip();
             let log = member.logs.bad_blocks.as_ref();
             let entries = log.map(|log| log.ranges().map(|bad| (bad.start, bad.end - bad.start)));
             Some(MdInspection {
@@ -233,6 +239,8 @@ fn inspect_md(member: &Probed) -> Option<MdInspection> {
                 bad_blocks_problem: log.err().map(ToString::to_string),
                 bitmap,
                 bitmap_problem: bitmap_problem.flatten(),
+                partial_parity,
+                partial_parity_problem: partial_parity_problem.flatten(),
                 fields: md_fields(superblock),
                 checksum_ok: !repaired,
                 refused: superblock.validate(sectors).err().map(|error| error.to_string()),
@@ -269,6 +277,32 @@ fn inspect_bitmap(
     Some((fields, header.believe(superblock).err().map(|why| why.to_string())))
 }
 
+/// The last record of the partial parity log, and what its entries name; and why it says nothing, if so.
+fn inspect_ppl(member: &Probed) -> Option<(Vec<Field>, Option<String>)> {
+    let log = match member.logs.ppl.as_ref()? {
+        Ok(log) => log,
+        Err(problem) => return Some((Vec::new(), Some(problem.to_string()))),
+    };
+    let (last, records) = (log.last(), log.records().len());
+    let field = |name, value: String| Field { name, value };
+    let mut fields = vec![
+        field("records", format!("{records}, the last at byte {}", last.start_bytes)),
+        field("generation", last.generation.to_string()),
+        field("entries", last.entries.len().to_string()),
+    ];
+    for logged in &last.entries {
+        let md::ppl::Entry { data_block, parity_bytes, data_bytes, parity_slot, checksum } =
+            logged.entry;
+        let whole = if logged.is_intact() { "correct" } else { "WRONG: nothing of it was written" };
+        let value = format!(
+            "data_sector {data_block}, data_size {data_bytes}, pp_size {parity_bytes}, parity_disk \
+             {parity_slot}, checksum {checksum:#010x} {whole}"
+        );
+        fields.push(field("entry", value));
+    }
+    Some((fields, None))
+}
+
 /// The fields of an md superblock (the md specification, section 2), in the order of their bytes.
 fn md_fields(superblock: &Superblock) -> Vec<Field> {
     let features = superblock.features();
@@ -300,6 +334,9 @@ fn md_fields(superblock: &Superblock) -> Vec<Field> {
     push("raid_disks", superblock.raid_disks().to_string());
     if let Some(sector) = superblock.bitmap_sector() {
         push("bitmap_sector", sector.to_string());
+    }
+    if let Some(ppl) = superblock.ppl() {
+        push("ppl", format!("{} sectors at {}", ppl.sectors, ppl.sector));
     }
     push("data_offset", superblock.data_offset().to_string());
     push("data_size", superblock.data_size().to_string());

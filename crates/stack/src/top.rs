@@ -34,18 +34,20 @@ impl Top {
         Self { scrub: Some(scrub), ..Self::plain(layer.device()) }
     }
 
-    /// The array of this shape over its members. A resync that is due starts in the background.
+    /// The array of this shape over its members. What a partial parity log asks for is done; a resync that
+    /// is due starts in the background.
     ///
     /// # Errors
     /// What the layer refuses.
-    pub fn over(array: &Rc<Array>, shape: Shape, force: bool) -> Result<Self, OpenError> {
+    pub async fn over(array: &Rc<Array>, shape: Shape, force: bool) -> Result<Self, OpenError> {
         match shape {
             Shape::Stripes(stripes) => Self::striped(array, stripes),
             Shape::Mirror { .. } => Self::mirror(array, Placement::Everywhere),
             Shape::Mirrors(mirrors) => Self::mirror(array, Placement::Dealt(mirrors)),
             Shape::Parity(geometry, member_sectors) => {
                 let cache_bytes = CACHE_BYTES;
-                Self::parity(array, &Options { geometry, member_sectors, force, cache_bytes })
+                let options = Options { geometry, member_sectors, force, cache_bytes };
+                Self::parity(array, &options).await
             }
         }
     }
@@ -73,8 +75,9 @@ impl Top {
         Ok(Self { device, scrub: Some(scrub), resyncing, close: Box::new(close) })
     }
 
-    fn parity(array: &Rc<Array>, options: &Options) -> Result<Self, OpenError> {
+    async fn parity(array: &Rc<Array>, options: &Options) -> Result<Self, OpenError> {
         let layer = Rc::new(Raid456::new(array, options).map_err(refuse)?);
+        layer.replay().await.map_err(refuse)?;
         if !array.read_only() {
             layer.start_resync();
         }

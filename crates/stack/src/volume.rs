@@ -198,6 +198,8 @@ pub struct VolumeStatus {
     pub synced_below: Option<u64>,
     /// Its write-intent bitmap, if it has one.
     pub bitmap: Option<BitmapStatus>,
+    /// Whether it has a partial parity log: a crash leaves no write hole.
+    pub partial_parity: bool,
     /// The change of shape that it was caught in, in words.
     pub reshape: Option<String>,
     /// Nothing is written, ever.
@@ -358,6 +360,7 @@ impl Volume {
                 let (chunk_bytes, chunks, dirty) = array.bitmap_counts()?;
                 Some(BitmapStatus { chunk_bytes, chunks, dirty })
             }),
+            partial_parity: md.and_then(Superblock::ppl).is_some(),
             reshape: md.and_then(Superblock::sides).and_then(Result::ok).map(|s| s.to_string()),
             read_only: self.read_only,
             unverified_blocks: self.integrity().map(|(_, part)| part.unverified()).sum(),

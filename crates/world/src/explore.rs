@@ -314,12 +314,14 @@ impl<'a> Explorer<'a> {
     }
 
     /// Two lives that are cut, and a third that looks: where there is redundancy without a member,
-    /// which excuses errors.
+    /// which excuses errors, but not of those that log what they write.
     fn worn(&mut self, rng: &mut Rng, places: &Places) -> Result<(), Box<Failure>> {
         if !self.scenario.journal.is_empty() {
             return self.mend(rng);
         }
-        self.honest = self.scenario.redundancy > 0;
+        // A log leaves nothing that would have to be excused.
+        let whole = self.scenario.logged;
+        self.honest = self.scenario.redundancy > 0 && !whole;
         let mut look = Life { steps: places.reads().collect(), ..Life::idle() };
         let mut path = Vec::new();
         let mut start = fresh(self.scenario, self.seed);
@@ -350,7 +352,7 @@ impl<'a> Explorer<'a> {
                 path[first + 1].end = End::Cut { boundary: point.boundary, survival };
                 look.opening = self.opening(rng);
                 path.push(look.clone());
-                if self.honest {
+                if self.honest || whole {
                     path[first + 2].missing = self.missing(rng);
                 }
                 self.report.cuts += 1;
@@ -453,6 +455,13 @@ impl<'a> Explorer<'a> {
                 }));
             }
         }
+        if self.scenario.logged && !self.honest {
+            match path.iter().find(|life| !life.missing.is_empty()) {
+                Some(life) => after.missing.clone_from(&life.missing),
+                None if rng.percent(50) => after.missing = self.missing(rng),
+                None => {}
+            }
+        }
         path.push(after);
         let deeper = path.len() == 2 && rng.percent(30);
         let watch = if deeper { Watch::Sample(3, rng.next_u64()) } else { Watch::Nothing };
@@ -465,7 +474,8 @@ impl<'a> Explorer<'a> {
                 self.recovery(rng, cut(point, survival), path, places)?;
             }
         }
-        if !self.honest && self.scenario.redundancy > 0 && rng.percent(20) {
+        let away = path.iter().any(|life| !life.missing.is_empty());
+        if !self.honest && self.scenario.redundancy > 0 && !away && rng.percent(20) {
             self.degraded(rng, start, path, places)?;
         }
         path.pop();

@@ -96,6 +96,7 @@ pub struct Mutations {
     mirrors: Catalogue,
     spared: Catalogue,
     inline: Catalogue,
+    logged: Catalogue,
 }
 
 /// How leaving out an ordering point was noticed.
@@ -122,6 +123,7 @@ impl Default for Mutations {
             mirrors: only("raid1-"),
             spared: Catalogue::of(spared()),
             inline: only("inline-4096"),
+            logged: only("ppl-"),
         }
     }
 }
@@ -149,7 +151,7 @@ impl Mutations {
     /// Looks through `seeds` seeds for something that leaving out `reason` breaks.
     #[must_use]
     pub fn hunt(&self, reason: &'static str, seeds: u64) -> Option<Caught> {
-        for catalogue in self.catalogues().into_iter().chain([&self.inline]) {
+        for catalogue in self.catalogues().into_iter().chain([&self.inline, &self.logged]) {
             catalogue.leave_out(Some(reason));
         }
         (1..=seeds).find_map(|seed| self.one(reason, seed))
@@ -173,6 +175,7 @@ impl Mutations {
             "journal" | "home" | "replay" | "close" => self.late.wear(seed).err().map(failed),
             "mend" => self.mending.wear(seed).err().map(failed),
             "inline" => self.inline.run(seed).err().map(failed),
+            "ppl" => self.logged.wear(seed).err().map(failed),
             _ if integrity::ORDERINGS.contains(&reason) => {
                 self.unjournalled.wear(seed).err().map(failed)
             }

@@ -59,6 +59,11 @@ impl Subject {
         Self { mdadm: "--bitmap=internal --bitmap-chunk=64", ..self }
     }
 
+    /// The same with a partial parity log.
+    pub(crate) const fn with_ppl(self) -> Self {
+        Self { mdadm: "--consistency-policy=ppl", ..self }
+    }
+
     /// Whether the kernel can compare its members.
     pub(crate) fn is_redundant(&self) -> bool {
         self.level.is_some_and(|level| level != 0)
@@ -182,6 +187,8 @@ impl Subject {
             options.extend(["--metadata".into(), self.metadata.into()]);
             if self.mdadm.contains("internal") {
                 options.extend(["--bitmap-chunk".into(), "64K".into()]);
+            } else if self.mdadm.contains("ppl") {
+                options.extend(["--consistency-policy".into(), "ppl".into()]);
             } else {
                 options.extend(["--bitmap".into(), "none".into()]);
             }

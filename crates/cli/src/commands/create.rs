@@ -88,9 +88,14 @@ pub struct Arguments {
     metadata: String,
 
     /// Write-intent bitmap: internal announces writes to an array with redundancy, so that after a crash
-    /// only what was being written is compared; none: all of it is [default: internal]
-    #[arg(long, value_name = "internal|none")]
+    /// only what was being written is compared; none: all of it is; ppl: a partial parity log instead (RAID
+    /// 5), by which a crash costs nothing also when a member is missing [default: internal]
+    #[arg(long, value_name = "internal|ppl|none")]
     bitmap: Option<String>,
+
+    /// The same in mdadm's words
+    #[arg(long, value_name = "bitmap|ppl|resync", conflicts_with = "bitmap")]
+    consistency_policy: Option<String>,
 
     /// Bytes that one bit of the bitmap stands for, from 4K on [default: 64M, more if it must fit]
     #[arg(long, value_name = "SIZE")]
@@ -176,7 +181,15 @@ impl Arguments {
     }
 
     fn bitmap(&self, level: CreateLevel) -> Result<CreateBitmap, Failure> {
-        let asked = self.bitmap.as_deref();
+        let asked = match self.consistency_policy.as_deref() {
+            None => self.bitmap.as_deref(),
+            Some("bitmap") => Some("internal"),
+            Some("ppl") => Some("ppl"),
+            Some("resync") => Some("none"),
+            Some(other) => {
+                return Err(not_made("--consistency-policy", other, "bitmap, ppl, resync"));
+            }
+        };
         let chunk = self.bitmap_chunk.as_deref().map(|s| size("--bitmap-chunk", s)).transpose()?;
         match asked {
             None if self.like.is_some() && chunk.is_none() => Ok(CreateBitmap::LikeMdadm),
@@ -192,11 +205,15 @@ impl Arguments {
                 })?;
                 Ok(CreateBitmap::Internal { chunk_bytes })
             }
-            Some("none") if chunk.is_some() => {
+            Some("ppl" | "none") if chunk.is_some() => {
                 Err(Failure::usage("--bitmap-chunk: there is no bitmap"))
             }
+            Some("ppl") if level != CreateLevel::Raid5 => {
+                Err(Failure::usage("--bitmap ppl: a partial parity log is for RAID 5"))
+            }
+            Some("ppl") => Ok(CreateBitmap::PartialParity),
             Some("none") => Ok(CreateBitmap::None),
-            Some(other) => Err(not_made("--bitmap", other, "internal, none")),
+            Some(other) => Err(not_made("--bitmap", other, "internal, ppl, none")),
         }
     }
 

@@ -213,6 +213,12 @@ fn member_lines(member: &MemberInspection) -> Vec<String> {
             let why = md.bitmap_problem.as_ref();
             lines.extend(why.map(|why| format!("    {:<26} {why}", "not believed because")));
         }
+        if let Some(log) = &md.partial_parity {
+            lines.push("  partial parity log".to_owned());
+            fields(&mut lines, log);
+            let why = md.partial_parity_problem.as_ref();
+            lines.extend(why.map(|why| format!("    {:<26} {why}", "not believed because")));
+        }
         lines.extend(listed("bad blocks", &md.bad_blocks));
         let why = md.bad_blocks_problem.as_ref();
         lines.extend(why.map(|why| format!("    {:<26} {why}", "all bad because")));

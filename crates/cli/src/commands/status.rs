@@ -287,6 +287,9 @@ pub fn lines(object: &Value) -> Vec<String> {
             bitmap["dirty"], bitmap["chunks"]
         ));
     }
+    if object["partial_parity"] == true {
+        lines.push("ppl      what is being written is in the partial parity log".to_owned());
+    }
     lines.push(format!("stack    {}", text("stack")));
     lines.push(format!(
         "members  {:<4} {:<11} {:>9} {:>7} {:>8} {:>7}  name",

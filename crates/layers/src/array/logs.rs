@@ -2,9 +2,11 @@
 
 use super::bad_blocks::{BadBlockProblem, read_bad_blocks};
 use super::bitmap::{BitmapProblem, read_bitmap};
+use super::ppl::{PplProblem, read_ppl};
 use bio::Device;
 use md::bad_blocks::BadBlocks;
 use md::bitmap::Bitmap;
+use md::ppl::Log;
 use md::superblock::Superblock;
 
 /// What a member carries beside its superblock, as it was found.
@@ -14,12 +16,14 @@ pub struct Logs {
     pub bitmap: Option<Result<Bitmap, BitmapProblem>>,
     /// Its bad block log, or why that cannot be read.
     pub bad_blocks: Result<BadBlocks, BadBlockProblem>,
+    /// Its partial parity log, or why that says nothing; none: the array has none.
+    pub ppl: Option<Result<Log, PplProblem>>,
 }
 
 impl Default for Logs {
     /// None.
     fn default() -> Self {
-        Self { bitmap: None, bad_blocks: Ok(BadBlocks::empty(0)) }
+        Self { bitmap: None, bad_blocks: Ok(BadBlocks::empty(0)), ppl: None }
     }
 }
 
@@ -30,6 +34,7 @@ impl Logs {
         Self {
             bitmap: read_bitmap(device, superblock).await,
             bad_blocks: read_bad_blocks(device, superblock).await,
+            ppl: read_ppl(device, superblock).await,
         }
     }
 }

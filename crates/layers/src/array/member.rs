@@ -10,8 +10,9 @@
 
 use super::bad_blocks::{BadSectors, Guarded};
 use super::ordering::RECORDED;
-use super::{Found, RangeSet};
+use super::{Found, PplProblem, RangeSet};
 use bio::{Bio, Buf, Device, EventKind, Events, IoResult};
+use md::ppl::Log;
 use md::superblock::{DeviceFlags, Features, Superblock};
 use runtime::Semaphore;
 use std::cell::{Cell, RefCell};
@@ -49,6 +50,8 @@ pub struct Member {
     claim: Cell<Option<Sector>>,
     /// Sectors corrected since the superblock was written.
     corrected: Cell<u32>,
+    /// Its partial parity log as it was found, until somebody takes it.
+    ppl: RefCell<Option<Result<Log, PplProblem>>>,
 }
 
 impl Member {
@@ -88,6 +91,7 @@ impl Member {
             given_up: Cell::new(0),
             claim: Cell::new(claim),
             corrected: Cell::new(0),
+            ppl: RefCell::new(found.logs.ppl),
         }
     }
 
@@ -332,6 +336,11 @@ impl Member {
 
     pub(super) fn set_has_bitmap(&self) {
         self.has_bitmap.set(true);
+    }
+
+    /// Its partial parity log as it was found; none: it has none, or that was taken.
+    pub(crate) fn take_ppl(&self) -> Option<Result<Log, PplProblem>> {
+        self.ppl.take()
     }
 
     pub(super) fn set_superblock(&self, superblock: Superblock) {

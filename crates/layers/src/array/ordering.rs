@@ -23,11 +23,19 @@ pub(super) const RECORDED: &str = "array: a bad block before its write completes
 pub(super) const MOVED: &str = "array: a bad block's new place before the old one";
 /// What a member was filled with, before its superblock says that it holds it.
 pub(super) const FILLED: &str = "array: what was rebuilt before it is claimed";
+/// What a record of the partial parity log names, before another takes its place.
+pub(crate) const LOGGED: &str = "ppl: members before the next record";
+/// A record of the partial parity log, before data and parity that it names.
+pub(crate) const RECORD: &str = "ppl: a record before what it names";
+/// That a log is not to be believed, before anything becomes untrue that it does not name.
+pub(crate) const VOID: &str = "ppl: void before what no record names";
+/// Zeroes over older records, before a first one that they could be taken to follow.
+pub(crate) const EMPTIED: &str = "ppl: an emptied log before its first record";
 /// A copy of an unfinished write that is on every member now, before anybody is given it.
 pub(crate) const AGREED: &str = "mirror: copies made to agree before they are read";
 
 /// All of them.
 pub const ORDERINGS: &[&str] = &[
     PROMISE, CLEAN, SUPERBLOCK, INTENT, CLEARED, HEADER, EPOCH, ANEW, RECORDED, MOVED, FILLED,
-    AGREED,
+    LOGGED, RECORD, VOID, EMPTIED, AGREED,
 ];

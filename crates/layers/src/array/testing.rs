@@ -335,6 +335,8 @@ pub(crate) const DEVICE_SECTORS: u64 = 272;
 pub(crate) const DATA_OFFSET: u64 = 16;
 /// The same behind a bitmap and a bad block log of 8 sectors each.
 pub(crate) const BEHIND_LOGS: u64 = 32;
+/// Sectors of a partial parity log: a header, and a few blocks.
+pub(crate) const PPL_SECTORS: u16 = 20;
 /// Sectors that the array uses of each member.
 pub(crate) const DATA_SECTORS: u64 = DEVICE_SECTORS - DATA_OFFSET;
 
@@ -372,6 +374,21 @@ impl Rig {
             bytes
         });
         Self::of_images(images.collect(), false)
+    }
+
+    /// The same of RAID 5 with a partial parity log of [`PPL_SECTORS`] sectors behind the data.
+    pub(crate) fn with_ppl(count: u8, tagged: bool) -> Self {
+        let superblocks =
+            superblocks(Level::Raid5, LEFT_SYMMETRIC, count, DEVICE_SECTORS, DATA_OFFSET);
+        let images = superblocks.into_iter().map(|mut superblock| {
+            superblock.set_ppl(i16::try_from(DEVICE_SECTORS - 8).unwrap(), PPL_SECTORS);
+            let mut bytes = image(&superblock, DEVICE_SECTORS + u64::from(PPL_SECTORS));
+            let header = md::ppl::encode_header(superblock.set_uuid(), 0, &[]);
+            let at = usize_of(Sector(DEVICE_SECTORS).bytes());
+            bytes[at..at + header.len()].copy_from_slice(&header);
+            bytes
+        });
+        Self::of_images(images.collect(), tagged)
     }
 
     pub(crate) fn of_images(images: Vec<Vec<u8>>, tagged: bool) -> Self {
@@ -441,7 +458,12 @@ impl Rig {
             }
             log => Ok(BadBlocks::empty(log.map_or(0, |log| log.sectors))),
         };
-        Logs { bitmap: bitmap.map(|bitmap| bitmap.map_err(Into::into)), bad_blocks }
+        let ppl = superblock.ppl().map(|place| {
+            let start = usize_of(place.sector.bytes());
+            let area = &bytes[start..start + usize::from(place.sectors) * SECTOR_BYTES];
+            md::ppl::Log::decode(area, superblock.set_uuid()).map_err(Into::into)
+        });
+        Logs { bitmap: bitmap.map(|bitmap| bitmap.map_err(Into::into)), bad_blocks, ppl }
     }
 
     /// What the disks `present` amount to; members are named by their place in `present`.

@@ -71,7 +71,9 @@ mod fill;
 mod flush;
 mod heal;
 mod parity;
+mod ppl;
 mod read;
+mod replay;
 mod resync;
 mod rewrite;
 mod scrub;
@@ -93,10 +95,12 @@ use dif::Profile;
 use doubts::Doubts;
 use heal::Told;
 use md::geometry::Geometry;
+use md::ppl::Plan;
 use md::superblock::ResyncOffset;
 use parity::Equations;
+use ppl::Ppl;
 use runtime::{RangeLock, Tasks};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
 use units::{BlockSize, SECTOR, Sector, u64_of};
@@ -170,6 +174,15 @@ pub enum OpenError {
         /// Bits of the storage tag.
         bits: u8,
     },
+    /// The log has parity of data, and none of tags.
+    #[error("members that keep tags, under a partial parity log that has no room for them")]
+    PplTags,
+    /// A member has no room for a partial parity log, which the array should have.
+    #[error("the member in slot {slot} has no room for the partial parity log")]
+    Ppl {
+        /// Its slot.
+        slot: usize,
+    },
     /// A member is missing and writes were interrupted: parity may not belong to the data.
     #[error("degraded and dirty: blocks of the missing member cannot be proven")]
     DegradedAndDirty,
@@ -192,6 +205,10 @@ struct Inner {
     /// From which row the resync goes on.
     resynced_to: Cell<u64>,
     cache: Cache,
+    /// The partial parity log, if the array has one.
+    ppl: Option<Ppl>,
+    /// What that asks for after a crash, until it is done.
+    plan: RefCell<Option<Plan>>,
     /// By stripe.
     locks: RangeLock,
     told: Told,
@@ -218,9 +235,26 @@ impl Raid456 {
         if missing > parity {
             return Err(OpenError::Missing { missing, parity });
         }
-        Self::check_parity(array, options.force)?;
-        let limits = Self::combined_limits(array, options)?;
+        let mut limits = Self::combined_limits(array, options)?;
         let tagging = Tagging::of(&limits);
+        let block = limits.logical_block.sectors();
+        let ppl = Ppl::new(array, block).or_else(|slot| match array.read_only() {
+            true => Ok(None),
+            false => Err(OpenError::Ppl { slot }),
+        })?;
+        if ppl.is_some() {
+            if limits.tag_size > 0 && !array.read_only() {
+                return Err(OpenError::PplTags);
+            }
+            // Zeroes are written as all else is, one strip after the other.
+            (limits.discard, limits.fast_zeroes) = (false, false);
+        }
+        let sizes = (options.member_sectors, block);
+        let plan = replay::plan(array, &geometry, sizes, options.force);
+        let proven = |plan: &Plan| options.force || !replay::loses(plan, array, &geometry);
+        if !plan.as_ref().is_some_and(proven) {
+            Self::check_parity(array, options.force)?;
+        }
         let inner = Inner {
             array: Rc::clone(array),
             geometry,
@@ -231,6 +265,8 @@ impl Raid456 {
             doubts: Doubts::default(),
             resynced_to: Cell::new(0),
             cache: Cache::new(&geometry, tagging, options.cache_bytes),
+            ppl,
+            plan: RefCell::new(plan),
             locks: RangeLock::default(),
             told: Told::default(),
             resyncing: Cell::new(false),
@@ -326,6 +362,15 @@ impl Raid456 {
         self.inner.cache.bytes()
     }
 
+    /// Makes parity of what was being written when the array stopped from its partial parity log, if it has
+    /// one: to be called before anything is read. Then all of it is in sync, but for what is lost.
+    ///
+    /// # Errors
+    /// What is neither damage nor absence; the array is then as it was.
+    pub async fn replay(&self) -> IoResult {
+        self.inner.replay().await
+    }
+
     /// Makes redundancy true in the background, if the array was found dirty, and gives members what
     /// they lack. The tasks end at the end, on [`Self::close`], or when a member is missing.
     pub fn start_resync(&self) {
@@ -355,7 +400,11 @@ impl Raid456 {
     pub async fn close(&self) -> IoResult {
         self.inner.closing.set(true);
         self.inner.tasks.ended().await;
-        if let Err(error) = self.inner.flush().await {
+        let mut stored = self.inner.flush().await;
+        if stored.is_ok() {
+            stored = self.inner.close_log().await;
+        }
+        if let Err(error) = stored {
             self.inner.array.abandon().await;
             return Err(error);
         }

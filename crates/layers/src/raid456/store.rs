@@ -162,7 +162,16 @@ impl Inner {
     ///
     /// # Errors
     /// The first error that is not the end of a member that can be spared; the rows are then torn.
-    pub(super) async fn store(&self, mut stores: Vec<Store>, fua: bool) -> IoResult {
+    pub(super) async fn store(&self, stores: Vec<Store>, fua: bool) -> IoResult {
+        let _logged = self.log(&stores).await?;
+        self.store_unlogged(stores, fua).await
+    }
+
+    /// The same of what no log has to name.
+    ///
+    /// # Errors
+    /// As [`Self::store`].
+    pub(super) async fn store_unlogged(&self, mut stores: Vec<Store>, fua: bool) -> IoResult {
         stores.sort_by_key(|store| (store.slot, store.rows.start));
         let mut merged: Vec<Store> = Vec::with_capacity(stores.len());
         for store in stores {

@@ -26,7 +26,7 @@ use bio::{Bio, IoError, IoResult};
 use runtime::join_all;
 use std::ops::Range;
 use std::rc::Rc;
-use units::Sector;
+use units::{Sector, u64_of};
 
 /// Rows of a stripe in which the same data strips are written.
 struct Interval {
@@ -106,7 +106,12 @@ impl Inner {
     }
 
     /// Stripes that are written whole. What was dirty of them is older.
-    async fn write_run(&self, stripes: &Range<u64>, content: &Content, fua: bool) -> IoResult {
+    pub(super) async fn write_run(
+        &self,
+        stripes: &Range<u64>,
+        content: &Content,
+        fua: bool,
+    ) -> IoResult {
         let _lock = self.locks.lock(stripes.clone()).await;
         let cached = self.cache.stripes(stripes.clone());
         cached.iter().for_each(|&stripe| drop(self.cache.take(stripe)));
@@ -118,6 +123,9 @@ impl Inner {
 
     /// Stores whole stripes. Called under their locks.
     async fn update_run(&self, stripes: &Range<u64>, content: &Content, fua: bool) -> IoResult {
+        if self.ppl.is_some() {
+            return self.update_each(stripes, content, fua).await;
+        }
         let all = self.strips_of(stripes);
         let guard = self.array.begin_write(all.clone()).await;
         let place = Sector(stripes.start * self.geometry.stripe_sectors());
@@ -161,9 +169,32 @@ impl Inner {
         result
     }
 
-    /// Stores pieces of one stripe, in order of data strips and rows, with their parity. Called
-    /// under the stripe's lock.
+    /// Stores whole stripes, each for itself: a strip after the other, of all of them at once.
+    async fn update_each(&self, stripes: &Range<u64>, content: &Content, fua: bool) -> IoResult {
+        let (chunk, each) = (self.geometry.chunk_sectors(), self.geometry.data_disks());
+        let updates = stripes.clone().map(|stripe| {
+            let first = (stripe - stripes.start) * self.geometry.stripe_sectors();
+            let piece = |index: usize| {
+                let from = first + u64_of(index) * chunk;
+                let content = content.slice(self.tagging, &(from..from + chunk));
+                Piece { index, rows: 0..chunk, content }
+            };
+            self.update(stripe, (0..each).map(piece).collect(), fua)
+        });
+        join_all(updates).await.into_iter().collect()
+    }
+
+    /// Stores pieces of one stripe, in order of data strips and rows, with their parity: at once, or as the
+    /// partial parity log wants it. Called under the stripe's lock.
     pub(super) async fn update(&self, stripe: u64, pieces: Vec<Piece>, fua: bool) -> IoResult {
+        let Some(ppl) = &self.ppl else { return self.update_at_once(stripe, pieces, fua).await };
+        for step in ppl.steps(self.tagging, pieces) {
+            self.update_at_once(stripe, step, fua).await?;
+        }
+        Ok(())
+    }
+
+    async fn update_at_once(&self, stripe: u64, pieces: Vec<Piece>, fua: bool) -> IoResult {
         if pieces.is_empty() {
             return Ok(());
         }
@@ -329,4 +360,4 @@ impl Inner {
 }
 
 /// Bytes of whole stripes that become one request to each member.
-const RUN_BYTES: u64 = 4 << 20;
+pub(super) const RUN_BYTES: u64 = 4 << 20;

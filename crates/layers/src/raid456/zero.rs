@@ -5,6 +5,7 @@
 //! is dirty meanwhile.
 
 use super::content::Content;
+use super::write::RUN_BYTES;
 use super::{Inner, bytes};
 use bio::{Bio, Buf, IoResult, Op};
 use runtime::join_all;
@@ -44,6 +45,9 @@ impl Inner {
 
     /// Zeroes whole stripes on every member.
     async fn zero_stripes(&self, stripes: Range<u64>, op: Op) -> IoResult {
+        if self.ppl.is_some() {
+            return self.write_stripes_of_zeroes(stripes).await;
+        }
         let place = Sector(stripes.start * self.geometry.stripe_sectors());
         let _lock = self.locks.lock(stripes.clone()).await;
         let rows = self.strips_of(&stripes);
@@ -63,6 +67,21 @@ impl Inner {
             self.tear(rows);
         }
         result
+    }
+
+    /// The same with a partial parity log: zeroes are written as all else is.
+    async fn write_stripes_of_zeroes(&self, stripes: Range<u64>) -> IoResult {
+        let most = (RUN_BYTES / Sector(self.geometry.stripe_sectors()).bytes()).max(1);
+        let mut from = stripes.start;
+        while from < stripes.end {
+            let run = from..stripes.end.min(from + most);
+            let sectors = (run.end - run.start) * self.geometry.stripe_sectors();
+            let data = Buf::zeroed(bytes(sectors)).into();
+            let zeroes = Content { data, tags: self.tagging.blank(sectors) };
+            self.write_run(&run, &zeroes, false).await?;
+            from = run.end;
+        }
+        Ok(())
     }
 
     async fn zero_members(&self, rows: &Range<u64>, op: Op, place: Sector) -> IoResult {

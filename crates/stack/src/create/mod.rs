@@ -83,7 +83,7 @@ impl CreateLevel {
     }
 }
 
-/// Whether a new array has a write-intent bitmap. Levels without redundancy never have one.
+/// By what a new array knows after a crash what was being written. Levels without redundancy have nothing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CreateBitmap {
     /// Beside each superblock.
@@ -93,6 +93,8 @@ pub enum CreateBitmap {
     },
     /// The same if the members have 100 GiB or more, else none: mdadm's own choice.
     LikeMdadm,
+    /// A partial parity log instead, which closes the write hole; RAID 5 only.
+    PartialParity,
     /// None: after a crash everything is compared.
     None,
 }

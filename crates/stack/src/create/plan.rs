@@ -9,6 +9,7 @@ use integrity::{FormatOptions, Layout};
 use layers::integrity::{Codec, CodecError, sealed_area};
 use md::bitmap::{Bitmap, NewBitmap};
 use md::create::{LEFT_SYMMETRIC, NEAR_2, NewArray, NewMember, RAID0_ORIGINAL};
+use md::ppl::encode_header;
 use md::superblock::{DeviceFlags, Level, Minor, ResyncOffset, Time, Uuid};
 use std::fmt;
 use std::rc::Rc;
@@ -57,6 +58,8 @@ pub enum WriteKind {
     ZeroBlocks,
     /// The write-intent bitmap of the array.
     Bitmap,
+    /// An empty record at the start of the partial parity log.
+    PartialParity,
     /// The md superblock.
     MdSuperblock,
     /// The dm-integrity superblock.
@@ -72,6 +75,7 @@ impl fmt::Display for WriteKind {
             Self::ZeroTags => "tags of zero blocks",
             Self::ZeroBlocks => "zeroes with their tags",
             Self::Bitmap => "write-intent bitmap",
+            Self::PartialParity => "empty partial parity log",
             Self::MdSuperblock => "md superblock",
             Self::IntegritySuperblock => "dm-integrity superblock",
         })
@@ -122,7 +126,7 @@ pub(crate) struct MemberPlan {
     pub sectors: DeviceSectors,
     pub integrity: Option<IntegrityPlan>,
     pub md: Option<md::superblock::Superblock>,
-    /// The area of its write-intent bitmap.
+    /// The area of its write-intent bitmap, or the first record of its partial parity log.
     pub bitmap: Option<Vec<u8>>,
     /// In the order in which they are made; see [`super::write`].
     pub writes: Vec<PlannedWrite>,
@@ -223,6 +227,7 @@ pub(crate) fn plan_joining(
     let superblock =
         superblock(inner).map_err(|error| CreateError::Md { member: Some(name), error })?;
     let uuid = Some(superblock.set_uuid().to_string());
+    member.bitmap = empty_ppl(&superblock);
     member.md = Some(superblock);
     member.writes = writes_of(&member, false);
     Ok(Plan { members: vec![member], sectors: inner, uuid, dirty: false })
@@ -311,7 +316,7 @@ fn plan_md(
         ctime: Time::new(identity.seconds, 0),
         resync: if dirty { ResyncOffset::Below(Sector::ZERO) } else { ResyncOffset::Clean },
         data_offset: None,
-        ppl: false,
+        ppl: options.bitmap == CreateBitmap::PartialParity,
         size: None,
     };
     let members: Vec<NewMember> = inner
@@ -337,7 +342,8 @@ fn plan_md(
     Ok(superblocks)
 }
 
-/// Says in the superblocks where the array's bitmap lies, and gives its area, the same for all members.
+/// Says in the superblocks where the array's bitmap lies, and gives its area, the same for all members; or
+/// the first record of their partial parity logs.
 fn plan_bitmap(
     options: &CreateOptions,
     superblocks: &mut [md::superblock::Superblock],
@@ -348,6 +354,7 @@ fn plan_bitmap(
     let chunk_bytes = match options.bitmap {
         CreateBitmap::Internal { chunk_bytes } => chunk_bytes,
         CreateBitmap::LikeMdadm if least >= MDADM_BITMAP_SECTORS => None,
+        CreateBitmap::PartialParity => return Ok(superblocks.first().and_then(empty_ppl)),
         CreateBitmap::LikeMdadm | CreateBitmap::None => return Ok(None),
     };
     if !options.level.has_redundancy() {
@@ -363,6 +370,11 @@ fn plan_bitmap(
     let mut bitmap = Bitmap::new(&new).map_err(CreateError::Bitmap)?;
     bitmap.pad_to(BITMAP_PIECE);
     Ok(Some(bitmap.encode(0..bitmap.area_bytes())))
+}
+
+/// A partial parity log in which nothing was logged yet, if the array has one.
+fn empty_ppl(superblock: &md::superblock::Superblock) -> Option<Vec<u8>> {
+    superblock.ppl().map(|_| encode_header(superblock.set_uuid(), 0, &[]))
 }
 
 /// The writes of one member, in order.
@@ -397,8 +409,8 @@ fn writes_of(member: &MemberPlan, no_wipe: bool) -> Vec<PlannedWrite> {
         integrity.map_or(sector.bytes(), |plan| plan.layout.run(sector, 8).data.bytes())
     };
     if let Some(superblock) = &member.md {
-        if let (Some(area), Some(sector)) = (&member.bitmap, superblock.bitmap_sector()) {
-            push(WriteKind::Bitmap, place(sector), u64_of(area.len()), u64_of(area.len()));
+        if let (Some(area), Some((kind, sector))) = (&member.bitmap, beside(superblock)) {
+            push(kind, place(sector), u64_of(area.len()), u64_of(area.len()));
         }
         let bytes = u64_of(superblock.encode().len());
         push(WriteKind::MdSuperblock, place(superblock.super_offset()), bytes, bytes);
@@ -413,6 +425,12 @@ fn writes_of(member: &MemberPlan, no_wipe: bool) -> Vec<PlannedWrite> {
         writes.push(PlannedWrite { member, kind, byte: 0, span_bytes: bytes, bytes });
     }
     writes
+}
+
+/// What lies beside a superblock from the start, and where.
+pub(crate) fn beside(superblock: &md::superblock::Superblock) -> Option<(WriteKind, Sector)> {
+    let bitmap = superblock.bitmap_sector().map(|sector| (WriteKind::Bitmap, sector));
+    bitmap.or_else(|| Some((WriteKind::PartialParity, superblock.ppl()?.sector)))
 }
 
 /// First byte, byte behind the last, and count of all tags.

@@ -11,8 +11,8 @@
 //!    members missing, or too few to start. `create` again, with `--yes`.
 
 use super::plan::{
-    BITMAP_PIECE, IntegrityPlan, MemberPlan, Plan, WriteKind, erased, sections_at_once, sectors_of,
-    tag_group_blocks,
+    BITMAP_PIECE, IntegrityPlan, MemberPlan, Plan, WriteKind, beside, erased, sections_at_once,
+    sectors_of, tag_group_blocks,
 };
 use crate::tags;
 use bio::{Bio, Buf, Device, IoResult};
@@ -139,8 +139,8 @@ async fn fill(plan: &MemberPlan, target: &Target, meter: &Meter<'_>) -> IoResult
 }
 
 async fn bitmap(plan: &MemberPlan, target: &Target, meter: &Meter<'_>) -> IoResult {
-    let place = plan.md.as_ref().and_then(md::superblock::Superblock::bitmap_sector);
-    let (Some(area), Some(sector)) = (&plan.bitmap, place) else { return Ok(()) };
+    let place = plan.md.as_ref().and_then(beside);
+    let (Some(area), Some((_, sector))) = (&plan.bitmap, place) else { return Ok(()) };
     for (piece, bytes) in (0..).zip(area.chunks(BITMAP_PIECE)) {
         let sector = sector + piece * sectors_of(BITMAP_PIECE);
         match &plan.integrity {

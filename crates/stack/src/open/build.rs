@@ -49,7 +49,7 @@ pub(super) async fn build(
             (Top::integrity(&open.volume), None)
         }
         Decision::Array(array) => {
-            let built = build_array(&members, array, rules, &events);
+            let built = build_array(&members, array, rules, &events).await;
             let (top, running) = match built {
                 Ok(built) => built,
                 Err(error) => {
@@ -160,7 +160,7 @@ async fn write_integrity_superblock(
     device.flush().await
 }
 
-fn build_array(
+async fn build_array(
     members: &[Probed],
     decision: &ArrayDecision,
     rules: Rules,
@@ -190,7 +190,7 @@ fn build_array(
         for &index in decision.spares.iter().filter(|_| !rules.read_only) {
             array.add_spare(found(&members[index], 0, data_offset)?);
         }
-        return Ok((Top::over(&array, shape, rules.force || rules.as_given)?, array));
+        return Ok((Top::over(&array, shape, rules.force || rules.as_given).await?, array));
     };
     let sides = sides.map_err(refuse)?;
     let before = array(sides.before.raid_disks(), data_offset)?;

@@ -2,6 +2,8 @@
 
 use crate::probe::Probed;
 use layers::array::believed;
+use md::ppl::Plan;
+use md::shape::Shape;
 use md::superblock::{ResyncOffset, Superblock};
 use std::fmt;
 use std::ops::Range;
@@ -11,7 +13,7 @@ use std::ops::Range;
 pub enum AtRisk {
     /// Any of it: there is no bitmap, or none that is believed.
     Unknown,
-    /// These member data sectors, as the write-intent bitmap says.
+    /// These member data sectors, as the write-intent bitmap or the partial parity log says.
     Sectors {
         /// In order; of the array for RAID 10.
         sectors: Vec<Range<u64>>,
@@ -29,6 +31,9 @@ impl AtRisk {
         resync: ResyncOffset,
     ) -> Self {
         let Some(freshest) = members[newest].md() else { return Self::Unknown };
+        if freshest.ppl().is_some() {
+            return Self::by_partial_parity(members, freshest, in_sync);
+        }
         let found = in_sync.iter().filter_map(|&(_, index)| members[index].logs.bitmap.as_ref());
         let Ok(Some(bitmap)) = believed(freshest, found) else { return Self::Unknown };
         let from = match resync {
@@ -37,6 +42,28 @@ impl AtRisk {
         };
         let sectors = bitmap.dirty_sectors().map(|run| run.start.max(from)..run.end);
         let sectors = sectors.filter(|run| !run.is_empty()).take(RUNS_MAX + 1).collect();
+        Self::Sectors { sectors, chunk_sectors: chunk(freshest) }
+    }
+
+    /// What of a RAID 5 with a partial parity log is lost: a missing strip that was being written together
+    /// with others.
+    fn by_partial_parity(
+        members: &[Probed],
+        freshest: &Superblock,
+        in_sync: &[(usize, usize)],
+    ) -> Self {
+        let Ok(Shape::Parity(geometry, size)) = freshest.shape(&[]) else { return Self::Unknown };
+        let devices = in_sync.iter().filter_map(|&(_, index)| members[index].inner());
+        let block = devices.map(|device| device.limits().logical_block.sectors()).max();
+        let logs = in_sync.iter().map(|&(slot, index)| {
+            let log = members[index].logs.ppl.as_ref();
+            (slot, log.and_then(|log| log.as_ref().ok()))
+        });
+        let Ok(plan) = Plan::new(&geometry, size, block.unwrap_or(1), logs) else {
+            return Self::Unknown;
+        };
+        let has = |slot: usize| in_sync.iter().any(|&(held, _)| held == slot);
+        let sectors = plan.lost(&geometry, has).take(RUNS_MAX + 1).collect();
         Self::Sectors { sectors, chunk_sectors: chunk(freshest) }
     }
 

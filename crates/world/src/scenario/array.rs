@@ -5,10 +5,11 @@ use super::tagged::{INLINE_512, TAGGED_512, TAGGED_4096, Tagged};
 use super::{Scenario, Volume};
 use crate::opening::Opening;
 use ::integrity::open::Mode;
-use ::md::assemble::{Candidate, Slot, assemble};
+use ::md::assemble::{Candidate, CannotStart, Slot, assemble};
 use ::md::bitmap::{Bitmap, NewBitmap};
 use ::md::create::{LEFT_SYMMETRIC, NEAR_2, NewArray, NewMember, create, free_number, join};
 use ::md::geometry::{Geometry, Mirrors};
+use ::md::ppl::encode_header;
 use ::md::shape::Shape as ArrayShape;
 use ::md::superblock::{Level, Minor, ResyncOffset, Role, Superblock, Time, Uuid};
 use bio::{Device, Events, IoResult, LocalFuture, Scrub};
@@ -32,6 +33,7 @@ pub(super) fn all() -> Vec<Scenario> {
         tagged: None,
         cache_bytes: 0,
         intent: false,
+        ppl: false,
     };
     let striped = |level, layout, count| Shape { level, layout, chunk_sectors: 8, ..mirror(count) };
     let parity =
@@ -43,6 +45,7 @@ pub(super) fn all() -> Vec<Scenario> {
     let bitmap = |shape| Shape { tagged: Some(TAGGED_512.in_mode(Mode::Bitmap)), ..shape };
     let intent = |shape| Shape { intent: true, ..shape };
     let direct = |shape| Shape { tagged: Some(TAGGED_512.in_mode(Mode::Direct)), ..shape };
+    let ppl = |shape| Shape { ppl: true, ..shape };
     vec![
         mirror(2).scenario("raid1-2"),
         mirror(3).scenario("raid1-3"),
@@ -89,6 +92,10 @@ pub(super) fn all() -> Vec<Scenario> {
         intent(tagged(tight(parity(Level::Raid6, 5)))).scenario("raid6-5-integrity-intent-tight"),
         intent(direct(parity(Level::Raid5, 3))).scenario("raid5-3-direct-intent"),
         intent(copies(FAR_2, 3)).scenario("raid10-3-f2-intent"),
+        ppl(parity(Level::Raid5, 3)).scenario("ppl-raid5-3"),
+        ppl(tight(parity(Level::Raid5, 4))).scenario("ppl-raid5-4-tight"),
+        ppl(tagged(parity(Level::Raid5, 4))).scenario("ppl-raid5-4-integrity"),
+        ppl(direct(tight(parity(Level::Raid5, 3)))).scenario("ppl-raid5-3-direct-tight"),
     ]
 }
 
@@ -107,6 +114,7 @@ pub(super) fn spared() -> Vec<Scenario> {
         tagged: None,
         cache_bytes: 256 << 10,
         intent: false,
+        ppl: false,
     };
     let tagged = |shape| Shape { tagged: Some(TAGGED_512), ..shape };
     let dealt = |count, layout| Shape { layout, ..array(Level::Raid10, count) };
@@ -136,12 +144,16 @@ struct Shape {
     cache_bytes: usize,
     /// Whether it has a write-intent bitmap.
     intent: bool,
+    /// Whether it has a partial parity log.
+    ppl: bool,
 }
 
 /// Where the data of each member begins: behind the superblock, and the bitmap and the bad block log of
 /// 8 sectors each where there is a bitmap.
 const DATA_OFFSET: u64 = 16;
 const LOGS: u64 = 16;
+/// A partial parity log of a few blocks: records are as short as they may be.
+const PPL_SECTORS: u16 = 24;
 /// Sectors used of each member.
 const DATA_SECTORS: u64 = 256;
 
@@ -149,7 +161,7 @@ impl Shape {
     fn scenario(self, name: &'static str) -> Scenario {
         let member_sectors = match self.tagged {
             None => self.data_offset() + DATA_SECTORS,
-            Some(kind) if kind.block == BlockSize::B512 => 1120,
+            Some(kind) if kind.block == BlockSize::B512 => 1120 + if self.ppl { 40 } else { 0 },
             Some(_) => 1700,
         };
         let damageable = match self.tagged {
@@ -165,6 +177,8 @@ impl Shape {
             verified: self.tagged.is_some(),
             member_tags: self.tagged.map_or(0, |kind| kind.member_tags),
             damageable,
+            // Where a cut makes blocks unreadable, those of the log are among them.
+            logged: self.ppl && !self.tagged.is_some_and(|kind| kind.tears()),
             format: Box::new(move |members| Box::pin(self.format(members))),
             cut_writes_unreadable: self.tagged.is_some_and(|kind| kind.tears()),
             open: Box::new(move |members, _, events| {
@@ -186,7 +200,8 @@ impl Shape {
     }
 
     fn data_offset(self) -> u64 {
-        DATA_OFFSET + if self.intent { LOGS } else { 0 }
+        let logs = if self.intent { LOGS } else { 0 };
+        DATA_OFFSET + logs + if self.ppl { u64::from(PPL_SECTORS) } else { 0 }
     }
 
     async fn format(self, members: Vec<Device>) -> Result<(), String> {
@@ -231,6 +246,13 @@ impl Shape {
             if self.intent {
                 write_bitmap(top, &mut superblock).await?;
             }
+            if self.ppl {
+                superblock.set_ppl(8, PPL_SECTORS);
+                let empty = encode_header(superblock.set_uuid(), 0, &[]);
+                let at = superblock.ppl().ok_or("no log")?.sector;
+                let written = top.write(at, bio::Buf::copy_of(&empty)).await;
+                written.map_err(|error| error.to_string())?;
+            }
             let bytes = bio::Buf::copy_of(&superblock.encode());
             let at = Minor::V2.super_offset(top.limits().sectors).ok_or("too small")?;
             top.write(at, bytes).await.map_err(|error| error.to_string())?;
@@ -264,7 +286,9 @@ impl Shape {
             })
             .collect();
         let assembly = assemble(&candidates).map_err(|error| error.to_string())?;
-        if let Some(why) = assembly.cannot_start.first() {
+        // With a partial parity log it is for the layer to say.
+        let refuses = |why: &&CannotStart| !(self.ppl && **why == CannotStart::DirtyAndDegraded);
+        if let Some(why) = assembly.cannot_start.iter().find(refuses) {
             return Err(why.to_string());
         }
         if let Some(why) = assembly.cannot_write.first() {
@@ -301,7 +325,7 @@ impl Shape {
         }
         spares.into_iter().for_each(|spare| array.add_spare(spare));
         let layers = present.into_iter().filter_map(|member| member.layer).collect();
-        self.start(array, shape, layers)
+        self.start(array, shape, layers).await
     }
 
     async fn open_member(
@@ -343,7 +367,7 @@ impl Shape {
         Ok(Present { index, top, layer, superblock, logs })
     }
 
-    fn start(
+    async fn start(
         self,
         array: Rc<Array>,
         shape: ArrayShape,
@@ -356,7 +380,7 @@ impl Shape {
                 return Ok(volume(device, scrub, layers, async move { layer.close().await }));
             }
             ArrayShape::Parity(geometry, member_sectors) => {
-                return self.start_parity(&array, geometry, member_sectors, layers);
+                return self.start_parity(&array, geometry, member_sectors, layers).await;
             }
             ArrayShape::Mirror { .. } => Placement::Everywhere,
             ArrayShape::Mirrors(mirrors) => Placement::Dealt(mirrors),
@@ -367,7 +391,7 @@ impl Shape {
         Ok(volume(device, scrub, layers, async move { raid.close().await }))
     }
 
-    fn start_parity(
+    async fn start_parity(
         self,
         array: &Rc<Array>,
         geometry: Geometry,
@@ -377,6 +401,7 @@ impl Shape {
         let cache_bytes = self.cache_bytes;
         let options = raid456::Options { geometry, member_sectors, force: false, cache_bytes };
         let raid = Raid456::new(array, &options).map_err(|error| error.to_string())?;
+        raid.replay().await.map_err(|error| error.to_string())?;
         raid.start_resync();
         let raid = Rc::new(raid);
         let (scrub, device) = (Rc::clone(&raid), Device::shared(Rc::clone(&raid)));

@@ -32,6 +32,7 @@ pub fn disk(name: &'static str, block: BlockSize) -> Scenario {
         redundancy: 0,
         verified: false,
         survives_cuts: true,
+        logged: false,
         cut_writes_unreadable: false,
         openings: &[],
         journal: 0..0,

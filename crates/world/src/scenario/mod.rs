@@ -76,6 +76,8 @@ pub struct Scenario {
     pub verified: bool,
     /// A power cut is survived with nothing but the members' honesty (no write hole, or a resync).
     pub survives_cuts: bool,
+    /// A power cut is survived without a member as well.
+    pub logged: bool,
     /// Opened as usual, a power cut may make blocks unreadable that have a write which no flush
     /// covered.
     pub cut_writes_unreadable: bool,

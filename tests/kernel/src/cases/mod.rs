@@ -13,6 +13,7 @@ mod levels;
 mod made;
 mod membership;
 mod partial;
+mod partial_parity;
 mod server;
 mod unlogged;
 
@@ -148,6 +149,12 @@ fn volumes() -> Vec<(&'static str, Subject, Part)> {
         ("direct", Subject::integrity(Format { mode: Mode::Direct, ..small }), Part::All),
         ("raid1", Subject::md(1, 2), Part::Ci),
         ("raid5", Subject::md(5, 3), Part::Ci),
+        ("raid5-ppl", Subject::md(5, 4).with_ppl(), Part::All),
+        (
+            "raid5-ppl-metadata-1-0",
+            Subject { metadata: "1.0", ..Subject::md(5, 3).with_ppl() },
+            Part::All,
+        ),
         ("raid6", Subject::md(6, 4), Part::Ci),
         ("raid1-crc32c", Subject::stacked(1, 2, Format::CRC32C), Part::Ci),
         ("raid5-crc32c", Subject::stacked(5, 3, small), Part::Ci),
@@ -223,6 +230,7 @@ fn crashes() -> Vec<Case> {
         ("mac-cbc", alone(sealed("cbc-aes", Format::CRC32C)), Part::All),
         ("raid5", Subject::md(5, 3), Part::All),
         ("raid5-crc32c", stacked(5, 3, Format::CRC32C_4096), Part::Ci),
+        ("raid5-crc32c-ppl", stacked(5, 3, Format::CRC32C_4096).with_ppl(), Part::All),
         ("raid1-crc32c", stacked(1, 2, Format::CRC32C), Part::All),
         ("raid0-crc32c", stacked(0, 2, Format::CRC32C_4096), Part::All),
         ("raid10", Subject::md(10, 3), Part::All),
@@ -243,6 +251,19 @@ fn crashes() -> Vec<Case> {
             move |lab| crash::killed(lab, &subject),
         ));
     }
+    let logged = Subject::md(5, 4).with_ppl();
+    cases.push(row(
+        Part::Ci,
+        "power-cut-ppl",
+        "the kernel's machine dies while it writes; by its log we find old or new, whoever is missing",
+        move |lab| partial_parity::cut_there(lab, &logged),
+    ));
+    cases.push(row(
+        Part::Ci,
+        "killed-ppl",
+        "our server is killed while it writes; by our log the kernel finds the same",
+        move |lab| partial_parity::cut_here(lab, &logged),
+    ));
     for (name, subject, part) in [
         ("raid1", Subject::md(1, 2).with_intent(), Part::Ci),
         ("raid5", Subject::md(5, 3).with_intent(), Part::All),

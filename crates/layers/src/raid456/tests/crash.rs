@@ -8,13 +8,13 @@ use super::*;
 use crate::array::testing::{Entry, crashed};
 
 /// A write or flush, and the log's length before and after it.
-struct Deed {
+pub(super) struct Deed {
     write: Option<(u64, Vec<u8>)>,
     before: usize,
     after: usize,
 }
 
-async fn run(bench: &Bench) -> Vec<Deed> {
+pub(super) async fn run(bench: &Bench) -> Vec<Deed> {
     let mut deeds = Vec::new();
     let length = || bench.rig.log.borrow().len();
     for (n, (at, sectors)) in
@@ -42,7 +42,7 @@ async fn run(bench: &Bench) -> Vec<Deed> {
 }
 
 /// What each sector may hold after a crash at log length `cut`.
-fn allowed(content: &[u8], deeds: &[Deed], cut: usize) -> Vec<Vec<Vec<u8>>> {
+pub(super) fn allowed(content: &[u8], deeds: &[Deed], cut: usize) -> Vec<Vec<Vec<u8>>> {
     let mut allowed: Vec<Vec<Vec<u8>>> = content.chunks(512).map(|s| vec![s.to_vec()]).collect();
     for deed in deeds.iter().filter(|deed| deed.before <= cut) {
         match &deed.write {
@@ -62,7 +62,7 @@ fn allowed(content: &[u8], deeds: &[Deed], cut: usize) -> Vec<Vec<Vec<u8>>> {
     allowed
 }
 
-fn check(found: &[u8], allowed: &[Vec<Vec<u8>>], what: &str) {
+pub(super) fn check(found: &[u8], allowed: &[Vec<Vec<u8>>], what: &str) {
     for (sector, (found, allowed)) in found.chunks(512).zip(allowed).enumerate() {
         assert!(allowed.iter().any(|value| value == found), "sector {sector}: {what}");
     }

@@ -6,6 +6,7 @@ mod damage;
 mod decide;
 mod golden;
 mod members;
+mod ppl;
 mod random;
 mod rebuild;
 mod resync;

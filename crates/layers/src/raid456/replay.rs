@@ -1,0 +1,133 @@
+//! After a crash: parity of what the logs name is made from the partial parity and what the strips hold
+//! that were being written. Everything else is in sync.
+//!
+//! Until that is done the rows are not in sync, so a missing block of them is an error and nothing else.
+//! Where nothing is written they stay so.
+//!
+//! # What a crash leaves
+//!
+//! 1. Parity of some rows is made; the logs are as they were. Crash: the same parity is made again, from
+//!    the same bytes.
+//! 2. Members are flushed, superblocks say clean. Crash: logs are not asked.
+//! 3. The first write empties the logs, after one more flush (`ppl.rs`).
+
+use super::content::Content;
+use super::store::Store;
+use super::{Inner, bytes, is_loss};
+use crate::array::Array;
+use bio::{Buf, EventKind, IoResult, Segments};
+use md::geometry::Geometry;
+use md::ppl::{Plan, Update};
+use md::superblock::ResyncOffset;
+use runtime::join_all;
+use units::Sector;
+
+/// What the logs of `array` say, after a crash; none if nothing has to be done, or they cannot be
+/// believed, which is told. From here on what they do not name is in sync.
+pub(super) fn plan(
+    array: &Array,
+    geometry: &Geometry,
+    (member_sectors, block): (u64, u64),
+    force: bool,
+) -> Option<Plan> {
+    let members: Vec<_> = array.members().collect();
+    let logs: Vec<_> = members.iter().map(|member| member.take_ppl()).collect();
+    // Below(0) is what superblocks say while the array is written; another place is where a resync stood.
+    if logs.iter().all(Option::is_none) || array.synced() != ResyncOffset::Below(Sector::ZERO) {
+        return None;
+    }
+    let complete = |slot: usize| members.iter().any(|one| one.slot() == slot && one.is_complete());
+    let pairs = members.iter().zip(&logs).filter(|(member, _)| member.is_complete());
+    let each = pairs.map(|(member, log)| {
+        let log = log.as_ref().and_then(|log| log.as_ref().ok());
+        (member.slot(), log)
+    });
+    let plan = match Plan::new(geometry, member_sectors, block, each) {
+        Ok(plan) => plan,
+        Err(why) => {
+            let detail = format!("the partial parity log is not believed: {why}");
+            array.events().emit_detail(EventKind::Note, Sector::ZERO, 0, detail);
+            return None;
+        }
+    };
+    array.set_in_sync(0..u64::MAX);
+    let whole = array.missing_count() == 0;
+    let unlogged = plan.unlogged.iter().filter(|_| whole);
+    for update in plan.updates.iter().map(|(update, _)| update).chain(unlogged) {
+        array.set_unsynced(update.member_sectors(geometry));
+    }
+    if force {
+        plan.lost(geometry, complete).for_each(|rows| array.set_in_sync(rows));
+    }
+    Some(plan)
+}
+
+/// Whether some rows cannot be made true by the plan, because what is missing is lost.
+pub(super) fn loses(plan: &Plan, array: &Array, geometry: &Geometry) -> bool {
+    let complete = |slot: usize| array.member(slot).is_some_and(|member| member.is_complete());
+    plan.lost(geometry, complete).next().is_some()
+}
+
+impl Inner {
+    /// Does what the logs ask for.
+    ///
+    /// # Errors
+    /// What is neither damage nor absence.
+    pub(super) async fn replay(&self) -> IoResult {
+        let Some(plan) = self.plan.take().filter(|_| !self.limits.read_only) else { return Ok(()) };
+        let mut sectors = 0;
+        for (update, partial) in &plan.updates {
+            self.replay_one(update, partial).await?;
+            sectors += update.rows.end - update.rows.start;
+        }
+        if sectors > 0 {
+            let detail = "parity made from the partial parity log".to_owned();
+            let first = plan.updates.iter().map(|(update, _)| update.stripe).min().unwrap_or(0);
+            let extent = self.extent_of(&(first..first + 1));
+            self.array.events().emit_detail(EventKind::Resynced, extent.sector, sectors, detail);
+        }
+        if self.array.synced() == ResyncOffset::Clean { self.array.settle().await } else { Ok(()) }
+    }
+
+    async fn replay_one(&self, update: &Update, partial: &[u8]) -> IoResult {
+        let stripe = update.stripe;
+        let _lock = self.locks.lock(stripe..stripe + 1).await;
+        let equations = self.equations(stripe);
+        let rows = update.member_sectors(&self.geometry);
+        if self.array.in_sync(&rows) {
+            return Ok(());
+        }
+        if self.reader(equations.p, &rows).is_none() {
+            // There is no parity that could be wrong.
+            self.made_true(rows);
+            return Ok(());
+        }
+        let slots: Vec<usize> = update.strips.clone().map(|strip| equations.data[strip]).collect();
+        let reads = slots.iter().map(|&slot| self.read_member(slot, rows.clone(), false));
+        let mut written: Vec<Segments> = Vec::new();
+        for read in join_all(reads).await {
+            match read {
+                Ok(content) => written.push(content.data),
+                // Alone, it is what parity says: old or new.
+                Err(error) if is_loss(error.kind) && slots.len() == 1 => {
+                    self.made_true(rows);
+                    return Ok(());
+                }
+                Err(error) if is_loss(error.kind) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        if !partial.is_empty() {
+            written.push(Buf::copy_of(partial).into());
+        }
+        let mut parity = Buf::alloc(bytes(rows.end - rows.start));
+        let each: Vec<&Segments> = written.iter().collect();
+        equations.generate(&each, Some(parity.as_mut_slice()), None);
+        let _guard = self.array.begin_write(rows.clone()).await?;
+        let content = Content { data: parity.into(), tags: Segments::default() };
+        let store = Store { slot: equations.p, rows: rows.clone(), content };
+        self.store_unlogged(vec![store], false).await?;
+        self.made_true(rows);
+        Ok(())
+    }
+}

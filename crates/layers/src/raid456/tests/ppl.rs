@@ -1,0 +1,189 @@
+//! The partial parity log: after a crash, and with any member missing, every sector is old or new.
+
+use super::crash::{allowed, check, run};
+use super::*;
+use crate::array::testing::{DEVICE_SECTORS, Entry, PPL_SECTORS, crashed};
+use md::ppl::Log;
+
+fn logged(count: u8, tagged: bool) -> Bench {
+    let shape = geometry(ParityLevel::Raid5, 8, count);
+    Bench::open(Rig::with_ppl(count, tagged), &ALL[..count.into()], shape, false)
+}
+
+fn log_of(rig: &Rig, disk: usize) -> Option<Log> {
+    let bytes = rig.disks[disk].bytes.borrow();
+    let start = usize_of(Sector(DEVICE_SECTORS).bytes());
+    let end = start + usize_of(Sector(PPL_SECTORS.into()).bytes());
+    Log::decode(&bytes[start..end], rig.superblock(disk).set_uuid()).ok()
+}
+
+/// What is left on the disks at log length `cut`; `choice` of what was not durable.
+fn remains(start: &[Vec<u8>], log: &[Entry], cut: usize, choice: usize, tagged: bool) -> Rig {
+    let keep = |at: usize| match choice {
+        0 => false,
+        1 => true,
+        _ => (at * 7 + cut + choice) % choice.pow(2) < choice,
+    };
+    let images = start.iter().enumerate();
+    let images = images.map(|(disk, image)| crashed(image, log, cut, disk, keep));
+    Rig::of_images(images.collect(), tagged)
+}
+
+#[test]
+fn after_any_crash_whoever_is_missing_every_sector_is_old_or_new() {
+    for (count, tagged) in [(3, false), (4, true)] {
+        runtime::block_on(async move {
+            let bench = logged(count, tagged);
+            let content = bench.fill().await;
+            let bench = bench.reopen(&ALL[..count.into()]).await;
+            bench.rig.log.borrow_mut().clear();
+            let start = bench.rig.images();
+            let deeds = run(&bench).await;
+            let log: Vec<Entry> = bench.rig.log.borrow().clone();
+            for cut in 0..=log.len() {
+                let allowed = allowed(&content, &deeds, cut);
+                for (choice, gone) in
+                    (0..4).flat_map(|one| (0..=count).map(move |gone| (one, gone)))
+                {
+                    let rig = remains(&start, &log, cut, choice, tagged);
+                    let here = ALL[..count.into()]
+                        .iter()
+                        .copied()
+                        .filter(|&disk| disk != usize::from(gone));
+                    let what =
+                        format!("cut {cut} of {}, choice {choice}, without {gone}", log.len());
+                    let bench = Bench::open(rig, &here.collect::<Vec<_>>(), bench.geometry, false);
+                    bench.raid.replay().await.unwrap();
+                    // Of a record that was never finished nothing is missing, but it is compared.
+                    assert!(gone == count || bench.raid.resynced().is_none(), "{what}");
+                    while bench.raid.resync_step().await.unwrap() {}
+                    let found = bench.read(0, bench.sectors()).await;
+                    check(&found.unwrap(), &allowed, &what);
+                    assert!(gone < count || bench.parity_is_true(), "{what}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_crash_of_a_degraded_array_leaves_old_or_new() {
+    runtime::block_on(async {
+        for gone in 0..4 {
+            let bench = logged(4, false);
+            let content = bench.fill().await;
+            let here: Vec<usize> = (0..4).filter(|&disk| disk != gone).collect();
+            let bench = bench.reopen(&here).await;
+            bench.rig.log.borrow_mut().clear();
+            let start = bench.rig.images();
+            let deeds = run(&bench).await;
+            let log: Vec<Entry> = bench.rig.log.borrow().clone();
+            for (cut, choice) in (0..=log.len()).flat_map(|cut| (0..4).map(move |one| (cut, one))) {
+                let rig = remains(&start, &log, cut, choice, false);
+                let what = format!("cut {cut} of {}, choice {choice}, without {gone}", log.len());
+                let bench = Bench::open(rig, &here, bench.geometry, false);
+                bench.raid.replay().await.unwrap();
+                let found = bench.read(0, bench.sectors()).await;
+                check(&found.unwrap(), &allowed(&content, &deeds, cut), &what);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_crash_while_the_log_is_replayed_changes_nothing() {
+    runtime::block_on(async {
+        let bench = logged(4, false);
+        let content = bench.fill().await;
+        bench.rig.log.borrow_mut().clear();
+        let start = bench.rig.images();
+        bench.write(9, &pattern(3, 9, 30)).await.unwrap();
+        bench.device.flush().await.unwrap();
+        let log: Vec<Entry> = bench.rig.log.borrow().clone();
+        for cut in (0..=log.len()).step_by(3) {
+            let first = remains(&start, &log, cut, 2, false);
+            let again = first.images();
+            let replayed = Bench::open(first, &ALL[..4], bench.geometry, false);
+            replayed.raid.replay().await.unwrap();
+            let second: Vec<Entry> = replayed.rig.log.borrow().clone();
+            for cut in 0..=second.len() {
+                let rig = remains(&again, &second, cut, 3, false);
+                let bench = Bench::open(rig, &ALL[1..4], bench.geometry, false);
+                bench.raid.replay().await.unwrap();
+                let found = bench.read(0, bench.sectors()).await.unwrap();
+                let new = pattern(3, 9, 30);
+                for (sector, found) in found.chunks(512).enumerate() {
+                    let at = sector * 512;
+                    let old = found == &content[at..at + 512];
+                    assert!(
+                        old || (9..39).contains(&sector) && found == &new[at - 9 * 512..][..512]
+                    );
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn an_array_whose_log_is_damaged_is_compared_whole_and_refused_when_degraded() {
+    runtime::block_on(async {
+        let bench = logged(4, false);
+        bench.fill().await;
+        bench.write(0, &pattern(7, 0, 3)).await.unwrap();
+        bench.device.flush().await.unwrap();
+        let (shape, images) = (bench.geometry, bench.rig.images());
+        let damaged = || {
+            let mut images = images.clone();
+            images[1][usize_of(Sector(DEVICE_SECTORS).bytes()) + 528] ^= 1;
+            Rig::of_images(images, false)
+        };
+        let degraded = Bench::try_open(damaged(), &[0, 1, 2], shape, false, false);
+        assert_eq!(degraded.err(), Some(OpenError::DegradedAndDirty));
+        let whole = Bench::open(damaged(), &ALL[..4], shape, false);
+        whole.raid.replay().await.unwrap();
+        assert_eq!(whole.raid.resynced(), Some(Sector::ZERO));
+        while whole.raid.resync_step().await.unwrap() {}
+        assert!(whole.parity_is_true() && whole.raid.resynced().is_none());
+        // Written again, its log is believed again.
+        whole.write(0, &pattern(8, 0, 3)).await.unwrap();
+        whole.device.flush().await.unwrap();
+        assert!((0..4).all(|disk| log_of(&whole.rig, disk).is_some()));
+    });
+}
+
+#[test]
+fn logs_are_void_while_something_is_not_in_sync_that_they_do_not_name() {
+    runtime::block_on(async {
+        let bench = logged(4, true);
+        bench.fill().await;
+        // Two lost blocks of one row, one of which is written: its row is torn.
+        bench.garble(0);
+        bench.garble(8);
+        bench.write(16, &pattern(9, 16, 1)).await.unwrap();
+        bench.garble(16);
+        bench.write(16, &pattern(9, 16, 1)).await.unwrap();
+        bench.device.flush().await.unwrap();
+        assert!(bench.raid.resynced().is_some());
+        assert!((0..4).all(|disk| log_of(&bench.rig, disk).is_none()));
+        bench.write(0, &pattern(4, 0, 24)).await.unwrap();
+        bench.device.flush().await.unwrap();
+        let bench = bench.reopen(&ALL[..4]).await;
+        assert_eq!(bench.raid.resynced(), None);
+        assert!((0..4).all(|disk| log_of(&bench.rig, disk).is_some()));
+    });
+}
+
+#[test]
+fn zeroes_go_through_the_log_as_all_else() {
+    runtime::block_on(async {
+        let bench = logged(3, false);
+        bench.fill().await;
+        let limits = bench.device.limits();
+        assert!(!limits.discard && !limits.fast_zeroes);
+        let mut zeroes = bio::Bio::write_zeroes(Sector(5), 64, false);
+        bench.device.submit(&mut zeroes).await.unwrap();
+        bench.device.flush().await.unwrap();
+        assert!(bench.read(5, 64).await.unwrap().iter().all(|&byte| byte == 0));
+        assert!(bench.parity_is_true());
+    });
+}
