@@ -42,12 +42,12 @@ use crate::array::ordering::{EMPTIED, LOGGED, RECORD, VOID};
 use crate::array::{Array, Member, Tagging, ppl_place};
 use bio::{Bio, Buf, IoError, IoResult};
 use md::ppl::{Entry, HEADER_BYTES, encode_header, entries_at_once, void_header};
-use md::superblock::{ResyncOffset, Uuid};
+use md::superblock::{Ppl as PplPlace, ResyncOffset, Uuid};
 use runtime::{Notify, join_all};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
-use units::{SECTOR, Sector, u64_of, usize_of};
+use units::{SECTOR, SECTOR_BYTES, Sector, u64_of};
 
 /// The log of a running array.
 pub(super) struct Ppl {
@@ -101,7 +101,7 @@ impl Ppl {
             let Some(place) = ppl_place(member.device(), &superblock) else { continue };
             let sectors = place.map_err(|_| member.slot())?.sectors;
             set = Some(superblock.set_uuid());
-            room = room.min(usize::from(sectors) * usize_of(SECTOR) - HEADER_BYTES);
+            room = room.min(usize::from(sectors) * SECTOR_BYTES - HEADER_BYTES);
             let unit = member.device().limits().logical_block.bytes();
             entries_max = entries_max.min(entries_at_once(unit));
         }
@@ -265,9 +265,10 @@ impl Ppl {
 
     /// Leaves nothing in the log of `member`.
     async fn empty(&self, array: &Array, member: &Rc<Member>) -> IoResult {
-        let zeroes = Buf::zeroed(self.room);
         let emptied = async {
-            write(member, HEADER_BYTES, &zeroes, "").await?;
+            let sectors = place(member).map_or(0, |place| usize::from(place.sectors));
+            let behind = (sectors * SECTOR_BYTES).saturating_sub(HEADER_BYTES);
+            write(member, HEADER_BYTES, &Buf::zeroed(behind), "").await?;
             member.device().flush_for(EMPTIED).await?;
             let header = Buf::copy_of(&encode_header(self.set, self.generation.get(), &[]));
             write(member, 0, &header, RECORD).await
@@ -280,10 +281,14 @@ impl Ppl {
     }
 }
 
+/// Where the log of `member` lies.
+fn place(member: &Member) -> Option<PplPlace> {
+    ppl_place(member.device(), &member.superblock()?)?.ok()
+}
+
 /// Writes to the log of `member`, `from` bytes behind its start; durably if there is a reason.
 async fn write(member: &Member, from: usize, data: &Buf, reason: &'static str) -> IoResult {
-    let place = member.superblock().and_then(|own| ppl_place(member.device(), &own));
-    let Some(Ok(place)) = place else { return Ok(()) };
+    let Some(place) = place(member) else { return Ok(()) };
     let sector = place.sector + u64_of(from) / SECTOR;
     let mut bio = match reason {
         "" => Bio::write(sector, data.clone()),
