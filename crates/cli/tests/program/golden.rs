@@ -2,7 +2,7 @@
 //! kernel gave them out, and not changed by looking.
 
 use crate::support::volume::{hashes, on};
-use crate::support::{Said, Server, hex, other, qemu_io, sha256, text};
+use crate::support::{Said, hex, other, sha256, text};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};

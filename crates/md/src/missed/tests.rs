@@ -15,6 +15,7 @@ fn array(level: Level, layout: u32, count: u8) -> Vec<Superblock> {
         set_name: [0; 32],
         ctime: Time(0),
         resync: ResyncOffset::Clean,
+        ppl: false,
         data_offset: None,
         size: None,
     };
