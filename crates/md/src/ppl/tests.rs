@@ -101,7 +101,7 @@ fn what_changes_in_a_header_lies_in_what_a_device_writes_as_one() {
         let (old, new) = (encode_header(SET, 0, &[]), encode_header(SET, 1, &entries));
         let mut differing = (0..HEADER_BYTES).filter(|&at| old[at] != new[at]);
         let first = differing.next();
-        (first.unwrap(), differing.last().unwrap())
+        (first.unwrap(), differing.next_back().unwrap())
     };
     assert!(changed(20).0 >= 512 && changed(20).1 < 1024);
     assert!(changed(21).1 >= 1024 && changed(63).1 < 2048);
