@@ -32,9 +32,9 @@
 //! Overlapping writes, and everything that writes back what it read, exclude each other by a range
 //! lock; reads do not take it until they find damage.
 //!
-//! If the members keep tags for their blocks, a copy of a block is the block with its tag: both are written
-//! everywhere and read from one member, and copies that differ in one of them differ. So wherever copies
-//! are compared and given to others they lie interleaved ([`Tagging`]).
+//! If the members keep tags for their blocks, a copy of a block is the block with its tag: both are
+//! written everywhere and read from one member, and copies that differ in one of them differ. So
+//! wherever copies are compared and given to others they lie interleaved ([`Tagging`]).
 
 mod fill;
 #[cfg(test)]

@@ -10,14 +10,14 @@
 //! | application tag | complement, folded | as they are | from the sum |
 //! | reference of type 3, storage tag, what is beyond the tuple | complement | as they are | from the sum |
 //!
-//! A block that nobody gave tags has all ones (the blank), so its part in the sum is nothing, and a stripe that
-//! was never written, or was discarded, has blank parity and agrees. (All ones are nothing in the sum for parity too.
-//! As a sum they would need guard and reference of all ones as well.) A tag that is escaped comes back as the blank:
-//! its guard and reference have no meaning.
+//! A block that nobody gave tags has all ones (the blank), so its part in the sum is nothing, and a stripe
+//! that was never written, or was discarded, has blank parity and agrees. (All ones are nothing in the sum
+//! for parity too: as a sum they would need a guard and a reference of all ones as well.) A tag that is
+//! escaped comes back as the blank: its guard and reference have no meaning.
 //!
-//! Folded, the low byte of the application tag is the sum of both. It keeps parity of the most usual tags, all the same or
-//! all zeroes, from spelling the escape, for which members would pass it unchecked. Where a sum does all the
-//! same, guard and reference are checked here.
+//! Folded, the low byte of the application tag is the sum of both. It keeps parity of the most usual tags,
+//! all of them zero, from spelling the escape, for which members would pass it unchecked. Where a sum spells
+//! it all the same, guard and reference are checked here.
 
 use crate::array::Tagging;
 use bio::{Buf, Segments};
@@ -147,4 +147,99 @@ fn is_blank(metadata: &[u8]) -> bool {
 fn tuple_range(profile: &Profile) -> Range<usize> {
     let start = profile.format.tuple_offset();
     start..start + profile.format.tuple_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::array::testing::{profiles, tags_for};
+    use bio::Limits;
+    use units::BlockSize;
+
+    /// Limits of a device with that profile, and eight blocks of it with tags.
+    fn blocks(profile: Profile) -> (Limits, Segments, Vec<u8>) {
+        let block =
+            if profile.format.interval() > 512 { BlockSize::B4096 } else { BlockSize::B512 };
+        let mut limits = Limits::new(1 << 40, block);
+        limits.protect(profile);
+        let noise = |length: usize, seed: usize| -> Vec<u8> {
+            (0..length).map(|at| (at * at * 31 + at * seed).to_le_bytes()[0]).collect()
+        };
+        let (data, own) = (noise(8 * block.bytes(), 7), noise(8 * limits.tag_size, 11));
+        let tags = tags_for(&limits, AT.0, &data, &own);
+        (limits, Buf::copy_of(&data).into(), tags)
+    }
+
+    const AT: Sector = Sector(8 * 1000);
+
+    fn bytes(segments: &Segments) -> Vec<u8> {
+        segments.to_single().as_slice().to_vec()
+    }
+
+    #[test]
+    fn what_is_in_the_sum_and_the_data_make_the_same_tags_again() {
+        for profile in profiles() {
+            let (limits, data, tags) = blocks(profile);
+            let tagging = Tagging::of(&limits);
+            let given = Segments::from(Buf::copy_of(&tags));
+            let mut made = application(tagging, Role::Data, &given);
+            assert!(bytes(&made) != tags);
+            sign(tagging, Role::Data, &data, &mut made, AT);
+            assert_eq!(bytes(&made), tags, "{profile}");
+            // Of parity any bytes are there again.
+            let sum = application(tagging, Role::Data, &given);
+            let mut parity = Segments::from(Buf::copy_of(&bytes(&sum)));
+            sign(tagging, Role::Parity, &data, &mut parity, AT);
+            assert_eq!(bytes(&application(tagging, Role::Parity, &parity)), bytes(&sum));
+            assert_eq!(first_wrong(tagging, &data, &parity, AT), None);
+            let elsewhere = first_wrong(tagging, &data, &parity, AT + 8);
+            assert_eq!(elsewhere.is_some(), profile.kind.counts());
+        }
+    }
+
+    #[test]
+    fn a_blank_is_nothing_in_the_sum_and_an_escape_comes_back_blank() {
+        for profile in profiles() {
+            let (limits, data, mut tags) = blocks(profile);
+            let tagging = Tagging::of(&limits);
+            let blank = tagging.blank(8 * limits.logical_block.sectors());
+            for role in [Role::Data, Role::Parity] {
+                assert!(bytes(&application(tagging, role, &blank)).iter().all(|byte| *byte == 0));
+            }
+            let mut made = application(tagging, Role::Data, &blank);
+            sign(tagging, Role::Data, &data, &mut made, AT);
+            assert_eq!(bytes(&made), bytes(&blank), "{profile}");
+            // The first is escaped, with a guard and a reference as they happen to be.
+            with_tuple(&profile, &mut tags[..profile.format.metadata()], |tuple| {
+                tuple.application = u16::MAX;
+                if !profile.kind.counts() {
+                    tuple.reference = profile.format.reference_mask();
+                }
+            });
+            let mut made = application(tagging, Role::Data, &Buf::copy_of(&tags).into());
+            sign(tagging, Role::Data, &data, &mut made, AT);
+            let (first, rest) = tags.split_at_mut(profile.format.metadata());
+            with_tuple(&profile, first, |tuple| {
+                let storage = tuple.storage;
+                *tuple = Tuple { storage, ..Tuple::unwritten(&profile.format) };
+            });
+            assert_eq!(bytes(&made), [first, rest].concat(), "{profile}");
+        }
+    }
+
+    #[test]
+    fn tags_that_are_all_zero_are_no_escape_in_parity() {
+        let profile = profiles()[0];
+        let (limits, _, _) = blocks(profile);
+        let tagging = Tagging::of(&limits);
+        let one = bytes(&application(tagging, Role::Data, &Buf::zeroed(8).into()));
+        for strips in 1..9 {
+            let (mut p, mut q) = (vec![0; 8], vec![0; 8]);
+            let strips: Vec<&[u8]> = (0..strips).map(|_| &one[..]).collect();
+            gf::pq(&strips, &mut p, &mut q);
+            for sum in [p, q] {
+                assert!(!spells_escape(tagging, &Buf::copy_of(&sum).into()));
+            }
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Everything that is known of some rows of one stripe: a piece of each strip, and for every block
 //! of it whether its bytes can be believed.
 //!
-//! A block is followed by the application's part of its tag here, if members keep tags: that is what parity is
-//! made of, so both are compared and reconstructed as one.
+//! A block is followed by the application's part of its tag here, if members keep tags: that is what
+//! parity is made of, so both are compared and reconstructed as one.
 
 use super::Inner;
 use super::application::Role;

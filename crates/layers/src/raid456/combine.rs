@@ -23,8 +23,8 @@
 //! - nothing is assumed as it lies, and nothing without a tag is computed, in a row that may have
 //!   been interrupted: its parity is no witness for that.
 //!
-//! Where members keep tags for whoever is above, nothing is tried: what lies in a damaged strip is a candidate
-//! for its data, but of its application tags nothing would be left to vouch.
+//! Where members keep tags for whoever is above, nothing is tried: what lies in a damaged strip is a
+//! candidate for its data, but of its application tags nothing would be left to vouch.
 //!
 //! All tries are made. If two that are accepted differ, none is. So many damaged strips that there
 //! are more than [`TRIES_MAX`] tries are left lost, and said to be.

@@ -3,15 +3,15 @@
 //! | of a tag | on a data strip | on P and Q |
 //! |---|---|---|
 //! | the application's bytes | the submitter's | parity of the data strips' (application.rs) |
-//! | guard and reference | the submitter's, counted from the member's first block | the layer's: of the parity itself, in its place |
+//! | guard and reference | the submitter's, counted on the member | the layer's, of the parity in its place |
 //!
 //! So what the application said of its blocks is as redundant as they are, and comes back when they are
 //! reconstructed; guard and reference of a reconstructed block are the layer's, since they follow from data
 //! and place.
 //!
-//! A guard that is made anew vouches for whatever it is made of. So everything it is made of was checked: what is
-//! written, against its tuples before it is accepted (write.rs), and what members give, by themselves: those that
-//! keep protection information and do not check it are refused.
+//! A guard that is made anew vouches for whatever it is made of. So everything it is made of was
+//! checked: what is written, against its tuples before it is accepted (write.rs), and what members
+//! give, by themselves: those that keep protection information and do not check it are refused.
 
 use super::application::{Role, application, first_wrong, sign, spells_escape};
 use super::parity::Equations;

@@ -9,8 +9,8 @@
 //! | u = 1, k = 2 | by P and by Q | the tag vouches for one, or they agree and the row is in sync |
 //! | parity damaged, data known | computed | its tag vouches, or no other parity disagrees |
 //!
-//! If members keep tags for whoever is above, a tag that vouches says nothing of those: there a block comes
-//! back only where the row is in sync too.
+//! If members keep tags for whoever is above, a tag that vouches says nothing of those: there a block
+//! comes back only where the row is in sync too.
 //!
 //! A missing member has no tag to ask. Parity of a row that may have been interrupted by a crash is
 //! no witness at all, so there only tags count.
