@@ -84,6 +84,65 @@ errors_within() {
   errors_within "$1" $(($2 + half)) $(($3 - half))
 }
 
+# errors_around DEVICE SECTOR SECTORS: the same as errors, quicker where they are among these sectors.
+errors_around() {
+  to=
+  block=$(($(blockdev --getss "$1") / 512))
+  errors_within "$1" 0 "$2"
+  for at in $(seq "$2" "$block" $(($2 + $3 - 1))); do errors_within "$1" "$at" "$block"; done
+  errors_within "$1" $(($2 + $3)) $(($(sectors_of "$1") - $2 - $3))
+}
+
+# namespace NUMBER: the block device of a namespace of the NVMe controller, once it is there.
+namespace() {
+  modprobe nvme
+  wait_for eval "namespace_of $1 > /tmp/namespace"
+  cat /tmp/namespace
+}
+namespace_of() {
+  for path in /sys/block/nvme0n*; do
+    if [ "$(cat "$path/nsid" 2>/dev/null)" = "$1" ]; then echo "/dev/${path##*/}"; return 0; fi
+  done
+  return 1
+}
+
+# scsi_disk VENDOR: the block device of the SCSI disk of this vendor, once it is there.
+scsi_disk() {
+  wait_for eval "scsi_disk_of $1 > /tmp/scsi_disk"
+  cat /tmp/scsi_disk
+}
+scsi_disk_of() {
+  for path in /sys/block/sd*; do
+    if grep -q "$1" "$path/device/vendor" 2>/dev/null; then echo "/dev/${path##*/}"; return 0; fi
+  done
+  return 1
+}
+
+# target_up BYTES BLOCK TYPE: a disk of the kernel's own SCSI target. Its data are the file /tmp/target,
+# its protection information, of this type, is the file /tmp/target.protection.
+TARGET=/sys/kernel/config/target
+TARGET_NAME=naa.6001405000000001
+target_up() {
+  modprobe target_core_file
+  modprobe tcm_loop
+  [ -d $TARGET ] || mount -t configfs configfs /sys/kernel/config
+  truncate -s "$1" /tmp/target
+  mkdir -p $TARGET/core/fileio_0/disk $TARGET/loopback/$TARGET_NAME/tpgt_1/lun/lun_0
+  echo "fd_dev_name=/tmp/target,fd_dev_size=$1" > $TARGET/core/fileio_0/disk/control
+  echo 1 > $TARGET/core/fileio_0/disk/enable
+  echo "$2" > $TARGET/core/fileio_0/disk/attrib/block_size
+  echo "$3" > $TARGET/core/fileio_0/disk/attrib/pi_prot_type
+  echo 1 > $TARGET/core/fileio_0/disk/attrib/pi_prot_format
+  echo $TARGET_NAME > $TARGET/loopback/$TARGET_NAME/tpgt_1/nexus
+  ln -s $TARGET/core/fileio_0/disk $TARGET/loopback/$TARGET_NAME/tpgt_1/lun/lun_0/disk
+}
+target_down() {
+  rm $TARGET/loopback/$TARGET_NAME/tpgt_1/lun/lun_0/disk
+  rmdir $TARGET/loopback/$TARGET_NAME/tpgt_1/lun/lun_0 $TARGET/loopback/$TARGET_NAME/tpgt_1
+  rmdir $TARGET/loopback/$TARGET_NAME $TARGET/core/fileio_0/disk
+  rm /tmp/target /tmp/target.protection
+}
+
 # The array does nothing in the background any more.
 md_idle() {
   # Without redundancy there is nothing to do, and no such file.

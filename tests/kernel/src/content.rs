@@ -80,6 +80,14 @@ impl Content {
         Self { bytes: vec![0; index(sectors * SECTOR)] }
     }
 
+    /// What these writes give, from the beginning to the end of the last.
+    pub(crate) fn of(writes: &[Write]) -> Self {
+        let end = writes.iter().map(|write| write.sector + write.sectors).max().unwrap_or(0);
+        let mut content = Self::new(end);
+        content.apply(writes);
+        content
+    }
+
     pub(crate) fn apply(&mut self, writes: &[Write]) {
         for write in writes {
             let begin = index(write.sector * SECTOR);

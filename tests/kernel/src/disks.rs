@@ -37,6 +37,11 @@ impl Disks {
         })
     }
 
+    /// A file that is no volume's.
+    pub(crate) fn of(file: PathBuf) -> Self {
+        Self { all: vec![file], ..Self::default() }
+    }
+
     /// Every file, as the guest gets them.
     pub(crate) fn files(&self) -> &[PathBuf] {
         &self.all

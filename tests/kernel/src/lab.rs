@@ -3,7 +3,8 @@
 use crate::content::{Found, PATTERN_SECTORS, SECTOR, VOLUME_SECTORS_MAX, Write, index, pattern};
 use crate::disks::Disks;
 use crate::machine::boot::Boot;
-use crate::machine::guest::Guest;
+use crate::machine::guest::{Guest, Namespace};
+use crate::machine::memory::Memory;
 use crate::program::{Program, Said};
 use crate::subject::Subject;
 use anyhow::{Context, bail, ensure};
@@ -23,18 +24,34 @@ pub(crate) struct Lab<'a> {
     folder: PathBuf,
     guest: Option<Guest>,
     boots: usize,
+    /// What the guest's NVMe controller holds.
+    namespaces: Vec<Namespace>,
 }
 
 impl<'a> Lab<'a> {
+    /// A namespace of the guest's NVMe controller is an empty image with these options of qemu's.
+    ///
     /// # Errors
     /// If `shared` cannot be written.
-    pub(crate) fn new(boot: &'a Boot, program: Program, shared: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        boot: &'a Boot,
+        program: Program,
+        shared: &Path,
+        namespaces: Vec<String>,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(shared)?;
         std::fs::write(shared.join(PATTERN), pattern(0, PATTERN_SECTORS))?;
         File::create(shared.join(OUT))?.set_len(VOLUME_SECTORS_MAX * SECTOR)?;
         let shared = shared.to_owned();
         let folder = shared.clone();
-        Ok(Self { boot, program, shared, folder, guest: None, boots: 0 })
+        let namespace = |(options, number): (String, u32)| {
+            let image = shared.join(format!("namespace{number}.img"));
+            File::create(&image)?.set_len(NAMESPACE_BYTES)?;
+            Ok(Namespace { image, options })
+        };
+        let namespaces = namespaces.into_iter().zip(1..).map(namespace);
+        let namespaces = namespaces.collect::<anyhow::Result<_>>()?;
+        Ok(Self { boot, program, shared, folder, guest: None, boots: 0, namespaces })
     }
 
     /// The next case works in `folder`.
@@ -99,7 +116,23 @@ impl<'a> Lab<'a> {
         self.boots += 1;
         let fixed = [self.shared.join(PATTERN), self.shared.join(OUT)];
         let console = self.shared.join(format!("console-{}.log", self.boots));
-        Guest::boot(self.boot, &fixed.each_ref().map(PathBuf::as_path), &console)
+        let fixed = fixed.each_ref().map(PathBuf::as_path);
+        Guest::boot(self.boot, &fixed, &self.namespaces, &console)
+    }
+
+    /// The image of a namespace, which counts from 1. Between two scripts the guest holds nothing back:
+    /// it reads and writes past its page cache.
+    pub(crate) fn namespace(&self, number: usize) -> &Path {
+        &self.namespaces[number - 1].image
+    }
+
+    /// The memory of the guest, which is running.
+    ///
+    /// # Errors
+    /// If it is not, or does not give it.
+    pub(crate) fn memory(&mut self) -> anyhow::Result<Memory> {
+        let socket = self.shared.join("debug.sock");
+        self.guest.as_mut().context("no guest is running")?.memory(&socket)
     }
 
     /// What `give` in the guest's last script gave out.
@@ -338,5 +371,7 @@ pub(crate) fn text(path: &Path) -> anyhow::Result<&str> {
     path.to_str().with_context(|| format!("{} is no text", path.display()))
 }
 
+/// Bytes of the image of a namespace, data and metadata.
+pub(crate) const NAMESPACE_BYTES: u64 = 4 << 20;
 const PATTERN: &str = "pattern.img";
 const OUT: &str = "out.img";

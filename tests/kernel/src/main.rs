@@ -94,7 +94,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let boot = machine::boot::prepare(&arguments.folder)?;
     println!("{} cases against Linux {}", chosen.len(), boot.release);
     let program = Program(arguments.program.clone());
-    let mut lab = Lab::new(&boot, program, &arguments.folder.join("lab"))?;
+    let lab = arguments.folder.join("lab");
+    let mut lab = Lab::new(&boot, program, &lab, cases::namespaces())?;
     let begin = Instant::now();
     let rows: Vec<Row> = chosen.iter().map(|case| judge(case, &mut lab, arguments)).collect();
     println!();

@@ -43,7 +43,7 @@ pub(crate) struct Settings {
 /// If the machine does not start, or a job fails.
 pub(crate) fn run(folder: &Path, program: &Path, settings: &Settings) -> anyhow::Result<()> {
     let boot = boot::prepare_for_speed(folder, program)?;
-    let mut lab = Lab::new(&boot, Program(program.to_owned()), &folder.join("lab"))?;
+    let mut lab = Lab::new(&boot, Program(program.to_owned()), &folder.join("lab"), Vec::new())?;
     script(&mut lab, &prepare())?;
     let mut measured: Vec<Vec<Vec<Run>>> = SIDES.iter().map(|_| no_runs()).collect();
     for round in 0..settings.rounds {

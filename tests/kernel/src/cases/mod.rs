@@ -14,6 +14,7 @@ mod made;
 mod membership;
 mod partial;
 mod partial_parity;
+mod pi;
 mod server;
 mod unlogged;
 
@@ -70,6 +71,7 @@ pub(crate) fn table() -> Vec<Case> {
     table.extend(changes());
     table.extend(damages());
     table.extend(memberships());
+    table.extend(pi::cases());
     table.push(row(
         Part::Ci,
         "nbd-ext4",
@@ -78,6 +80,11 @@ pub(crate) fn table() -> Vec<Case> {
     ));
     table.extend(made());
     table
+}
+
+/// The namespaces of the machine's NVMe controller, as options of qemu's.
+pub(crate) fn namespaces() -> Vec<String> {
+    pi::namespaces()
 }
 
 /// Volumes that are judged in both directions: a new one is a line here.
@@ -576,7 +583,7 @@ mod tests {
         let table = table();
         let names: BTreeSet<&str> = table.iter().map(|case| case.name.as_str()).collect();
         assert_eq!(names.len(), table.len());
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '+';
         assert!(names.iter().all(|name| name.chars().all(plain)), "{names:?}");
     }
 }

@@ -279,7 +279,8 @@ pub(crate) const KEYS: &[(&str, u8)] = &[("k.hmac", 0x00), ("k.jmac", 0x20), ("k
 pub(crate) const KEY_BYTES: u8 = 32;
 
 /// What the guest runs, beside busybox.
-const PROGRAMS: &[&str] = &["dmsetup", "e2fsck", "integritysetup", "mdadm", "mke2fs", "nbd-client"];
+const PROGRAMS: &[&str] =
+    &["dmsetup", "e2fsck", "integritysetup", "mdadm", "mke2fs", "nbd-client", "nvme"];
 
 /// What the guest loads, or loads by itself when an algorithm is asked for. What they depend on
 /// comes along; what a kernel has compiled in is left out.
@@ -319,6 +320,11 @@ const MODULES: &[&str] = &[
     "xxhash_generic",
     // A RAM disk.
     "brd",
+    // Disks with protection information: NVMe, the kernel's SCSI target and its fake host.
+    "nvme",
+    "scsi_debug",
+    "target_core_file",
+    "tcm_loop",
     // A client of our server.
     "ext4",
     "nbd",

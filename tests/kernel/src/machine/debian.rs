@@ -124,8 +124,15 @@ const KERNEL_PATTERN: &str = r"^linux-image-6\.12\.[0-9]+\+deb[0-9]+-amd64-unsig
 const KERNEL_SERIES: [u32; 2] = [6, 12];
 
 /// The kernel's own tools for what we imitate, a shell, and a file system as a passenger.
-pub(crate) const TOOLS: &[&str] =
-    &["busybox-static", "cryptsetup-bin", "dmsetup", "e2fsprogs", "mdadm", "nbd-client"];
+pub(crate) const TOOLS: &[&str] = &[
+    "busybox-static",
+    "cryptsetup-bin",
+    "dmsetup",
+    "e2fsprogs",
+    "mdadm",
+    "nbd-client",
+    "nvme-cli",
+];
 
 #[cfg(test)]
 mod tests {

@@ -5,8 +5,10 @@
 //! other qemu's monitor. The first serial line is the kernel's console and goes to a file.
 
 use super::boot::Boot;
+use super::memory::Memory;
 use super::monitor::Monitor;
 use anyhow::{Context, bail, ensure};
+use serde_json::json;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::AsRawFd;
@@ -23,6 +25,15 @@ pub(crate) struct Guest {
     console: PathBuf,
     /// Disks of the running test, in logical units from zero.
     attached: usize,
+    /// A debugger may connect.
+    debugged: bool,
+}
+
+/// What the machine's NVMe controller holds. Namespaces stay in: qemu takes them only at its start.
+pub(crate) struct Namespace {
+    pub(crate) image: PathBuf,
+    /// Its format, as options of qemu's `nvme-ns`.
+    pub(crate) options: String,
 }
 
 /// How a script ended.
@@ -32,12 +43,17 @@ enum End {
 }
 
 impl Guest {
-    /// Starts it. `disks` stay in, in logical units from [`FIXED_UNITS`] on; the kernel's console
-    /// goes to `console`.
+    /// Starts it. `disks` stay in, in logical units from [`FIXED_UNITS`] on, and so do `namespaces`,
+    /// of which the first has the number 1; the kernel's console goes to `console`.
     ///
     /// # Errors
     /// If qemu does not start, or the guest does not speak within a minute.
-    pub(crate) fn boot(boot: &Boot, disks: &[&Path], console: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn boot(
+        boot: &Boot,
+        disks: &[&Path],
+        namespaces: &[Namespace],
+        console: &Path,
+    ) -> anyhow::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let (monitor, monitored) = UnixStream::pair()?;
         // Everything else we start does not inherit them: ours are dropped right after.
@@ -73,6 +89,18 @@ impl Guest {
             .args(["-mon", "chardev=monitor,mode=control"])
             .args(["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0"])
             .args(["-device", "virtio-scsi-pci,id=scsi0"]);
+        if !namespaces.is_empty() {
+            command.args(["-device", "nvme,id=nvme0,serial=steadfast"]);
+        }
+        for (Namespace { image, options }, number) in namespaces.iter().zip(1..) {
+            let node = format!("namespace{number}");
+            let blockdev = json!({"driver": "raw", "node-name": node,
+                "cache": {"direct": false, "no-flush": true},
+                "file": {"driver": "file", "filename": image}});
+            command.args(["-blockdev", &blockdev.to_string()]);
+            let device = format!("nvme-ns,bus=nvme0,drive={node},nsid={number},{options}");
+            command.args(["-device", &device]);
+        }
         let qemu = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let qemu = qemu.context("start setpriv, of util-linux")?;
         drop((theirs, monitored));
@@ -84,6 +112,7 @@ impl Guest {
             )?,
             console: console.to_owned(),
             attached: 0,
+            debugged: false,
         };
         for (index, disk) in disks.iter().enumerate() {
             guest.monitor.attach(FIXED_UNITS + index, disk)?;
@@ -130,6 +159,20 @@ impl Guest {
         let (said, end) = self.until("#end ", Some(marker), SCRIPT_MAX)?;
         ensure!(matches!(end, End::Marker), "ended without '{marker}':\n{said}");
         Ok(said)
+    }
+
+    /// Its memory, between two scripts; it stands still meanwhile. `socket` is a path that may be made, and
+    /// always the same.
+    ///
+    /// # Errors
+    /// If qemu does not give it.
+    pub(crate) fn memory(&mut self, socket: &Path) -> anyhow::Result<Memory> {
+        // It goes on listening after a debugger has left, and cannot be asked to a second time.
+        if !self.debugged {
+            self.monitor.debug(socket.to_str().context("a socket's path is text")?)?;
+            self.debugged = true;
+        }
+        Memory::connect(socket)
     }
 
     fn start(&mut self, images: &[PathBuf], script: &str) -> anyhow::Result<()> {

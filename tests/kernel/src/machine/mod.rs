@@ -6,4 +6,5 @@ pub(crate) mod boot;
 mod cpio;
 mod debian;
 pub(crate) mod guest;
+pub(crate) mod memory;
 mod monitor;

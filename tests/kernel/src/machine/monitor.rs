@@ -61,6 +61,15 @@ impl Monitor {
         Ok(())
     }
 
+    /// Lets a debugger connect to `socket`, which stops the machine then.
+    ///
+    /// # Errors
+    /// If nobody answers.
+    pub(crate) fn debug(&mut self, socket: &str) -> anyhow::Result<()> {
+        let line = format!("gdbserver unix:{socket},server=on,wait=off");
+        self.execute("human-monitor-command", &json!({"command-line": line}))
+    }
+
     fn execute(&mut self, command: &str, arguments: &Value) -> anyhow::Result<()> {
         let request = json!({"execute": command, "arguments": arguments});
         writeln!(self.stream.get_mut(), "{request}").context("qemu's monitor")?;
