@@ -262,14 +262,13 @@ fn on_member(member: &MemberPart, byte: u64) -> u64 {
     }
 }
 
-/// First byte of the tag of the block at `run`, if it has an address.
-fn tag_byte(member: &MemberPart, layout: &Layout, run: &Run) -> Option<u64> {
+/// First byte of the tag of the block at `run`, if it has an address, on a member of `sectors` sectors.
+fn tag_byte(member: &MemberPart, layout: &Layout, run: &Run, sectors: u64) -> Option<u64> {
     if !layout.inline {
         return Some(on_member(member, run.tag_byte));
     }
-    let named = member.member.as_ref().filter(|name| matches!(name, Member::Sectors { .. }));
-    let last = (run.data + run.sectors).bytes() - 1;
-    named.map(|name| name.file_byte(last) + 1)
+    let Some(Member::Sectors { format, .. }) = &member.member else { return None };
+    Some(format.metadata_byte(run.data.bytes(), sectors / format.block.sectors()))
 }
 
 /// The data device's name, as it was given.
@@ -297,7 +296,7 @@ async fn tag_place(
     Ok(TagPlace {
         block_sector: block.0,
         block_bytes: layout.block.bytes(),
-        tag_byte: tag_byte(member, layout, &run),
+        tag_byte: tag_byte(member, layout, &run, lower.data().limits().sectors),
         stored: stored.map(|tag| tag_text(&tag)),
         computed,
         journal: journal_places(member, integrity, block).await?,

@@ -54,7 +54,7 @@ pub use inspect::{
     Field, Group, Inspection, IntegrityInspection, MdInspection, MemberInspection, inspect,
 };
 pub use journal::{JournalInspection, JournalSection};
-pub use layers::file::{SectorFormat, SectorFormatError};
+pub use layers::file::{SectorFormat, SectorFormatError, SectorLayout};
 pub use layers::integrity::{
     JournalChoice, JournalKeys, JournalReport, Recalculate, SectionReport, SectionState,
 };

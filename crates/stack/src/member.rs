@@ -1,8 +1,11 @@
-//! What a member is called: a path, an NBD URI, or `sectors:512+8:PATH`.
+//! What a member is called: a path, an NBD URI, `sectors:512+8:PATH` or `nvme-qemu:512+8:PATH`.
+//!
+//! Sectors with metadata may say what that is: `sectors:512+8/t10-dif-type1-crc16:PATH`, see
+//! [`SectorFormat`].
 //!
 //! Only names live here; opening them is [`crate::leaf`]'s work.
 
-use layers::file::{SectorFormat, SectorFormatError};
+use layers::file::{SectorFormat, SectorFormatError, SectorLayout};
 use nbd::{Uri, UriError};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,7 +18,7 @@ pub enum Member {
     Path(PathBuf),
     /// An export of an NBD server.
     Nbd(Uri),
-    /// A file or a block device that holds sectors with metadata, one behind the other.
+    /// A file or a block device that holds sectors with metadata.
     Sectors {
         /// What each sector consists of.
         format: SectorFormat,
@@ -31,7 +34,7 @@ pub enum NameError {
     #[error(transparent)]
     Uri(#[from] UriError),
     /// Nothing behind the format of the sectors.
-    #[error("'{found}' names no file, expected sectors:512+8:PATH")]
+    #[error("'{found}' names no file, expected such as sectors:512+8:PATH or nvme-qemu:512+8:PATH")]
     Sectors {
         /// As given.
         found: String,
@@ -48,17 +51,24 @@ impl Member {
     /// # Errors
     /// [`NameError`].
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        if let Some(rest) = text.strip_prefix(SECTORS) {
+        for (prefix, layout) in LAYOUTS {
+            let Some(rest) = text.strip_prefix(prefix) else { continue };
             let named = rest.split_once(':').filter(|(_, path)| !path.is_empty());
             let (format, path) =
                 named.ok_or_else(|| NameError::Sectors { found: text.to_owned() })?;
-            return Ok(Self::Sectors { format: format.parse()?, path: path.into() });
+            let format = SectorFormat { layout, ..format.parse()? };
+            return Ok(Self::Sectors { format, path: path.into() });
         }
         if Uri::looks_like(text) {
             Ok(Self::Nbd(Uri::parse(text)?))
         } else {
             Ok(Self::Path(PathBuf::from(text)))
         }
+    }
+
+    /// Whether `text` starts as the name of sectors with metadata does.
+    pub(crate) fn looks_like_sectors(text: &str) -> bool {
+        LAYOUTS.iter().any(|(prefix, _)| text.starts_with(prefix))
     }
 
     /// The path of the file or block device, if it is one.
@@ -88,7 +98,8 @@ impl Member {
 }
 
 /// What sectors with metadata start with, in text.
-pub(crate) const SECTORS: &str = "sectors:";
+const LAYOUTS: [(&str, SectorLayout); 2] =
+    [("sectors:", SectorLayout::Interleaved), ("nvme-qemu:", SectorLayout::AtEnd)];
 
 impl FromStr for Member {
     type Err = NameError;
@@ -115,7 +126,11 @@ impl fmt::Display for Member {
         match self {
             Self::Path(path) => path.display().fmt(f),
             Self::Nbd(uri) => uri.fmt(f),
-            Self::Sectors { format, path } => write!(f, "{SECTORS}{format}:{}", path.display()),
+            Self::Sectors { format, path } => {
+                let prefix = LAYOUTS.iter().find(|(_, layout)| *layout == format.layout);
+                let (prefix, _) = prefix.expect("every layout has a name");
+                write!(f, "{prefix}{format}:{}", path.display())
+            }
         }
     }
 }
@@ -145,6 +160,12 @@ mod tests {
             let error = Member::parse(wrong).unwrap_err().to_string();
             assert!(error.contains("512+8"), "{error}");
         }
+        let text = "nvme-qemu:4096+8/t10-dif-type1-crc16:/tmp/a:b";
+        let member = Member::parse(text).unwrap();
+        let Member::Sectors { format, .. } = &member else { panic!("{member:?}") };
+        assert_eq!((format.layout, format.protection.is_some()), (SectorLayout::AtEnd, true));
+        assert_eq!(member.to_string(), text);
+        assert_eq!((member.file_bytes(8192), member.file_byte(8191)), (8208, 8191));
         assert!(matches!(Member::parse("./sectors:512+8:a"), Ok(Member::Path(_))));
     }
 

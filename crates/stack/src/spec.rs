@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   node    = leaf | name "(" node { "," node } ")"
-//!   leaf    = "file:" PATH | "sectors:" DATA "+" METADATA ":" PATH
+//!   leaf    = "file:" PATH
+//!           | ("sectors:" | "nvme-qemu:") DATA "+" METADATA [ "/" PROFILE ] ":" PATH
 //!           | "nbd://..." | "nbd+unix://..." | "memory:" SIZE | "missing"
 //!   node    = "integrity" "(" node "," "data=" leaf ")"    (data on a device of its own)
 //!   name    = "integrity" | LEVEL | "fault"
@@ -17,7 +18,7 @@
 //! use. Here it is only read and printed; building is [`crate::open()`]'s work.
 
 use crate::fault::parse_rule;
-use crate::member::{Member, SECTORS};
+use crate::member::Member;
 use crate::size::{format_size, parse_size};
 use std::fmt::{self, Write};
 use std::str::FromStr;
@@ -305,11 +306,11 @@ impl Parser<'_> {
         if let Some(size) = word.strip_prefix("memory:") {
             return parse_size(size).map(Node::Memory).map_err(|error| wrong(error.to_string()));
         }
-        if nbd::Uri::looks_like(word) || word.starts_with(SECTORS) {
+        if nbd::Uri::looks_like(word) || Member::looks_like_sectors(word) {
             return Member::parse(word).map(Node::Member).map_err(|error| wrong(error.to_string()));
         }
-        let known =
-            "file:PATH, sectors:512+8:PATH, nbd://..., nbd+unix://..., memory:SIZE or missing";
+        let known = "file:PATH, sectors:512+8:PATH, nvme-qemu:512+8:PATH, nbd://..., nbd+unix://..., \
+                     memory:SIZE or missing";
         Err(wrong(known.to_owned()))
     }
 
@@ -428,7 +429,7 @@ impl fmt::Display for Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use layers::file::SectorFormat;
+    use layers::file::{SectorFormat, SectorLayout};
     use proptest::prelude::*;
     use units::BlockSize;
 
@@ -493,7 +494,8 @@ mod tests {
             (
                 "a.img",
                 0,
-                "file:PATH, sectors:512+8:PATH, nbd://..., nbd+unix://..., memory:SIZE or missing",
+                "file:PATH, sectors:512+8:PATH, nvme-qemu:512+8:PATH, nbd://..., nbd+unix://..., \
+                 memory:SIZE or missing",
             ),
             (
                 "raid1(sectors:520:a)",
@@ -520,7 +522,10 @@ mod tests {
         let leaf = prop_oneof![
             "[ -~äß\t]{1,12}".prop_map(|path| Node::Member(Member::Path(path.into()))),
             ("[ -~äß\t]{1,12}", 1u16..70).prop_map(|(path, metadata)| {
-                let format = SectorFormat { block: BlockSize::B4096, metadata };
+                let format = SectorFormat::new(BlockSize::B4096, metadata);
+                let layout =
+                    if metadata % 2 == 0 { SectorLayout::AtEnd } else { SectorLayout::Interleaved };
+                let format = SectorFormat { layout, ..format };
                 Node::Member(Member::Sectors { format, path: path.into() })
             }),
             (0u64..1 << 50).prop_map(Node::Memory),

@@ -11,6 +11,7 @@ use crate::top::Top;
 use bio::{Device, Events, IoResult, ScrubMode};
 use layers::array::Array;
 use layers::integrity::{Integrity, JournalKeys};
+use layers::protect::{self, Protect};
 use md::superblock::{DeviceFlags, ResyncOffset, Superblock};
 use serde::Serialize;
 use std::cell::RefCell;
@@ -259,15 +260,20 @@ impl Volume {
         Self { top, node, array, freshest, resync_at_open, members, read_only, given, log, events }
     }
 
-    /// A leaf as it is, without a look at what lies on it.
+    /// A leaf as it is, without a look at what lies on it. Where it is said to keep protection information,
+    /// that is made on write and checked on read.
     pub(crate) fn plain(
         name: Rc<str>,
         member: Option<Member>,
         leaf: Leaf,
         node: Node,
         read_only: bool,
+        (log, events): (EventLog, Events),
     ) -> Self {
         let Leaf { device, kind, access, .. } = leaf;
+        let told = events.for_member(&name);
+        let protect = Protect::new(device.clone(), protect::Options::default(), told);
+        let top = protect.map_or_else(|_none| device.clone(), Device::new);
         let part = MemberPart {
             name,
             member,
@@ -283,7 +289,7 @@ impl Volume {
             is_written: true,
         };
         Self {
-            top: Top::plain(device),
+            top: Top::plain(top),
             node,
             array: None,
             freshest: None,
@@ -291,8 +297,8 @@ impl Volume {
             members: RefCell::new(vec![Rc::new(part)]),
             read_only,
             given: Given::default(),
-            log: EventLog::default(),
-            events: Events::none(),
+            log,
+            events,
         }
     }
 

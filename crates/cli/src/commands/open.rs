@@ -15,7 +15,7 @@ use units::Sector;
 #[group(id = "open")]
 pub struct Arguments {
     /// Files, block devices, nbd:// or nbd+unix:// URIs, in any order; sectors:512+8:PATH is a file of
-    /// sectors with 512 bytes of data and 8 of metadata each
+    /// sectors with 512 bytes of data and 8 of metadata each, nvme-qemu:512+8:PATH one of QEMU's NVMe device
     #[arg(value_name = "MEMBER", required_unless_present = "stack")]
     pub members: Vec<String>,
 

@@ -31,7 +31,7 @@ use sync::SyncState;
 use units::{BlockSize, SECTOR, Sector, u64_of};
 
 pub use runtime::OpenError;
-pub use sectors::{SectorFile, SectorFormat, SectorFormatError};
+pub use sectors::{SectorFile, SectorFormat, SectorFormatError, SectorLayout};
 
 /// How to open.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

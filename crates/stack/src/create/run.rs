@@ -201,7 +201,7 @@ fn limits_of_new(member: &Member, bytes: u64) -> Limits {
         Member::Sectors { format, .. } => {
             let blocks = bytes / units::u64_of(format.block.bytes());
             let limits = Limits::new(blocks * format.block.sectors(), format.block);
-            Limits { tag_size: format.metadata.into(), ..limits }
+            Limits { tag_size: format.metadata.into(), protection: format.protection, ..limits }
         }
         Member::Path(_) | Member::Nbd(_) => Limits::new(bytes / SECTOR, BlockSize::B512),
     }

@@ -121,7 +121,10 @@ pub async fn open_stack(node: &Node, options: &OpenOptions) -> Result<Volume, Op
     }
     if node.leaves().next() == Some(node) {
         let (name, member, leaf) = leaves.remove(0);
-        return Ok(Volume::plain(name, member, leaf, node.clone(), options.writes_nothing()));
+        let log = EventLog::default();
+        let events = log.events(Rc::clone(&options.on_event));
+        let (node, read_only) = (node.clone(), options.writes_nothing());
+        return Ok(Volume::plain(name, member, leaf, node, read_only, (log, events)));
     }
     let volume = open_leaves(leaves, options).await?;
     let found = volume.stack();
