@@ -1,5 +1,6 @@
 //! What lies on paths, field by field, and what it would assemble to. Never writes.
 
+use crate::dif_file::{Likeness, recognise};
 use crate::given::Given;
 use crate::journal::JournalInspection;
 use crate::member::Member;
@@ -87,6 +88,8 @@ pub struct MemberInspection {
     pub md: Option<MdInspection>,
     /// Other formats, by name and byte offset.
     pub signatures: Vec<(String, u64)>,
+    /// Protection information that its blocks look like, the best first, if there is nothing else.
+    pub protection: Vec<Likeness>,
     /// What is wrong with it.
     pub problem: Option<String>,
 }
@@ -146,12 +149,18 @@ pub async fn inspect(members: &[Member], given: &Given) -> Inspection {
         }
     }
     read_logs(&mut found).await;
-    for (&index, member) in indexes.iter().zip(&found) {
+    for ((&index, member), signature) in indexes.iter().zip(&found).zip(&signatures) {
         let report = &mut reports[index];
+        report.protection = protection(member, *signature, &members[index]);
         report.integrity = inspect_integrity(member).await;
         report.md = inspect_md(member);
         report.problem = report.problem.take().or_else(|| describe_problem(member));
     }
+    // What is an image of sectors and tuples is no member of anything.
+    let members = indexes.into_iter().zip(found).zip(signatures);
+    let members = members.filter(|((index, _), _)| reports[*index].protection.is_empty());
+    let (indexed, signatures): (Vec<_>, Vec<_>) = members.unzip();
+    let (indexes, found) = indexed.into_iter().unzip();
     let groups = group(indexes, found, signatures);
     Inspection { members: reports, groups }
 }
@@ -164,6 +173,18 @@ async fn look_at(member: &Member, given: &Given) -> Result<(Probed, Vec<Signatur
     let failed = |error: IoError| error.to_string();
     let signatures = crate::content::signatures(&device).await.map_err(failed)?;
     Ok((found.remove(0), signatures))
+}
+
+/// What the blocks of a member look like on which nothing else was found.
+fn protection(found: &Probed, signature: Option<&str>, member: &Member) -> Vec<Likeness> {
+    let is_nothing = matches!(found.integrity, IntegrityFound::None)
+        && matches!(found.md, MdFound::None)
+        && signature.is_none();
+    match member {
+        // Whatever cannot be read has been told.
+        Member::Path(path) if is_nothing => recognise(path).unwrap_or_default(),
+        _ => Vec::new(),
+    }
 }
 
 fn foreign(signatures: &[Signature]) -> Option<&'static str> {

@@ -164,10 +164,12 @@ fn search_lines(search: &Search) -> Vec<String> {
     lines
 }
 
-/// 0: a volume, all of it. 1: a volume with something wrong. 3: nothing that makes a volume; 4: a
-/// member could not be read.
+/// 0: a volume, all of it, or an image of sectors and tuples. 1: a volume with something wrong. 3:
+/// nothing that makes a volume; 4: a member could not be read.
 fn outcome(inspection: &Inspection) -> Outcome {
-    let found = |member: &MemberInspection| member.integrity.is_some() || member.md.is_some();
+    let found = |member: &MemberInspection| {
+        member.integrity.is_some() || member.md.is_some() || !member.protection.is_empty()
+    };
     let problem = inspection.members.iter().any(|member| member.problem.is_some())
         || inspection.groups.iter().any(|group| group.problem.is_some());
     if !inspection.members.iter().any(found) {
@@ -226,7 +228,28 @@ fn member_lines(member: &MemberInspection) -> Vec<String> {
     for (name, offset) in &member.signatures {
         lines.push(format!("  signature: {name} at byte {offset}"));
     }
+    lines.extend(protection_lines(member));
     lines.extend(member.problem.as_ref().map(|problem| format!("  problem: {problem}")));
+    lines
+}
+
+/// What the blocks look like, and how that is checked.
+fn protection_lines(member: &MemberInspection) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (index, like) in member.protection.iter().enumerate() {
+        let also = if index == 0 { "" } else { "or, which fits as well: " };
+        let (layout, profile, verified) = (like.layout, &like.profile, like.verified);
+        let sampled = verified + like.refuted;
+        lines.push(format!(
+            "  {also}protection information, {layout}, {profile} ({verified} of {sampled} sampled \
+             intervals fit their guard)"
+        ));
+        let (path, options) = (&member.name, like.options());
+        lines.push(format!(
+            "    {:<26} steadfast dif verify {path} {options}",
+            "check all of it with"
+        ));
+    }
     lines
 }
 

@@ -3,6 +3,7 @@
 mod adopt;
 mod create;
 mod demo;
+mod dif;
 mod explain;
 mod export;
 mod given;
@@ -44,6 +45,9 @@ pub enum Verb {
     Import(import::Arguments),
     /// Copy the volume, or a part, into a file; writes nothing to the members
     Export(export::Arguments),
+    /// Make, check, convert and take away protection information (T10 DIF, NVMe) in files of sectors
+    #[command(subcommand)]
+    Dif(dif::Verb),
     /// Read every sector of every member; heal what a checksum decides
     Scrub(scrub::Arguments),
     /// List what ever happened to the volume, and what is unresolved; clear it
@@ -79,6 +83,7 @@ impl Verb {
             Self::Serve(arguments) => serve::run(context, arguments),
             Self::Import(arguments) => import::run(context, arguments),
             Self::Export(arguments) => export::run(context, arguments),
+            Self::Dif(verb) => dif::run(context, verb),
             Self::Scrub(arguments) => scrub::run(context, arguments),
             Self::Ledger(arguments) => ledger::run(context, arguments),
             Self::Explain(arguments) => explain::run(context, arguments),

@@ -22,6 +22,7 @@ mod bad_input;
 mod change;
 mod crash;
 mod damage;
+mod dif;
 mod evidence;
 mod find;
 mod given;

@@ -116,7 +116,7 @@ pub enum DifFileError {
     /// The tags are no stream.
     #[error("{what}: the application tag of interval {interval} was not written as such a stream")]
     Foreign {
-        /// Where they are to go.
+        /// Where they are.
         what: String,
         /// The interval.
         interval: u64,

@@ -247,6 +247,7 @@ impl Batch {
     }
 }
 
+/// In pieces that the compiler looks at as wholes.
 fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| byte == 0)
+    bytes.chunks(64).all(|piece| piece.iter().fold(0, |all, byte| all | byte) == 0)
 }

@@ -6,7 +6,7 @@
 //! not count (type 3).
 
 use super::image::{Image, Layout};
-use dif::{Format, Guard, Place, Profile, ProtectionType, Tuple};
+use dif::{Format, Guard, Place, Profile, ProtectionType, Running, Tuple};
 use serde::Serialize;
 use std::fs::File;
 use std::io;
@@ -204,7 +204,7 @@ fn judge(layout: Layout, format: Format, samples: Vec<Sample<'_>>) -> Option<Lik
         if is_zero || tuple.is_escaped(&format, ProtectionType::One) {
             continue;
         }
-        let mut running = guard_of(&format);
+        let mut running = Running::new(format.guard());
         running.update(data);
         running.update(&metadata[..format.covered_metadata()]);
         if running.value() == tuple.guard {
@@ -219,8 +219,8 @@ fn judge(layout: Layout, format: Format, samples: Vec<Sample<'_>>) -> Option<Lik
         }
     }
     let kind = kind_of(&format, &references);
-    // One 16-bit guard alone may be an accident; with a reference that counts it is none.
-    let enough = if kind.0 == ProtectionType::One { 1 } else { 2 };
+    // One 16-bit guard alone may be an accident.
+    let enough = if format.guard().bytes() > 2 { 1 } else { 2 };
     if verified < enough || verified <= refuted {
         return None;
     }
@@ -238,10 +238,6 @@ fn judge(layout: Layout, format: Format, samples: Vec<Sample<'_>>) -> Option<Lik
         verified,
         refuted,
     })
-}
-
-fn guard_of(format: &Format) -> dif::Running {
-    dif::Running::new(format.guard())
 }
 
 /// What reference tags of numbered blocks mean, and the first one's if they count from another number.

@@ -168,6 +168,11 @@ impl Source {
             .map(|opened| opened.path.as_path())
     }
 
+    /// The name of its data, for messages.
+    pub(super) fn name(&self) -> String {
+        self.inner.data.path.display().to_string()
+    }
+
     /// Where interval `interval` has its data and its metadata.
     pub(super) fn places(&self, interval: u64) -> (u64, u64) {
         self.inner.image.places(self.inner.blocks, interval)

@@ -111,8 +111,10 @@ pub async fn read_tags(
         let batch = batch.whole(source)?;
         let mut bytes = vec![0; tags.capacity(batch.count)];
         done.tally.intervals += u64_of(batch.count);
+        let first = batch.first;
         let metadata = metadata(batch, &source.image().profile().format);
-        tags.read(metadata.as_slice(), &mut bytes).expect("no more than the tags hold");
+        let read = tags.read(metadata.as_slice(), &mut bytes);
+        read.map_err(|error| told(error, &source.name(), first, position))?;
         pipe.give(&bytes, position)?;
         position += u64_of(bytes.len());
     }
