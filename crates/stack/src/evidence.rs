@@ -2,8 +2,9 @@
 //! others say it should be. Reads only; decides nothing.
 
 use crate::explain::Part;
+use crate::verified::verified;
 use crate::volume::MemberPart;
-use bio::{Bio, Buf, Device};
+use bio::{Bio, Buf, Device, Events};
 use gf::{Strip, Wrong};
 use md::geometry::Geometry;
 use serde::Serialize;
@@ -167,7 +168,8 @@ async fn look(site: Site<'_>, sectors: u64) -> Lies<'_> {
 
 fn device(site: &Site<'_>) -> Option<Device> {
     let holder = site.holder?;
-    let inner = holder.integrity.as_ref().map(|part| part.volume.device());
+    let inner = holder.integrity.as_ref();
+    let inner = inner.map(|part| verified(part.volume.device(), &Events::none()));
     Some(inner.unwrap_or_else(|| holder.leaf.clone()))
 }
 

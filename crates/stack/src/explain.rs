@@ -11,7 +11,7 @@ use bio::{Buf, IoError};
 use integrity::explain::tag_text;
 use integrity::layout::SECTION_METADATA_SECTORS;
 use integrity::{EntrySector, Layout, Run};
-use layers::integrity::Codec;
+use layers::integrity::{Codec, TagSource};
 use md::geometry::Strip;
 use md::shape::Shape;
 use md::superblock::Superblock;
@@ -288,9 +288,10 @@ async fn tag_place(
     let lower = integrity.volume.lower();
     let stored = tags::stored(lower, layout, &run).await?;
     let data = read_bytes(lower.data(), run.data.bytes(), layout.block.bytes()).await?;
-    let computed = data.map(|data| {
+    let is_known = integrity.tagger.source() != TagSource::Above(None);
+    let computed = data.filter(|_| is_known).map(|data| {
         let mut tag = vec![0; layout.tag_bytes];
-        integrity.tagger.tags(block.0, &data, &mut tag);
+        integrity.tagger.sign(block.0, &data, &mut tag);
         tag_text(&tag)
     });
     Ok(TagPlace {

@@ -19,7 +19,7 @@ use checksum::{Algorithm, BlockTagger};
 use integrity::find::{Candidate, decrypt, in_window, salt_of_crc, scan};
 use integrity::layout::SECTION_METADATA_SECTORS;
 use integrity::{CommitIds, Flags, Layout, Superblock, explain, superblock_area};
-use layers::integrity::Lower;
+use layers::integrity::{Lower, Tagger};
 use serde::Serialize;
 use units::{SECTOR, SECTOR_BYTES, Sector, usize_of};
 
@@ -274,7 +274,7 @@ async fn tried(lower: &Lower, candidate: Candidate, algorithm: Algorithm) -> Res
         let salt = superblock.hashed_salt();
         let tagger = BlockTagger::new(algorithm, None, salt, layout.block);
         let tagger = tagger.expect("CRCs take no key").with_tag_bytes(layout.tag_bytes);
-        let trial = trials(lower, &layout, &[tagger], &[]).await?[0];
+        let trial = trials(lower, &layout, &[Tagger::Hash(tagger)], &[]).await?[0];
         trial.belief() == Belief::Proven && !trial.is_suspicious()
     } else {
         false

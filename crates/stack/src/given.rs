@@ -6,17 +6,17 @@ use crate::patched::Patched;
 use ::integrity::open::Mode;
 use ::integrity::superblock::AREA_BYTES;
 use bio::{Device, Events};
-use checksum::{Algorithm, Key};
-use layers::integrity::{JournalChoice, JournalKeys, Options, Recalculate};
+use checksum::Key;
+use layers::integrity::{JournalChoice, JournalKeys, Options, Recalculate, TagSource};
 
 /// What tags are made with, as far as the user says.
 #[derive(Clone, Debug, Default)]
 pub enum IntegrityChoice {
-    /// Every algorithm without a key is tried.
+    /// Every algorithm without a key is tried, and tuples that say where a block belongs.
     #[default]
     Find,
-    /// This one, with its key if it takes one.
-    Algorithm(Algorithm, Option<Key>),
+    /// These, with their key if they take one.
+    Named(TagSource, Option<Key>),
     /// There is no dm-integrity here, whatever the first sectors look like.
     None,
 }
@@ -72,13 +72,13 @@ impl Given {
     #[must_use]
     pub fn integrity_key(&self) -> Option<&Key> {
         match &self.integrity {
-            IntegrityChoice::Algorithm(_, key) => key.as_ref(),
+            IntegrityChoice::Named(_, key) => key.as_ref(),
             IntegrityChoice::Find | IntegrityChoice::None => None,
         }
     }
 
-    /// How a dm-integrity volume with tags of `algorithm` is opened, for writing.
-    pub(crate) fn options(&self, algorithm: Algorithm, events: Events) -> Options {
+    /// How a dm-integrity volume with such tags is opened, for writing.
+    pub(crate) fn options(&self, tags: TagSource, events: Events) -> Options {
         Options {
             // Whether blocks verify was looked at before.
             sample: false,
@@ -90,7 +90,7 @@ impl Given {
             recalculate: self.running.recalculate,
             legacy_recalculate: self.running.legacy_recalculate,
             damaged_journal: self.running.damaged_journal,
-            ..Options::new(algorithm, events)
+            ..Options::new(tags, events)
         }
     }
 

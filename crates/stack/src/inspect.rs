@@ -203,7 +203,7 @@ async fn inspect_integrity(member: &Probed) -> Option<IntegrityInspection> {
             let trial = &open.trial;
             let algorithm = format!(
                 "{} ({} of {} sampled blocks verify, {} were never written)",
-                open.tagger.algorithm(),
+                open.tagger.source(),
                 trial.verified,
                 trial.verified + trial.refuted,
                 trial.unwritten

@@ -39,6 +39,7 @@ mod trial;
 mod trust;
 mod upkeep;
 mod verdict;
+mod verified;
 mod volume;
 
 pub use ::integrity::CipherKind;
@@ -56,7 +57,8 @@ pub use inspect::{
 pub use journal::{JournalInspection, JournalSection};
 pub use layers::file::{SectorFormat, SectorFormatError, SectorLayout};
 pub use layers::integrity::{
-    JournalChoice, JournalKeys, JournalReport, Recalculate, SectionReport, SectionState,
+    JournalChoice, JournalKeys, JournalReport, Recalculate, SectionReport, SectionState, TagSource,
+    TupleKind, UnknownSource,
 };
 pub use leaf::{LeafKind, MemberError};
 pub use mapfile::{Block, Map, Status};

@@ -2,8 +2,9 @@
 //! that was written anew verifies again, whoever wrote it.
 
 use crate::superblocks;
+use crate::verified::verified;
 use crate::volume::{MemberPart, MemberState, Volume};
-use bio::{Bio, Device, Extent, ScrubMode};
+use bio::{Bio, Device, Events, Extent, ScrubMode};
 use std::rc::Rc;
 
 /// A place that was found damaged once.
@@ -43,7 +44,10 @@ impl Volume {
                     damaged.as_ref().is_some_and(|damaged| !damaged.contains(&part.name))
                 }
                 (Some(_), Some(part)) => match &part.integrity {
-                    Some(integrity) => reads(&integrity.volume.device(), *extent).await,
+                    Some(integrity) => {
+                        let device = verified(integrity.volume.device(), &Events::none());
+                        reads(&device, *extent).await
+                    }
                     None => reads(&part.leaf, *extent).await,
                 },
             });

@@ -1,10 +1,11 @@
 //! The layer that makes members an array, chosen by level.
 
 use crate::open::OpenError;
-use bio::{Device, IoResult, LocalFuture, Scrub};
+use bio::{Device, Events, IoResult, LocalFuture, Scrub};
 use layers::array::Array;
 use layers::integrity::Integrity;
 use layers::mirror::{Mirror, Placement};
+use layers::protect::{Options as ProtectOptions, Protect};
 use layers::raid456::{CACHE_BYTES, Options, Raid456};
 use layers::striped::Striped;
 use md::geometry::{Geometry, Stripes};
@@ -122,6 +123,16 @@ impl Top {
             sides.position,
             sectors,
         ))))
+    }
+
+    /// The same with tuples made for whoever gives none and checked for whoever asks for none, if that is
+    /// what it keeps beside its blocks. Mismatches go to `events`.
+    pub fn protected(mut self, events: &Events) -> Self {
+        let protect = Protect::new(self.device.clone(), ProtectOptions::default(), events.clone());
+        if let Ok(protect) = protect {
+            self.device = Device::new(protect);
+        }
+        self
     }
 
     /// Whether redundancy is being made true in the background.

@@ -15,9 +15,9 @@
 
 use crate::tags;
 use bio::{Device, IoError};
-use checksum::{BlockTagger, DISCARD_FILLER};
+use checksum::DISCARD_FILLER;
 use integrity::Layout;
-use layers::integrity::Lower;
+use layers::integrity::{Evidence, Lower, Tagger};
 use runtime::join_all;
 use std::collections::BTreeSet;
 use units::{SECTOR, Sector, u64_of, usize_of};
@@ -74,7 +74,7 @@ impl Trial {
 pub async fn trials(
     lower: &Lower,
     layout: &Layout,
-    taggers: &[BlockTagger],
+    taggers: &[Tagger],
     hints: &[Sector],
 ) -> Result<Vec<Trial>, IoError> {
     // A second, wider look only if the first found nothing to go by.
@@ -88,7 +88,7 @@ pub async fn trials(
 pub async fn trials_quick(
     lower: &Lower,
     layout: &Layout,
-    taggers: &[BlockTagger],
+    taggers: &[Tagger],
     hints: &[Sector],
 ) -> Result<Vec<Trial>, IoError> {
     sample(lower, layout, taggers, hints, &[QUICK_SAMPLES]).await
@@ -97,12 +97,12 @@ pub async fn trials_quick(
 async fn sample(
     lower: &Lower,
     layout: &Layout,
-    taggers: &[BlockTagger],
+    taggers: &[Tagger],
     hints: &[Sector],
     counts: &[u64],
 ) -> Result<Vec<Trial>, IoError> {
-    let digest_bits = 8 * u32::try_from(layout.tag_bytes.min(4)).expect("at most four");
-    let mut sums = vec![Trial { tag_bits: digest_bits, ..Trial::default() }; taggers.len()];
+    let none = |tagger: &Tagger| Trial { tag_bits: tagger.evidence_bits(), ..Trial::default() };
+    let mut sums: Vec<Trial> = taggers.iter().map(none).collect();
     for &count in counts {
         let blocks: Vec<u64> = sample_blocks(layout, hints, count).into_iter().collect();
         for batch in blocks.chunks(usize_of(BATCH)) {
@@ -160,7 +160,7 @@ fn sample_blocks(layout: &Layout, hints: &[Sector], count: u64) -> BTreeSet<u64>
 async fn look(
     lower: &Lower,
     layout: &Layout,
-    taggers: &[BlockTagger],
+    taggers: &[Tagger],
     block: u64,
 ) -> Result<Vec<Seen>, IoError> {
     let all = |seen| Ok(vec![seen; taggers.len()]);
@@ -174,9 +174,10 @@ async fn look(
     }
     let data = read_bytes(lower.data(), run.data.bytes(), layout.block.bytes()).await?;
     let Some(data) = data else { return all(Seen::Unreadable) };
-    let ask = |tagger: &BlockTagger| match tagger.verify(sector.0, &data, &tag) {
-        None => Seen::Verified,
-        Some(_) => Seen::Refuted,
+    let ask = |tagger: &Tagger| match tagger.evidence(sector.0, &data, &tag) {
+        Evidence::Fits => Seen::Verified,
+        Evidence::Differs => Seen::Refuted,
+        Evidence::None => Seen::Unwritten,
     };
     Ok(taggers.iter().map(ask).collect())
 }
@@ -215,9 +216,10 @@ const EVIDENCE_BITS: u64 = 32;
 mod tests {
     use super::*;
     use crate::test_device::{TestDevice, noise};
-    use checksum::Algorithm;
+    use checksum::{Algorithm, BlockTagger};
     use integrity::FormatOptions;
     use integrity::layout::DeviceSectors;
+    use layers::integrity::TagSource;
     use units::BlockSize;
 
     const SECTORS: u64 = 8192;
@@ -255,7 +257,8 @@ mod tests {
     }
 
     fn tried(volume: &Volume, tagger: &BlockTagger, hints: &'static [Sector]) -> Trial {
-        let (device, layout, taggers) = (volume.disk.clone(), volume.layout, [tagger.clone()]);
+        let (device, layout) = (volume.disk.clone(), volume.layout);
+        let taggers = [Tagger::Hash(tagger.clone())];
         runtime::block_on(async move {
             trials(&device.device().into(), &layout, &taggers, hints).await.unwrap()[0]
         })
@@ -307,11 +310,10 @@ mod tests {
     fn the_same_blocks_tell_algorithms_apart() {
         let volume = volume(4, |_| true);
         let named = |algorithm| {
-            BlockTagger::new(algorithm, None, Some([9; 16]), BlockSize::B4096)
+            Tagger::new(TagSource::Hash(algorithm), None, Some([9; 16]), BlockSize::B4096, 4)
                 .unwrap()
-                .with_tag_bytes(4)
         };
-        let taggers: Vec<BlockTagger> = Algorithm::UNKEYED.iter().copied().map(named).collect();
+        let taggers: Vec<Tagger> = Algorithm::UNKEYED.iter().copied().map(named).collect();
         let (device, layout) = (volume.disk.clone(), volume.layout);
         let found = runtime::block_on(async move {
             trials(&device.device().into(), &layout, &taggers, &[]).await.unwrap()

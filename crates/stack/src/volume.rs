@@ -58,7 +58,7 @@ pub(crate) struct MemberPart {
 /// The dm-integrity part of a member.
 pub(crate) struct IntegrityPart {
     pub volume: Rc<Integrity>,
-    pub tagger: checksum::BlockTagger,
+    pub tagger: layers::integrity::Tagger,
     /// What its journal is sealed and encrypted with.
     pub journal: JournalKeys,
 }
@@ -398,7 +398,7 @@ impl Volume {
             slot,
             state,
             access: format!("{}, {}", crate::open::kind_word(part.kind), part.access),
-            integrity: part.integrity.as_ref().map(|part| part.tagger.algorithm().to_string()),
+            integrity: part.integrity.as_ref().map(|part| part.tagger.source().to_string()),
             write_mostly: superblock.is_some_and(|superblock| {
                 superblock.device_flags().contains(DeviceFlags::WRITE_MOSTLY)
             }),

@@ -33,7 +33,7 @@ impl Golden {
         // The manifest's `/k.hmac` and `/k.jcrypt`.
         let key = |first: u8| Key::new((first..first + 32).collect::<Vec<u8>>()).unwrap();
         if self.name().starts_with("hmac-sha256") {
-            given.integrity = IntegrityChoice::Algorithm(Algorithm::HmacSha256, Some(key(0)));
+            given.integrity = IntegrityChoice::Named(Algorithm::HmacSha256.into(), Some(key(0)));
         }
         if self.name().starts_with("jcrypt-ctr") {
             given.journal.cipher = Some((CipherKind::CtrAes, key(0x40)));
@@ -197,10 +197,10 @@ fn a_volume_with_a_key_is_refused_without_it_and_names_what_was_tried() {
     let text = refused(IntegrityChoice::Find);
     assert!(text.contains("any of sha256, blake2b-256, blake2s-256, crc32c, "), "{text}");
     assert!(text.contains("those with a key are tried only if named"), "{text}");
-    let text = refused(IntegrityChoice::Algorithm(Algorithm::HmacSha256, None));
+    let text = refused(IntegrityChoice::Named(Algorithm::HmacSha256.into(), None));
     assert!(text.contains("hmac-sha256 needs a key, and none was given"), "{text}");
     let other = Key::new([9; 32]).unwrap();
-    let other = IntegrityChoice::Algorithm(Algorithm::HmacSha256, Some(other));
+    let other = IntegrityChoice::Named(Algorithm::HmacSha256.into(), Some(other));
     let text = refused(other);
     assert!(text.contains("verifies with hmac-sha256: another key or algorithm"), "{text}");
 }
@@ -354,7 +354,7 @@ fn where_no_tag_fits_recovery_opens_and_so_does_computing_all_anew_with_an_algor
         read_only,
         ..golden.read_only()
     };
-    let named = || IntegrityChoice::Algorithm(Algorithm::Crc32c, None);
+    let named = || IntegrityChoice::Named(Algorithm::Crc32c.into(), None);
     for (integrity, running) in [
         (named(), Running::default()),
         (IntegrityChoice::Find, Running::default()),

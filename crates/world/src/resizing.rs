@@ -156,7 +156,7 @@ impl Resizing<'_> {
                 member: Member::Path("simulated".into()),
                 bytes: Sector(sectors).bytes(),
                 given: Given {
-                    integrity: IntegrityChoice::Algorithm(Algorithm::Crc32c, None),
+                    integrity: IntegrityChoice::Named(Algorithm::Crc32c.into(), None),
                     ..Given::default()
                 },
                 yes: true,

@@ -46,7 +46,8 @@ pub struct Arguments {
     #[arg(long, value_name = "MEMBER")]
     write_mostly: Vec<String>,
 
-    /// What the tags are made with, such as xxhash64 or sha256; none: a plain md array [default: crc32c]
+    /// What the tags are made with, such as xxhash64 or sha256; t10-dif-type1-crc16 and so on: tuples, which
+    /// the layer above gives; none: a plain md array [default: crc32c]
     #[arg(long, value_name = "ALG")]
     integrity: Option<String>,
 
@@ -153,9 +154,14 @@ impl Arguments {
         options.write_mostly = parse_members(&self.write_mostly)?;
         let given = open::given(Some(self.integrity()), &self.given, &self.members)?;
         (options.integrity, options.integrity_key) = match given.integrity {
-            IntegrityChoice::Algorithm(algorithm, key) => (Some(algorithm), key),
+            IntegrityChoice::Named(source, key) => (Some(source), key),
             IntegrityChoice::Find | IntegrityChoice::None => (None, None),
         };
+        let is_above = options.integrity.is_some_and(|source| source.hash().is_none());
+        if self.mode == "bitmap" && is_above {
+            let named = self.integrity();
+            return Err(Failure::usage(format!("--mode bitmap needs a hash, and {named} is none")));
+        }
         options.journal = given.journal;
         options.data_devices = given.data_devices;
         if !given.superblocks.is_empty() {

@@ -5,7 +5,7 @@ use crate::error::Failure;
 use crate::opened::{Keeper, Opened, Place};
 use crate::report::human;
 use bio::Event;
-use stack::{Given, IntegrityChoice, Member, Mode, Node, OpenOptions, Running};
+use stack::{Given, IntegrityChoice, Member, Mode, Node, OpenOptions, Running, TagSource};
 use std::path::Path;
 use std::rc::Rc;
 use units::Sector;
@@ -186,10 +186,13 @@ pub fn given(
 ) -> Result<Given, Failure> {
     let integrity = match integrity {
         Some(name) if name != "none" => {
-            let algorithm = name.parse();
-            let algorithm =
-                algorithm.map_err(|e| Failure::usage(format!("--integrity: {e}, none")))?;
-            IntegrityChoice::Algorithm(algorithm, arguments.keys.integrity(algorithm)?)
+            let source = name.parse::<TagSource>();
+            let source = source.map_err(|e| Failure::usage(format!("--integrity: {e}, none")))?;
+            let key = match source.hash() {
+                Some(algorithm) => arguments.keys.integrity(algorithm)?,
+                None => arguments.keys.without_integrity().map(|()| None)?,
+            };
+            IntegrityChoice::Named(source, key)
         }
         none => {
             arguments.keys.without_integrity()?;

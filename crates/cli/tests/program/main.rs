@@ -3,6 +3,7 @@
 //! ```text
 //!   support/     a scratch folder, the program, a server of it, other people's programs
 //!   verbs        every verb on every kind of volume
+//!   above        tuples as tags: what an application would give
 //!   bad_input    what is refused: one line, the right exit code, nothing written
 //!   space        no space left where the members lie
 //!   change       what exists gets another size, or tags
@@ -18,6 +19,7 @@
 //!   interop      integritysetup and mdadm look at what 'create' makes
 //! ```
 
+mod above;
 mod bad_input;
 mod change;
 mod crash;

@@ -6,17 +6,20 @@
 //! 3. All of that is durable.
 //! 4. The superblock. Crash: no volume, or a whole one.
 
+use super::above;
 use super::codec::{Codec, CodecError, JournalKeys, sealed_area};
 use super::inline::{InlineError, inline_fits, write_inline};
 use super::lower::Lower;
 use super::ordering::{CREATE_DONE, CREATE_ERASED, CREATE_JOURNAL, CREATE_WIPED};
 use super::recover::initialise;
+use super::source::{OfZeroes, SourceError, TagSource, Tagger};
 use ::integrity::journal::Sequence;
 use ::integrity::layout::FormatOptions;
+use ::integrity::open::Refusal;
 use ::integrity::superblock::{AREA_BYTES, version_for};
 use ::integrity::{Flags, FormatError, Layout, Run, Superblock, format};
 use bio::{Bio, Buf, IoError};
-use checksum::{Algorithm, BlockTagger, Key, KeyError, ZeroTags};
+use checksum::{Key, KeyError};
 use runtime::join_all;
 use units::{SECTOR, Sector, u64_of, usize_of};
 
@@ -40,7 +43,13 @@ pub enum CreateError {
     /// No such volume is possible.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// The algorithm and the key do not go together.
+    /// No such tags are possible with this key, block size or tag size.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Something that needs tags which are made here.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The journal MAC's algorithm and its key do not go together.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// Inline tags cannot lie on this device.
@@ -59,8 +68,9 @@ pub enum CreateError {
 pub struct NewVolume {
     /// Its numbers.
     pub format: FormatOptions,
-    /// What its tags are made with.
-    pub algorithm: Algorithm,
+    /// Where its tags come from. Those of the layer above are made so that they fit blocks of zeroes
+    /// ([`Tagger::sign`]): nothing in a new volume is unchecked, as it would be under escapes.
+    pub tags: TagSource,
     /// Their key, if the algorithm takes one.
     pub key: Option<Key>,
     /// What its journal is sealed and encrypted with. MACs go with `format.journal_mac`.
@@ -72,8 +82,8 @@ pub struct NewVolume {
 impl NewVolume {
     /// One whose tags have no key and whose journal is plain.
     #[must_use]
-    pub fn new(format: FormatOptions, algorithm: Algorithm, wipe: Wipe) -> Self {
-        Self { format, algorithm, key: None, journal: JournalKeys::default(), wipe }
+    pub fn new(format: FormatOptions, tags: impl Into<TagSource>, wipe: Wipe) -> Self {
+        Self { format, tags: tags.into(), key: None, journal: JournalKeys::default(), wipe }
     }
 }
 
@@ -100,8 +110,8 @@ pub async fn create(
         superblock.version = version_for(superblock.flags, layout.is_separate(), false);
     }
     let salt = superblock.hashed_salt();
-    let tagger = BlockTagger::new(new.algorithm, new.key.as_ref(), salt, layout.block)?
-        .with_tag_bytes(layout.tag_bytes);
+    let tagger = Tagger::new(new.tags, new.key.as_ref(), salt, layout.block, layout.tag_bytes)?;
+    above::creatable(&layout, new)?;
     let codec = Codec::new(&superblock, &layout.journal, &new.journal)?;
     let area = sealed_area(&superblock, &new.journal)?;
     let metadata = &lower.metadata;
@@ -111,7 +121,7 @@ pub async fn create(
     initialise(metadata, &codec, &layout.journal, &sections, Sequence::FIRST, CREATE_JOURNAL)
         .await?;
     if matches!(new.wipe, Wipe::Zeroes | Wipe::TagsOnly) {
-        let zeros = ZeroTags::new(&tagger);
+        let zeros = tagger.of_zeroes();
         let runs: Vec<_> = pieces(&layout).collect();
         for batch in runs.chunks(RUNS_AT_ONCE) {
             let each = batch.iter().map(|run| wipe_run(&lower, &layout, &zeros, *run, new.wipe));
@@ -142,7 +152,7 @@ fn pieces(layout: &Layout) -> impl Iterator<Item = Run> + use<> {
 async fn wipe_run(
     lower: &Lower,
     layout: &Layout,
-    zeros: &ZeroTags,
+    zeros: &OfZeroes,
     run: Run,
     wipe: Wipe,
 ) -> Result<(), IoError> {
@@ -173,7 +183,7 @@ async fn wipe_run(
 async fn wipe_inline(
     lower: &Lower,
     layout: &Layout,
-    zeros: &ZeroTags,
+    zeros: &OfZeroes,
     run: Run,
 ) -> Result<(), IoError> {
     let zeroes = Buf::zeroed(usize_of(Sector(run.sectors.min(INLINE_SECTORS)).bytes()));

@@ -152,15 +152,16 @@ pub(super) async fn run(inner: Rc<Inner>) {
 }
 
 impl Inner {
-    /// Stores `data`, whole blocks, from `sector` on.
+    /// Stores `data`, whole blocks, from `sector` on, with the tags that were `given`, if any were.
     pub(super) async fn write_direct(
         &self,
         direct: &Rc<Direct>,
         sector: Sector,
         data: &Segments,
+        given: Option<&[u8]>,
     ) -> IoResult {
         let sectors = u64_of(data.len_bytes()) / units::SECTOR;
-        let tags = self.tags_of(sector, data);
+        let tags = given.map_or_else(|| self.tags_of(sector, data), <[u8]>::to_vec);
         let mut rest = data.clone();
         self.change_home(direct, sector, sectors, tags, |run| {
             let later = rest.split_off(usize_of(Sector(run.sectors).bytes()));
@@ -181,7 +182,7 @@ impl Inner {
             return Ok(());
         }
         let mut tags = vec![0; self.blocks_in(sectors) * self.layout.tag_bytes];
-        self.zeros.fill(sector.0, &mut tags);
+        self.zero_tags(sector.0, &mut tags);
         let large = Sector(sectors).bytes() >= u64_of(ZEROES_BYTES);
         let punch = unmap || (large && self.data().limits().fast_zeroes);
         self.change_home(direct, sector, sectors, tags, |run| match punch {

@@ -76,7 +76,7 @@ impl Inner {
 
     fn tags_of_discarded(&self, run: &Run) -> Vec<u8> {
         let mut tags = vec![0; self.blocks_in(run.sectors) * self.layout.tag_bytes];
-        self.coverage.discards.write(&self.tagger, run.sector, &mut tags);
+        self.coverage.discards.write(self.hash(), run.sector, &mut tags);
         tags
     }
 

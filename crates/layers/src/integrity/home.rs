@@ -9,7 +9,7 @@ use super::Inner;
 use super::confirm::NotHome;
 use super::section::{Content, Section};
 use super::tags::{Changing, PAGE, PAGE_BYTES, pages_of};
-use bio::{Bio, EventKind, IoErrorKind, IoResult, Segments};
+use bio::{Bio, Buf, EventKind, IoErrorKind, IoResult, Segments};
 use runtime::{join_all, sleep};
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -202,7 +202,7 @@ impl Inner {
 
     /// Writing a tag writes its whole sector, and this one could not be read: the tags of the
     /// neighbours are lost. Their blocks must stay unreadable, so they get a tag that cannot
-    /// verify: the complement of what their data says.
+    /// verify ([`super::source::Tagger::disowning`]).
     pub(super) async fn disown_lost_tags(&self, changing: &mut Changing, written: &[Tags]) {
         let spb = self.layout.block.sectors();
         let mut sectors: Vec<u64> = (changing.lost.iter())
@@ -216,11 +216,8 @@ impl Inner {
             if written.iter().any(|tags| (tags.address..tags.end()).contains(&place.tag_byte)) {
                 continue;
             }
-            let mut tag = vec![0xff; self.layout.tag_bytes];
-            if let Ok(data) = self.data().read(place.data, spb).await {
-                self.tagger.tags(sector, data.as_slice(), &mut tag);
-                tag.iter_mut().for_each(|byte| *byte = !*byte);
-            }
+            let data = self.data().read(place.data, spb).await.ok();
+            let tag = self.tagger.disowning(sector, data.as_ref().map(Buf::as_slice));
             for (at, byte) in (place.tag_byte..).zip(&tag) {
                 if changing.is_lost(at) {
                     changing.put(at, std::slice::from_ref(byte));

@@ -197,7 +197,7 @@ impl Inner {
     ) -> (IoResult, Segments, Vec<u8>) {
         let (result, data, mut tags) = fetch(self.data(), &self.layout, run, data, bypass).await;
         // A tag's padding is not looked at: it counts as what it should be.
-        let digest = self.tagger.algorithm().digest_len();
+        let digest = self.hash().algorithm().digest_len();
         if digest < self.layout.tag_bytes {
             tags.chunks_exact_mut(self.layout.tag_bytes).for_each(|tag| tag[digest..].fill(0));
         }
@@ -297,8 +297,7 @@ impl Inner {
             let (data, tag) =
                 (&data.as_slice()[block * block_bytes..], &stored[block * tag_bytes..]);
             let (data, tag) = (&data[..block_bytes], &tag[..tag_bytes]);
-            !self.coverage.discards.accept(&self.tagger, sector, tag)
-                && self.tagger.verify(sector.0, data, tag).is_some()
+            !self.is_discarded(sector, tag) && self.tagger.verify(sector.0, data, tag).is_some()
         };
         let changed: Vec<bool> = (0..self.blocks_in(run.sectors)).map(differs).collect();
         let mut first = 0;

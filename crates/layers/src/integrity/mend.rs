@@ -180,8 +180,8 @@ impl Inner {
         Ok(differing)
     }
 
-    /// What an entry of the journal holds for the block at `sector`; none if that is not what its tag
-    /// vouches for.
+    /// What an entry of the journal holds for the block at `sector`, and behind it its tag; none if that
+    /// is not what its tag vouches for.
     async fn journal_copy(&self, sector: u64, place: (u32, u32)) -> IoResult<Option<Vec<u8>>> {
         let Journal::Reading(overlay) = &self.journal else {
             unreachable!("the journal is looked at before anything is written to it");
@@ -191,17 +191,22 @@ impl Inner {
         let mut block = vec![0; self.block_bytes()];
         self.layout.journal.read_data(bytes.as_slice(), place.1, &mut block);
         let tag = self.layout.journal.entry_tag(bytes.as_slice(), place.1);
-        Ok(self.tagger.verify(sector, &block, tag).is_none().then_some(block))
+        let is_sound = self.tagger.verify(sector, &block, tag).is_none();
+        block.extend(tag);
+        Ok(is_sound.then_some(block))
     }
 
-    /// What is at home for the block at `sector`; none if it cannot be verified there.
+    /// What is at home for the block at `sector`, and behind it its tag; none if it cannot be verified
+    /// there.
     async fn home_copy(&self, sector: u64) -> Option<Vec<u8>> {
         let run = self.layout.run(Sector(sector), self.layout.block.sectors());
         let mut tag = vec![0; self.layout.tag_bytes];
         self.tags.read_past_cache(run.tag_byte, &mut tag).await.ok()?;
         let mut bio = Bio::read(run.data, run.sectors).bypassing();
         self.data().submit(&mut bio).await.ok()?;
-        let data = bio.data.into_single().as_slice().to_vec();
-        self.tagger.verify(sector, &data, &tag).is_none().then_some(data)
+        let mut data = bio.data.into_single().as_slice().to_vec();
+        let is_sound = self.tagger.verify(sector, &data, &tag).is_none();
+        data.extend(tag);
+        is_sound.then_some(data)
     }
 }

@@ -57,6 +57,7 @@
 //! may still find is home already, and the newest (`crates/integrity/tests/crashes.rs` goes through all
 //! states). The same if the disk loses any of these writes, so they need not be read again.
 
+mod above;
 mod bitmap;
 mod close;
 mod codec;
@@ -81,6 +82,7 @@ mod recalculate;
 mod recover;
 mod scrub;
 mod section;
+mod source;
 mod store;
 mod superblock;
 mod sync;
@@ -99,6 +101,7 @@ pub use mend::{JournalReport, SectionReport, SectionState};
 pub use open::{JournalChoice, JournalState, OpenError, Options, Recalculate, Restriction};
 pub use ordering::ORDERINGS;
 pub use recover::StrangeEntry;
+pub use source::{Evidence, OfZeroes, SourceError, TagSource, Tagger, TupleKind, UnknownSource};
 pub use store::{StoreError, store_superblock};
 
 use ::integrity::{Layout, Superblock, explain};
@@ -139,8 +142,9 @@ struct Inner {
     codec: Rc<Codec>,
     area: Area,
     coverage: Coverage,
-    tagger: BlockTagger,
-    zeros: ZeroTags,
+    tagger: Tagger,
+    /// Of the hash, where there is one.
+    zeros: Option<ZeroTags>,
     tags: TagCache,
     events: Events,
     journal: Journal,
@@ -275,6 +279,7 @@ impl BlockDevice for Integrity {
 
     async fn submit(&self, bio: &mut Bio) -> IoResult {
         match bio.op {
+            Op::Read if self.inner.tagger.hash().is_none() => self.inner.read_above(bio).await,
             Op::Read => self.inner.read(bio).await,
             Op::Vouch => self.inner.vouch(bio).await,
             Op::Peek { mend } => self.inner.peek(bio, mend).await,
@@ -286,7 +291,7 @@ impl BlockDevice for Integrity {
             }
             Op::Flush => self.inner.flush().await,
             Op::Write { fua } => {
-                self.inner.write(bio.sector, &bio.data).await?;
+                self.inner.write(bio.sector, &bio.data, &bio.tags).await?;
                 if fua { self.inner.flush().await } else { Ok(()) }
             }
             Op::Discard { sectors } => self.inner.discard(bio.sector, sectors).await,
@@ -312,6 +317,25 @@ impl Inner {
     /// Blocks that `sectors` sectors make.
     fn blocks_in(&self, sectors: u64) -> usize {
         usize_of(sectors / self.layout.block.sectors())
+    }
+
+    /// The tags of blocks of zeroes that come without any.
+    fn zero_tags(&self, sector: u64, tags: &mut [u8]) {
+        match &self.zeros {
+            Some(zeros) => zeros.fill(sector, tags),
+            None => tags.fill(self.tagger.blank()),
+        }
+    }
+
+    /// Whether the tag `stored` says that the block at `sector` was discarded.
+    fn is_discarded(&self, sector: Sector, stored: &[u8]) -> bool {
+        let hash = self.tagger.hash();
+        hash.is_some_and(|hash| self.coverage.discards.accept(hash, sector, stored))
+    }
+
+    /// What makes the tags, in requests that only volumes get whose tags are made here.
+    fn hash(&self) -> &BlockTagger {
+        self.tagger.hash().expect("without a hash the mode, or the joint above, refuses this")
     }
 
     /// The writer, in requests that only a writable volume gets.

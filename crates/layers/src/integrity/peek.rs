@@ -33,7 +33,7 @@ impl Inner {
             if self.tagger.verify(sector.0, &block, tag).is_none() {
                 continue;
             }
-            let bit = self.tagger.flipped_bit(sector.0, &block, tag);
+            let bit = self.hash().flipped_bit(sector.0, &block, tag);
             let bit = bit.ok_or_else(|| at(IoErrorKind::Protection, Sector(sector.0)))?;
             block[bit / 8] ^= 1 << (bit % 8);
             bio.data.copy_from(offset, &block);

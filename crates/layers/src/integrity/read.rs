@@ -22,16 +22,16 @@ use std::rc::Rc;
 use units::{SECTOR, Sector, u64_of, usize_of};
 
 /// A block of a request that the journal holds.
-struct Held {
-    block: usize,
-    section: Rc<Section>,
-    entry: u32,
-    trust: Trust,
+pub(super) struct Held {
+    pub block: usize,
+    pub section: Rc<Section>,
+    pub entry: u32,
+    pub trust: Trust,
 }
 
 /// How far a copy in the journal is believed.
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Trust {
+pub(super) enum Trust {
     /// It never left our memory.
     Memory,
     /// It was read from the device: its tag decides.
@@ -56,11 +56,12 @@ enum Why {
 }
 
 /// A piece of a request on its way from the device.
-struct Piece {
-    run: Run,
-    data: Segments,
-    tags: Vec<u8>,
-    result: IoResult,
+pub(super) struct Piece {
+    pub run: Run,
+    pub data: Segments,
+    /// Empty if they were not wanted.
+    pub tags: Vec<u8>,
+    pub result: IoResult,
 }
 
 impl Inner {
@@ -134,12 +135,7 @@ impl Inner {
                     None => self.tell_mismatch(at.0, stored, data),
                 },
                 Why::Rotten(stored) => self.tell_mismatch(at.0, stored, data),
-                Why::Uncertain if self.tell_once(at.0) => {
-                    let detail = "the damaged journal holds another copy".to_owned();
-                    let sectors = self.layout.block.sectors();
-                    self.events.emit_detail(EventKind::Lost, at, sectors, detail);
-                }
-                Why::Uncertain => {}
+                Why::Uncertain => self.tell_uncertain(at),
             }
             first.get_or_insert(at);
         }
@@ -147,7 +143,7 @@ impl Inner {
         first
     }
 
-    fn told(&self, error: IoError) -> IoError {
+    pub(super) fn told(&self, error: IoError) -> IoError {
         if error.kind == IoErrorKind::Medium && self.tell_once(error.sector.0) {
             self.events.emit(EventKind::MediumError, error.sector, self.layout.block.sectors());
         }
@@ -206,7 +202,7 @@ impl Inner {
             let tail = data.split_off(hull.end * self.block_bytes());
             let body = data.split_off(hull.start * self.block_bytes());
             let from = sector + self.sectors_of(hull.start);
-            let pieces = self.fetch(from, body, bypass).await;
+            let pieces = self.fetch(from, body, bypass, true).await;
             let mut result = Ok(());
             for piece in pieces {
                 result = result.and(piece.result);
@@ -225,8 +221,15 @@ impl Inner {
         Ok(bad)
     }
 
-    /// Reads data and tags of one contiguous range, in as many pieces as it has runs.
-    async fn fetch(&self, sector: Sector, data: Segments, bypass: bool) -> Vec<Piece> {
+    /// Reads data, and tags if they are wanted, of one contiguous range, in as many pieces as it has
+    /// runs.
+    pub(super) async fn fetch(
+        &self,
+        sector: Sector,
+        data: Segments,
+        bypass: bool,
+        tags: bool,
+    ) -> Vec<Piece> {
         let sectors = u64_of(data.len_bytes()) / SECTOR;
         let mut rest = data;
         let mut pieces = Vec::new();
@@ -234,15 +237,17 @@ impl Inner {
             let later = rest.split_off(usize_of(Sector(run.sectors).bytes()));
             pieces.push((run, std::mem::replace(&mut rest, later)));
         }
-        join_all(pieces.into_iter().map(|(run, data)| self.fetch_run(run, data, bypass))).await
+        join_all(pieces.into_iter().map(|(run, data)| self.fetch_run(run, data, bypass, tags)))
+            .await
     }
 
-    async fn fetch_run(&self, run: Run, data: Segments, bypass: bool) -> Piece {
+    async fn fetch_run(&self, run: Run, data: Segments, bypass: bool, tags: bool) -> Piece {
         if self.layout.inline {
             let (result, data, tags) = self.fetch_inline(&run, data, bypass).await;
             return Piece { run, data, tags, result };
         }
-        let mut tags = vec![0; self.blocks_in(run.sectors) * self.layout.tag_bytes];
+        let wanted = if tags { self.blocks_in(run.sectors) } else { 0 };
+        let mut tags = vec![0; wanted * self.layout.tag_bytes];
         let mut bio = Bio::read_into(run.data, data);
         bio.bypass = bypass;
         let (from_data, from_tags) =
@@ -259,6 +264,9 @@ impl Inner {
     }
 
     async fn fetch_tags(&self, run: &Run, tags: &mut [u8], bypass: bool) -> IoResult {
+        if tags.is_empty() {
+            return Ok(());
+        }
         if self.layout.inline {
             // They come with their data, or not at all.
             let data = Buf::alloc(usize_of(Sector(run.sectors).bytes()));
@@ -323,7 +331,7 @@ impl Inner {
             let block = from + offset;
             let stored = &tags[block * tag_bytes..][..tag_bytes];
             let at = sector + self.sectors_of(first + block);
-            if !self.coverage.discards.accept(&self.tagger, at, stored) {
+            if !self.is_discarded(at, stored) {
                 bad.push(Bad { block: first + block, why: Why::Tag(stored.into()) });
             }
             from = block + 1;
@@ -331,7 +339,12 @@ impl Inner {
     }
 
     /// Which of `blocks` blocks from `sector` on the journal holds, in order.
-    async fn held(&self, sector: Sector, blocks: usize, bypass: bool) -> IoResult<Vec<Held>> {
+    pub(super) async fn held(
+        &self,
+        sector: Sector,
+        blocks: usize,
+        bypass: bool,
+    ) -> IoResult<Vec<Held>> {
         let each = (0..blocks).map(|block| (block, (sector + self.sectors_of(block)).0));
         match &self.journal {
             Journal::Writing(writer) => {
@@ -451,7 +464,7 @@ fn skipped(held: &[Held]) -> impl Iterator<Item = usize> + '_ {
 }
 
 /// The smallest range of blocks outside of which everything is skipped; none if all is.
-fn uncovered(held: &[Held], blocks: usize) -> Option<Range<usize>> {
+pub(super) fn uncovered(held: &[Held], blocks: usize) -> Option<Range<usize>> {
     let skipped: Vec<usize> = skipped(held).collect();
     let first = (0..).zip(&skipped).take_while(|(at, block)| at == *block).count();
     let ends = (0..blocks).rev().zip(skipped.iter().rev());

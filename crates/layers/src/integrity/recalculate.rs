@@ -277,7 +277,7 @@ impl Inner {
         let blocks = data.iter().zip(tags.chunks_exact_mut(tag_bytes)).zip(sectors).enumerate();
         for (block, ((data, tag), sector)) in blocks {
             let Some(data) = data else { continue };
-            let says_so = self.coverage.discards.accept(&self.tagger, Sector(sector), tag)
+            let says_so = self.is_discarded(Sector(sector), tag)
                 || self.task.disowned.borrow().contains(&sector);
             if says_so || self.tagger.verify(sector, data, tag).is_none() {
                 continue;

@@ -15,12 +15,12 @@ use super::open::Restriction;
 use super::ordering::{ANEW, REPLAYED};
 use super::overlay::Place;
 use super::section::{Content, Entry, Section};
+use super::source::Tagger;
 use ::integrity::Layout;
 use ::integrity::layout::JournalLayout;
 use ::integrity::replay::Resume;
 use ::integrity::{EntrySector, Plan, PlanError, SectionSummary, Sequence};
 use bio::{Bio, Device, EventKind, IoErrorKind, IoResult, Segments};
-use checksum::BlockTagger;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use units::{Sector, u64_of, usize_of};
@@ -81,7 +81,7 @@ pub(super) async fn scan(
     lower: &Device,
     journal: &JournalLayout,
     codec: &Codec,
-    tagger: &BlockTagger,
+    tagger: &Tagger,
 ) -> IoResult<Scan> {
     let mut scan = Scan { plan: Err(PlanError::Empty), summaries: Vec::new(), entries: Vec::new() };
     for (first, count) in pieces(journal, lower.limits().max_bytes) {
@@ -118,7 +118,7 @@ fn sections_at_once(journal: &JournalLayout, max_bytes: u64) -> u32 {
 
 fn used_entries(
     journal: &JournalLayout,
-    tagger: &BlockTagger,
+    tagger: &Tagger,
     section: &[u8],
     lap: impl Fn(u32) -> Option<Sequence>,
 ) -> Vec<Found> {

@@ -46,7 +46,7 @@ impl Integrity {
         let mut todo = vec![extent];
         while let Some(Extent { sector, sectors }) = todo.pop() {
             let mut bio = Bio::read(sector, sectors).bypassing();
-            let Err(error) = self.inner.read(&mut bio).await else { continue };
+            let Err(error) = self.inner.read_judged(&mut bio).await else { continue };
             if sectors > block {
                 // Everything before the first bad block is known to be good where the error says.
                 let half = (sectors / 2).next_multiple_of(block);

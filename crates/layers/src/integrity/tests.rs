@@ -1,6 +1,7 @@
 //! The layer, over disks in memory: what it does, what damage does to it, what a crash
 //! leaves, and what a disk that lies costs.
 
+mod above;
 mod behaviour;
 mod coverage;
 mod crash;

@@ -6,39 +6,45 @@
 
 use super::section::{Content, Section};
 use super::{Inner, Journal};
-use bio::{IoResult, Segments};
+use bio::{Buf, IoResult, Segments};
 use std::rc::Rc;
 use units::{Sector, u64_of, usize_of};
 
 impl Inner {
-    /// Stores `data`, whole blocks, from `sector` on.
-    pub(super) async fn write(&self, sector: Sector, data: &Segments) -> IoResult {
+    /// Stores `data`, whole blocks, from `sector` on, with `tags` if they were given.
+    pub(super) async fn write(&self, sector: Sector, data: &Segments, tags: &Segments) -> IoResult {
         self.forget_told(sector.0, u64_of(data.len_bytes()) / units::SECTOR);
+        let given = (!tags.is_empty()).then(|| tags.to_single());
+        let mut given = given.as_ref().map(Buf::as_slice);
         if let Journal::Direct(direct) = &self.journal {
-            return self.write_direct(direct, sector, data).await;
+            return self.write_direct(direct, sector, data, given).await;
         }
         let whole = data.iter().all(|piece| piece.len().is_multiple_of(self.block_bytes()));
         if !whole {
             let single = data.to_single();
-            return self.write_piece(sector, single.as_slice()).await;
+            return self.write_piece(sector, single.as_slice(), given).await;
         }
         let mut at = sector;
         for piece in data.iter() {
-            self.write_piece(at, piece.as_slice()).await?;
+            let tag_bytes = piece.len() / self.block_bytes() * self.layout.tag_bytes;
+            let now = given.map(|given| given.split_at(tag_bytes));
+            self.write_piece(at, piece.as_slice(), now.map(|(now, _)| now)).await?;
+            given = now.map(|(_, later)| later);
             at += u64_of(piece.len()) / units::SECTOR;
         }
         Ok(())
     }
 
-    async fn write_piece(&self, sector: Sector, data: &[u8]) -> IoResult {
-        let (mut at, mut rest) = (sector, data);
+    async fn write_piece(&self, sector: Sector, data: &[u8], tags: Option<&[u8]>) -> IoResult {
+        let (mut at, mut rest, mut given) = (sector, data, tags);
         while !rest.is_empty() {
             let section = self.room(at).await?;
             let blocks = self.room_in(&section).min(rest.len() / self.block_bytes());
             let (now, later) = rest.split_at(blocks * self.block_bytes());
-            self.fill(&section, at, now);
+            let tags = given.map(|given| given.split_at(blocks * self.layout.tag_bytes));
+            self.fill(&section, at, now, tags.map(|(now, _)| now));
+            (rest, given) = (later, tags.map(|(_, later)| later));
             at += self.sectors_of(blocks);
-            rest = later;
         }
         Ok(())
     }
@@ -74,12 +80,15 @@ impl Inner {
     }
 
     /// Fills entries of `section`, which has room for all of `data`.
-    fn fill(&self, section: &Section, sector: Sector, data: &[u8]) {
+    fn fill(&self, section: &Section, sector: Sector, data: &[u8], given: Option<&[u8]>) {
         let (journal, tag_bytes) = (&self.layout.journal, self.layout.tag_bytes);
         let count = data.len() / self.block_bytes();
         let mut tags = self.writer().tags.take();
         tags.resize(count * tag_bytes, 0);
-        self.tagger.tags(sector.0, data, &mut tags);
+        match given {
+            Some(given) => tags.copy_from_slice(given),
+            None => self.tagger.tags(sector.0, data, &mut tags),
+        }
         let blocks = data.chunks_exact(self.block_bytes()).zip(tags.chunks_exact(tag_bytes));
         let mut bytes = section.bytes.borrow_mut();
         let target = bytes.as_mut_slice();
@@ -94,7 +103,7 @@ impl Inner {
     fn fill_zeroes(&self, section: &Section, sector: Sector, count: usize, unmap: bool) {
         let (journal, tag_bytes) = (&self.layout.journal, self.layout.tag_bytes);
         let mut tags = vec![0; count * tag_bytes];
-        self.zeros.fill(sector.0, &mut tags);
+        self.zero_tags(sector.0, &mut tags);
         let mut bytes = section.bytes.borrow_mut();
         let target = bytes.as_mut_slice();
         let each = tags.chunks_exact(tag_bytes).zip(self.firsts(sector)).zip(section.used()..);

@@ -93,12 +93,14 @@ impl Inner {
         sectors: u64,
         _held: &RangeGuard,
     ) -> IoResult<Vec<Range<usize>>> {
+        // A tag from above does not vouch for zeroes, even if it is that of zeroes without one.
+        let Some(zeros) = &self.zeros else { return Ok(Vec::new()) };
         let run = self.layout.run(sector, sectors);
         let (blocks, tag_bytes) = (self.blocks_in(sectors), self.layout.tag_bytes);
         let mut tags = vec![0; blocks * tag_bytes];
         self.tags.read(run.tag_byte, &mut tags, self.layout.tags_end(&run)).await?;
         let mut zeroes = vec![0; tags.len()];
-        self.zeros.fill(sector.0, &mut zeroes);
+        zeros.fill(sector.0, &mut zeroes);
         let mut clean: Vec<Range<usize>> = Vec::new();
         let both = tags.chunks_exact(tag_bytes).zip(zeroes.chunks_exact(tag_bytes));
         for (block, (tag, zero)) in both.enumerate() {

@@ -138,9 +138,10 @@ impl Prepared {
                 AdoptError::Create { member: adopted.pair.metadata.to_string(), error }
             })?,
         };
+        let algorithm = new.tags.hash().expect("what is adopted is hashed here");
         let (key, salt) = (new.key.as_ref(), superblock.hashed_salt());
-        let tagger = BlockTagger::new(new.algorithm, key, salt, layout.block)?
-            .with_tag_bytes(layout.tag_bytes);
+        let tagger =
+            BlockTagger::new(algorithm, key, salt, layout.block)?.with_tag_bytes(layout.tag_bytes);
         Ok(Work { lower, superblock, layout, tagger, journal: new.journal, adopted })
     }
 }

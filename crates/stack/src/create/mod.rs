@@ -20,8 +20,8 @@ use crate::leaf::MemberError;
 use crate::member::Member;
 use crate::signature::Signature;
 use crate::verdict::{Fault, Verdict};
-use checksum::{Algorithm, Key, KeyError};
-use layers::integrity::{CodecError, InlineError, JournalKeys};
+use checksum::{Algorithm, Key};
+use layers::integrity::{CodecError, InlineError, JournalKeys, SourceError, TagSource};
 use md::assemble::CannotStart;
 use md::geometry::{layout_number, layouts};
 use md::superblock::Level;
@@ -120,8 +120,8 @@ pub struct CreateOptions {
     pub write_mostly: Vec<Member>,
     /// Whether writes are announced, so that a crash leaves less to compare.
     pub bitmap: CreateBitmap,
-    /// What tags are made with; none: no dm-integrity.
-    pub integrity: Option<Algorithm>,
+    /// Where tags come from; none: no dm-integrity.
+    pub integrity: Option<TagSource>,
     /// The tags' key, if the algorithm takes one.
     pub integrity_key: Option<Key>,
     /// What journals are sealed and encrypted with.
@@ -163,7 +163,7 @@ impl CreateOptions {
             minor: Minor::V2,
             write_mostly: Vec::new(),
             bitmap: CreateBitmap::Internal { chunk_bytes: None },
-            integrity: Some(Algorithm::Crc32c),
+            integrity: Some(TagSource::Hash(Algorithm::Crc32c)),
             integrity_key: None,
             journal: JournalKeys { mac: None, cipher: None },
             data_devices: Vec::new(),
@@ -248,6 +248,7 @@ impl CreateOptions {
     fn check_inline(&self) -> Result<(), CreateError> {
         let excluded = [
             (self.integrity.is_none(), "--integrity none"),
+            (matches!(self.integrity, Some(TagSource::Above(_))), "tags of the layer above"),
             (self.journal_bytes.is_some(), "--journal-size"),
             (self.journal.mac.is_some(), "--journal-integrity"),
             (self.journal.cipher.is_some(), "--journal-crypt"),
@@ -287,9 +288,12 @@ pub enum CreateError {
         /// Members needed.
         min: usize,
     },
-    /// The algorithm and the key do not go together.
+    /// No such tags are possible with this key, block size or tag size.
     #[error("--integrity: {0}")]
-    Key(#[from] KeyError),
+    Source(#[from] SourceError),
+    /// Nothing says how long they are.
+    #[error("--integrity opaque: --tag-size must say how many bytes a tag has")]
+    TagSize,
     /// The journal cannot be sealed or encrypted like this.
     #[error(transparent)]
     JournalKeys(#[from] CodecError),
@@ -454,7 +458,8 @@ impl Fault for CreateError {
             Self::OneMember { .. }
             | Self::TooFew { .. }
             | Self::Nothing
-            | Self::Key(_)
+            | Self::Source(_)
+            | Self::TagSize
             | Self::JournalKeys(_)
             | Self::DataDevice { .. }
             | Self::InlineWith { .. }

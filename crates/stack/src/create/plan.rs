@@ -2,11 +2,10 @@
 
 use super::{CreateBitmap, CreateError, CreateLevel, CreateOptions};
 use crate::member::Member;
-use checksum::{Algorithm, BlockTagger};
 use integrity::layout::DeviceSectors;
 use integrity::superblock::AREA_BYTES;
 use integrity::{FormatOptions, Layout};
-use layers::integrity::{Codec, CodecError, sealed_area};
+use layers::integrity::{Codec, CodecError, TagSource, Tagger, sealed_area};
 use md::bitmap::{Bitmap, NewBitmap};
 use md::create::{LEFT_SYMMETRIC, NEAR_2, NewArray, NewMember, RAID0_ORIGINAL};
 use md::ppl::encode_header;
@@ -102,7 +101,7 @@ pub struct PlannedWrite {
 pub(crate) struct IntegrityPlan {
     pub superblock: integrity::Superblock,
     pub layout: Layout,
-    pub tagger: BlockTagger,
+    pub tagger: Tagger,
     /// The superblock's area, sealed if the journal is.
     pub area: [u8; AREA_BYTES],
     pub codec: Rc<Codec>,
@@ -169,9 +168,9 @@ pub fn plan(
     for (index, (member, &sectors)) in options.members.iter().zip(sectors).enumerate() {
         let integrity = match options.integrity {
             None => None,
-            Some(algorithm) => {
+            Some(tags) => {
                 let salt = identity.salts[index];
-                Some(plan_integrity(options, algorithm, member, sectors, block, salt)?)
+                Some(plan_integrity(options, tags, member, sectors, block, salt)?)
             }
         };
         let (data, member) = (options.data_of(member).cloned(), member.clone());
@@ -216,9 +215,9 @@ pub(crate) fn plan_joining(
     let block = BlockSize::from_bytes(options.sector_size)
         .ok_or(CreateError::SectorSize { found: options.sector_size })?;
     let member = options.members[0].clone();
-    let integrity = options.integrity.map(|algorithm| {
-        plan_integrity(options, algorithm, &member, sectors, block, identity.salts[0])
-    });
+    let integrity = options
+        .integrity
+        .map(|tags| plan_integrity(options, tags, &member, sectors, block, identity.salts[0]));
     let integrity = integrity.transpose()?;
     let (name, data, writes) = (member.to_string(), None, Vec::new());
     let mut member =
@@ -239,17 +238,17 @@ fn inner_sectors(member: &MemberPlan) -> u64 {
 
 fn plan_integrity(
     options: &CreateOptions,
-    algorithm: Algorithm,
+    tags: TagSource,
     member: &Member,
     sectors: DeviceSectors,
     block: BlockSize,
     salt: [u8; 16],
 ) -> Result<IntegrityPlan, CreateError> {
     let (superblock, layout) =
-        integrity::format(sectors, &format_options(options, algorithm, block, salt))
+        integrity::format(sectors, &format_options(options, tags, block, salt)?)
             .map_err(|error| CreateError::Integrity { member: member.to_string(), error })?;
     let (key, salt) = (options.integrity_key.as_ref(), superblock.hashed_salt());
-    let tagger = BlockTagger::new(algorithm, key, salt, block)?.with_tag_bytes(layout.tag_bytes);
+    let tagger = Tagger::new(tags, key, salt, block, layout.tag_bytes)?;
     let codec = Rc::new(Codec::new(&superblock, &layout.journal, &options.journal)?);
     let area = sealed_area(&superblock, &options.journal).map_err(CodecError::Key)?;
     Ok(IntegrityPlan { superblock, layout, tagger, area, codec })
@@ -257,20 +256,20 @@ fn plan_integrity(
 
 fn format_options(
     options: &CreateOptions,
-    algorithm: Algorithm,
+    tags: TagSource,
     block: BlockSize,
     salt: [u8; 16],
-) -> FormatOptions {
-    let digest = u16::try_from(algorithm.digest_len()).expect("a few bytes");
-    FormatOptions {
+) -> Result<FormatOptions, CreateError> {
+    let tag_bytes = options.tag_size.or_else(|| tags.tag_bytes()).ok_or(CreateError::TagSize)?;
+    Ok(FormatOptions {
         journal_sectors: options.journal_bytes.map(|bytes| bytes / SECTOR),
         interleave_sectors: options.interleave_sectors,
         fix_padding: !options.legacy_padding,
         fix_hmac: !options.legacy_hmac,
         journal_mac: options.journal.mac.is_some(),
         inline: options.inline,
-        ..FormatOptions::new(block, options.tag_size.unwrap_or(digest), salt)
-    }
+        ..FormatOptions::new(block, tag_bytes, salt)
+    })
 }
 
 /// Bytes that a member must have that holds only the metadata of `data_bytes` bytes of data.
@@ -280,8 +279,8 @@ fn format_options(
 pub(crate) fn metadata_bytes(options: &CreateOptions, data_bytes: u64) -> Result<u64, CreateError> {
     let block = BlockSize::from_bytes(options.sector_size)
         .ok_or(CreateError::SectorSize { found: options.sector_size })?;
-    let algorithm = options.integrity.expect("only members with integrity have data devices");
-    let format = format_options(options, algorithm, block, [0; 16]);
+    let tags = options.integrity.expect("only members with integrity have data devices");
+    let format = format_options(options, tags, block, [0; 16])?;
     // As much as the format can ever want.
     let sectors = DeviceSectors::Separate { metadata: 1 << 54, data: data_bytes / SECTOR };
     let (_, layout) = integrity::format(sectors, &format)

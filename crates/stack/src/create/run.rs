@@ -169,11 +169,11 @@ pub(crate) fn refuse_unfit(
     member: &Member,
     limits: &Limits,
 ) -> Result<(), CreateError> {
-    let (Some(algorithm), true) = (options.integrity, options.inline) else { return Ok(()) };
+    let (Some(tags), true) = (options.integrity, options.inline) else { return Ok(()) };
     let block = BlockSize::from_bytes(options.sector_size)
         .ok_or(CreateError::SectorSize { found: options.sector_size })?;
-    let tag_bytes = options.tag_size.map_or(algorithm.digest_len(), usize::from);
-    inline_fits(limits, block, tag_bytes)
+    let tag_bytes = options.tag_size.or_else(|| tags.tag_bytes()).ok_or(CreateError::TagSize)?;
+    inline_fits(limits, block, tag_bytes.into())
         .map_err(|error| CreateError::Inline { member: member.to_string(), error })
 }
 

@@ -168,6 +168,10 @@ fn plan_error(options: &CreateOptions) -> CreateError {
         .unwrap_err()
 }
 
+fn above(name: &str, options: CreateOptions) -> CreateOptions {
+    CreateOptions { integrity: Some(name.parse().unwrap()), ..options }
+}
+
 #[test]
 fn what_makes_no_sense_is_refused_by_name() {
     let base = options_raid(CreateLevel::Raid6);
@@ -181,7 +185,14 @@ fn what_makes_no_sense_is_refused_by_name() {
         (CreateOptions { integrity: None, ..options(CreateLevel::None, 1) }, "makes nothing"),
         (CreateOptions { name: Some("x".repeat(33)), ..base.clone() }, "33 bytes"),
         (CreateOptions { tag_size: Some(0), ..base.clone() }, "tag of 0 bytes"),
-        (CreateOptions { tag_size: Some(500), ..base }, "tag of 500 bytes"),
+        (CreateOptions { tag_size: Some(500), ..base.clone() }, "tag of 500 bytes"),
+        (above("opaque", base.clone()), "--tag-size"),
+        (above("t10-dif-type1-crc64", CreateOptions { sector_size: 512, ..base.clone() }), "4096"),
+        (
+            above("t10-dif-type1-ip", CreateOptions { tag_size: Some(16), ..base.clone() }),
+            "tuples of 8 bytes",
+        ),
+        (above("t10-dif-type1-ip", CreateOptions { inline: true, ..base }), "--mode inline"),
     ] {
         let error = plan_error(&options).to_string();
         assert!(error.contains(text), "{error}");

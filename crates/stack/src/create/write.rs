@@ -16,7 +16,6 @@ use super::plan::{
 };
 use crate::tags;
 use bio::{Bio, Buf, Device, IoResult};
-use checksum::ZeroTags;
 use integrity::Sequence;
 use layers::integrity::write_inline;
 use runtime::join_all;
@@ -192,7 +191,7 @@ async fn journal(plan: &IntegrityPlan, device: &Device, meter: &Meter<'_>) -> Io
 
 async fn zero_tags(plan: &IntegrityPlan, device: &Device, meter: &Meter<'_>) -> IoResult {
     let layout = &plan.layout;
-    let zeroes = ZeroTags::new(&plan.tagger);
+    let zeroes = plan.tagger.of_zeroes();
     let spb = layout.block.sectors();
     let group = tag_group_blocks(layout.tag_bytes) * spb;
     let mut pieces = layout.runs(Sector::ZERO, layout.provided_sectors).flat_map(|run| {
@@ -228,7 +227,7 @@ async fn zero_tags(plan: &IntegrityPlan, device: &Device, meter: &Meter<'_>) -> 
 /// The whole of a volume with inline tags, whatever the device is known to hold.
 async fn zero_blocks(plan: &IntegrityPlan, device: &Device, meter: &Meter<'_>) -> IoResult {
     let layout = &plan.layout;
-    let zeroes = ZeroTags::new(&plan.tagger);
+    let zeroes = plan.tagger.of_zeroes();
     let zeroed = Buf::zeroed(usize_of(Sector(BLOCKS_SECTORS).bytes()));
     for start in (0..layout.provided_sectors).step_by(usize_of(BLOCKS_SECTORS)) {
         let sectors = BLOCKS_SECTORS.min(layout.provided_sectors - start);
@@ -256,12 +255,12 @@ async fn write_tagged(
     let tag_bytes = blocks * plan.layout.tag_bytes;
     if plan.layout.inline {
         let mut tags = vec![0; tag_bytes];
-        plan.tagger.tags(sector.0, bytes, &mut tags);
+        plan.tagger.sign(sector.0, bytes, &mut tags);
         let data = Buf::copy_of(bytes);
         return write_inline(target.data(), &plan.layout, &run, data, &tags).await;
     }
     tags::change(&target.device, run.tag_byte, tag_bytes, |tags| {
-        plan.tagger.tags(sector.0, bytes, tags);
+        plan.tagger.sign(sector.0, bytes, tags);
     })
     .await?;
     target.data().write(run.data, Buf::copy_of(bytes)).await

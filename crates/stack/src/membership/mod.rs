@@ -91,7 +91,7 @@ impl Volume {
         };
         let slot = kept.or_else(|| array.vacant().first().copied());
         let added = Added { slot, past: ready.past, writes: ready.writes.clone() };
-        let found = ready.found(slot.unwrap_or(0))?;
+        let found = ready.found(slot.unwrap_or(0), self.events())?;
         let Some(slot) = slot else {
             self.take_in(ready.part(None, MemberState::Spare));
             array.add_spare(found);
@@ -127,7 +127,7 @@ impl Volume {
         let replaces = array.member(slot).is_some();
         let ready = self.prepare(new, false, on_progress).await?;
         let added = Added { slot: Some(slot), past: ready.past, writes: ready.writes.clone() };
-        let found = ready.found(slot)?;
+        let found = ready.found(slot, self.events())?;
         if let Err(error) = array.join(found, replaces, EVERYTHING).await {
             return Err(self.refused(ready, error).await);
         }

@@ -15,9 +15,10 @@ use crate::leaf::{Leaf, LeafKind};
 use crate::open::{OpenError, found_in, make_writable};
 use crate::probe::{IntegrityFound, MdFound, Probed, probe, read_logs};
 use crate::volume::{MemberPart, MemberState, Volume};
-use bio::{Bio, Buf, Device, EventKind};
+use bio::{Bio, Buf, Device, EventKind, Events};
 use integrity::Flags;
 use layers::array::Found;
+use layers::integrity::TagSource;
 use md::create::{NewMember as NewDevice, free_number, join};
 use md::missed::NotByBitmap;
 use md::superblock::{Role, SUPERBLOCK_BYTES, Superblock, Uuid};
@@ -36,8 +37,8 @@ impl Ready {
     }
 
     /// As the array takes it.
-    pub(super) fn found(&self, slot: usize) -> Result<Found, OpenError> {
-        found_in(&self.probed, slot)
+    pub(super) fn found(&self, slot: usize, events: &Events) -> Result<Found, OpenError> {
+        found_in(&self.probed, slot, events)
     }
 
     pub(super) fn part(&self, slot: Option<usize>, state: MemberState) -> MemberPart {
@@ -223,8 +224,8 @@ impl Volume {
         let found = probed.open_integrity();
         match (wanted, found) {
             (None, None) => matches!(probed.integrity, IntegrityFound::None),
-            (Some((algorithm, superblock)), Some(open)) => {
-                open.tagger.algorithm() == algorithm
+            (Some((source, superblock)), Some(open)) => {
+                open.tagger.source() == source
                     && open.layout.tag_bytes == usize::from(superblock.tag_size)
                     && open.layout.block == superblock.block
             }
@@ -232,19 +233,19 @@ impl Volume {
         }
     }
 
-    /// What the tags of the members are made with, and one of their superblocks.
-    fn integrity_of_peers(&self) -> Option<(checksum::Algorithm, integrity::Superblock)> {
+    /// Where the tags of the members come from, and one of their superblocks.
+    fn integrity_of_peers(&self) -> Option<(TagSource, integrity::Superblock)> {
         let parts = self.parts();
         let running = parts.iter().filter(|part| self.running(&part.name).is_some());
         let mut with = running.filter_map(|part| part.integrity.as_ref());
-        with.next().map(|part| (part.tagger.algorithm(), part.volume.superblock().clone()))
+        with.next().map(|part| (part.tagger.source(), part.volume.superblock().clone()))
     }
 
     fn given_for_new(&self) -> Given {
         let mut given = self.given.clone();
         given.integrity = match self.integrity_of_peers() {
-            Some((algorithm, _)) => {
-                IntegrityChoice::Algorithm(algorithm, self.given.integrity_key().cloned())
+            Some((source, _)) => {
+                IntegrityChoice::Named(source, self.given.integrity_key().cloned())
             }
             None => IntegrityChoice::None,
         };
@@ -255,8 +256,8 @@ impl Volume {
         let mut options = CreateOptions::new(vec![new.member.clone()], CreateLevel::None);
         options.yes = new.yes;
         options.integrity = None;
-        let Some((algorithm, superblock)) = self.integrity_of_peers() else { return options };
-        options.integrity = Some(algorithm);
+        let Some((source, superblock)) = self.integrity_of_peers() else { return options };
+        options.integrity = Some(source);
         options.integrity_key = self.given.integrity_key().cloned();
         options.journal = self.given.journal.clone();
         options.tag_size = Some(superblock.tag_size);

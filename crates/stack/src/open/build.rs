@@ -5,6 +5,7 @@ use super::error::OpenError;
 use crate::events::{EventLog, INTEGRITY_SUPERBLOCK, MD_SUPERBLOCK};
 use crate::probe::{IntegrityFound, MdFound, Probed};
 use crate::top::Top;
+use crate::verified::verified;
 use crate::volume::{MemberPart, Parts, Volume};
 use bio::{Bio, Buf, Device, EventKind, Events, IoError};
 use integrity::superblock::{AREA_SECTORS, SUPERBLOCK_BYTES};
@@ -65,7 +66,7 @@ pub(super) async fn build(
     let freshest = array.as_ref().and_then(|(_, array)| members[array.newest].md().cloned());
     let (array, decision) = array.unzip();
     Ok(Volume::new(Parts {
-        top,
+        top: top.protected(&events),
         array,
         freshest,
         assembly: decision.map(|decision| decision.as_ref()),
@@ -105,7 +106,7 @@ pub(crate) async fn make_writable(
             write_integrity_superblock(&lower.metadata, &superblock).await.map_err(failed)?;
             heal_told(&events, Sector::ZERO, AREA_SECTORS, INTEGRITY_SUPERBLOCK);
         }
-        let mut options = open.given.options(open.tagger.algorithm(), events.clone());
+        let mut options = open.given.options(open.tagger.source(), events.clone());
         if alone {
             options.memory_bytes *= 2;
         }
@@ -173,7 +174,7 @@ async fn build_array(
     let shape = freshest.shape(&data_sizes).map_err(refuse)?;
     let array = |slots: usize, data: DataOffset| -> Result<Rc<Array>, OpenError> {
         let holders = decision.holders().filter(|(slot, _)| *slot < slots);
-        let found = holders.map(|(slot, index)| found(&members[index], slot, data));
+        let found = holders.map(|(slot, index)| found(&members[index], slot, data, events));
         let found = found.collect::<Result<Vec<Found>, OpenError>>()?;
         let options = ArrayOptions {
             read_only: rules.read_only,
@@ -188,7 +189,7 @@ async fn build_array(
     let Some(sides) = freshest.sides() else {
         let array = array(usize_of(freshest.raid_disks().into()), data_offset)?;
         for &index in decision.spares.iter().filter(|_| !rules.read_only) {
-            array.add_spare(found(&members[index], 0, data_offset)?);
+            array.add_spare(found(&members[index], 0, data_offset, events)?);
         }
         return Ok((Top::over(&array, shape, rules.force || rules.as_given).await?, array));
     };
@@ -207,13 +208,19 @@ type DataOffset = fn(&Superblock) -> Option<Sector>;
 ///
 /// # Errors
 /// If its data lies where it has none.
-pub(crate) fn found_in(member: &Probed, slot: usize) -> Result<Found, OpenError> {
-    found(member, slot, |superblock| Some(superblock.data_offset()))
+pub(crate) fn found_in(member: &Probed, slot: usize, events: &Events) -> Result<Found, OpenError> {
+    found(member, slot, |superblock| Some(superblock.data_offset()), events)
 }
 
-fn found(member: &Probed, slot: usize, data: DataOffset) -> Result<Found, OpenError> {
+fn found(
+    member: &Probed,
+    slot: usize,
+    data: DataOffset,
+    events: &Events,
+) -> Result<Found, OpenError> {
     let superblock = member.md().expect("it takes part").clone();
     let device = member.inner().expect("it takes part, so it can be read");
+    let device = verified(device, &events.for_member(&member.name));
     let sectors = superblock.used_sectors();
     let start = data(&superblock).ok_or_else(|| OpenError::Array {
         why: format!("{}: its data starts before its first sector", member.name),

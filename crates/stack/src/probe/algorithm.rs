@@ -1,37 +1,48 @@
 //! What a volume's tags are made with: the disk does not say, so its written blocks are asked.
 //!
-//! Every algorithm without a key is tried on the same samples; those with a key only if the user
-//! names one and has its key. That a digest is as long as the tags is likely but no proof: tags may
+//! Every algorithm without a key is tried on the same samples, and tuples of type 1 with every guard;
+//! algorithms with a key only if the user names one and has its key. That a digest is as long as the tags is likely but no proof: tags may
 //! be cut or padded.
 
 use super::{HINTS, IntegrityProblem};
 use crate::given::{Given, IntegrityChoice};
 use crate::trial::{Belief, Trial, trials};
 use bio::IoError;
-use checksum::{Algorithm, BlockTagger, KeyError};
+use checksum::Algorithm;
 use integrity::{Layout, Superblock};
-use layers::integrity::{Lower, Recalculate, inline_fits};
+use layers::integrity::{
+    Lower, Recalculate, SourceError, TagSource, Tagger, TupleKind, inline_fits,
+};
 
 /// Taggers to try on a volume, the likeliest first.
 ///
 /// # Errors
-/// [`KeyError`] if the user's algorithm and key do not go together.
+/// [`SourceError`] if what the user named, the key and the volume do not go together.
 pub(super) fn candidates(
     given: &Given,
     superblock: &Superblock,
     layout: &Layout,
-) -> Result<Vec<BlockTagger>, KeyError> {
-    let mut algorithms = match &given.integrity {
-        IntegrityChoice::Algorithm(algorithm, _) => vec![*algorithm],
-        IntegrityChoice::Find | IntegrityChoice::None => Algorithm::UNKEYED.to_vec(),
+) -> Result<Vec<Tagger>, SourceError> {
+    let mut sources = match &given.integrity {
+        IntegrityChoice::Named(source, _) => vec![*source],
+        IntegrityChoice::Find | IntegrityChoice::None => unkeyed(layout).collect(),
     };
-    let key = given.integrity_key();
-    algorithms.sort_by_key(|algorithm| algorithm.digest_len() != layout.tag_bytes);
-    let tagger = |algorithm| {
-        let tagger = BlockTagger::new(algorithm, key, superblock.hashed_salt(), layout.block)?;
-        Ok(tagger.with_tag_bytes(layout.tag_bytes))
+    let (key, salt) = (given.integrity_key(), superblock.hashed_salt());
+    let digest = |source: TagSource| source.hash().map(Algorithm::digest_len);
+    sources.sort_by_key(|&source| digest(source) != Some(layout.tag_bytes));
+    let tagger = |source| Tagger::new(source, key, salt, layout.block, layout.tag_bytes);
+    sources.into_iter().map(tagger).collect()
+}
+
+/// Everything that needs no key and can have made tags of this volume.
+fn unkeyed(layout: &Layout) -> impl Iterator<Item = TagSource> + use<> {
+    let (block, tag_bytes, inline) = (layout.block, layout.tag_bytes, layout.inline);
+    let fits = move |tuples: &TupleKind| {
+        !inline && tuples.bytes() == tag_bytes && tuples.profile(block).is_ok()
     };
-    algorithms.into_iter().map(tagger).collect()
+    let tuples = TupleKind::FOUND.into_iter().filter(fits);
+    let hashes = Algorithm::UNKEYED.iter().copied().map(TagSource::Hash);
+    hashes.chain(tuples.map(|tuples| TagSource::Above(Some(tuples))))
 }
 
 /// The tagger that the volume's written blocks agree with, and what they said.
@@ -43,10 +54,10 @@ pub(super) async fn choose(
     superblock: &Superblock,
     layout: &Layout,
     given: &Given,
-) -> Result<Result<(BlockTagger, Trial), IntegrityProblem>, IoError> {
+) -> Result<Result<(Tagger, Trial), IntegrityProblem>, IoError> {
     let mut taggers = match candidates(given, superblock, layout) {
         Ok(taggers) => taggers,
-        Err(error) => return Ok(Err(IntegrityProblem::Key(error))),
+        Err(error) => return Ok(Err(IntegrityProblem::Source(error))),
     };
     let fits = inline_fits(lower.data().limits(), layout.block, layout.tag_bytes);
     if layout.inline && (fits.is_err() || lower.data.is_some()) {
@@ -65,15 +76,15 @@ pub(super) async fn choose(
 
 /// Whether somebody named what all tags are to be computed with, whatever they were before.
 fn starts_anew(given: &Given) -> bool {
-    let is_named = matches!(given.integrity, IntegrityChoice::Algorithm(..));
+    let is_named = matches!(given.integrity, IntegrityChoice::Named(..));
     is_named && given.running.recalculate == Recalculate::Reset
 }
 
 /// The index of the one that is right.
-fn decide(taggers: &[BlockTagger], trials: &[Trial]) -> Result<usize, IntegrityProblem> {
+fn decide(taggers: &[Tagger], trials: &[Trial]) -> Result<usize, IntegrityProblem> {
     let believed =
         |belief| (0..trials.len()).filter(move |&index| trials[index].belief() == belief);
-    let names = |indexes: &[usize]| indexes.iter().map(|&i| taggers[i].algorithm()).collect();
+    let names = |indexes: &[usize]| indexes.iter().map(|&i| taggers[i].source()).collect();
     let proven: Vec<usize> = believed(Belief::Proven).collect();
     match proven[..] {
         [only] => return Ok(only),

@@ -17,11 +17,11 @@ use crate::leaf::Leaf;
 use crate::member::Member;
 use crate::trial::{Trial, read_bytes};
 use bio::{Buf, Device, Events, IoError};
-use checksum::{Algorithm, BlockTagger, KeyError};
+use checksum::{Algorithm, KeyError};
 use integrity::layout::JournalLayout;
 use integrity::{Layout, LayoutError, SuperblockError};
 use layers::array::Logs;
-use layers::integrity::{Codec, Integrity, JournalState, Lower};
+use layers::integrity::{Codec, Integrity, JournalState, Lower, SourceError, TagSource, Tagger};
 use md::superblock::{Minor, SUPERBLOCK_SECTORS, Superblock};
 use std::rc::Rc;
 use units::{SECTOR_BYTES, Sector, usize_of};
@@ -41,7 +41,7 @@ pub enum IntegrityProblem {
          superblock (it has no checksum)",
         .trial.refuted,
         any_of(.tried),
-        if .tried.iter().all(|algorithm| algorithm.is_keyed()) {
+        if .tried.iter().all(|source| source.hash().is_some_and(Algorithm::is_keyed)) {
             "key or algorithm"
         } else {
             "algorithm (those with a key are tried only if named)"
@@ -51,13 +51,13 @@ pub enum IntegrityProblem {
         /// The samples, for the first that was tried.
         trial: Trial,
         /// What was tried.
-        tried: Vec<Algorithm>,
+        tried: Vec<TagSource>,
     },
     /// What was written fits more than one algorithm.
     #[error("the sampled blocks verify with {}: which is right must be said", any_of(.fitting))]
     Ambiguous {
         /// They all fit.
-        fitting: Vec<Algorithm>,
+        fitting: Vec<TagSource>,
     },
     /// Nothing was written, and the size of the tags does not say enough.
     #[error(
@@ -68,9 +68,9 @@ pub enum IntegrityProblem {
         /// Bytes of each.
         tag_bytes: usize,
     },
-    /// The algorithm and the key do not go together.
+    /// What was named, the key and the volume do not go together.
     #[error(transparent)]
-    Key(KeyError),
+    Source(SourceError),
     /// What was written last may be in a journal that cannot be read.
     #[error(
         "no sector of its journal carries a commit id{}, or destroyed, and the newest writes may \
@@ -105,7 +105,9 @@ impl IntegrityProblem {
             Self::Layout(LayoutError::Interleave { separate: true }) => {
                 "leave --data-device out for this member"
             }
-            Self::Key(KeyError::Missing { .. }) => "name its file with --integrity-key-file",
+            Self::Source(SourceError::Key(KeyError::Missing { .. })) => {
+                "name its file with --integrity-key-file"
+            }
             Self::JournalForeign { .. } => {
                 "if it is encrypted, name its cipher and key with --journal-crypt and \
                  --journal-crypt-key-file"
@@ -132,11 +134,11 @@ impl IntegrityProblem {
     }
 }
 
-fn any_of(algorithms: &[Algorithm]) -> String {
-    match algorithms {
+fn any_of(sources: &[TagSource]) -> String {
+    match sources {
         [only] => only.to_string(),
         several => {
-            let names: Vec<&str> = several.iter().map(|algorithm| algorithm.name()).collect();
+            let names: Vec<String> = several.iter().map(ToString::to_string).collect();
             format!("any of {}", names.join(", "))
         }
     }
@@ -145,7 +147,7 @@ fn any_of(algorithms: &[Algorithm]) -> String {
 /// A dm-integrity volume, open for reading.
 pub(crate) struct ReadIntegrity {
     pub layout: Layout,
-    pub tagger: BlockTagger,
+    pub tagger: Tagger,
     pub trial: Trial,
     pub volume: Rc<Integrity>,
     /// What was given to open it.
@@ -302,7 +304,7 @@ pub(super) async fn open_read_only(
         Ok(chosen) => chosen,
         Err(problem) => return Ok(IntegrityFound::Problem(problem)),
     };
-    let options = given.options(tagger.algorithm(), events.clone());
+    let options = given.options(tagger.source(), events.clone());
     match Integrity::open(lower.clone(), options.read_only()).await {
         Ok(volume) => {
             if matches!(volume.journal_state(), JournalState::Damaged(_))

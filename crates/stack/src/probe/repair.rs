@@ -256,7 +256,7 @@ async fn repair_md(
     {
         let run = open.layout.run(place, SUPERBLOCK_SECTORS);
         let tags = tags::stored(open.volume.lower(), &open.layout, &run).await?;
-        let fits = |bytes: &[u8], tags: &[u8]| open.tagger.verify(place.0, bytes, tags).is_none();
+        let fits = |bytes: &[u8], tags: &[u8]| open.tagger.vouches(place.0, bytes, tags);
         found = tags.and_then(|tags| md_by_tag(&raw, minor, sectors, |bytes| fits(bytes, &tags)));
     }
     let by_peers = || {

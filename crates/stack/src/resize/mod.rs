@@ -34,11 +34,13 @@ use crate::open::OpenError;
 use crate::probe::repair::repair;
 use crate::probe::{IntegrityFound, MdFound, Probed, ReadIntegrity, probe};
 use bio::{Bio, Device, Events};
-use checksum::{BlockTagger, Key, ZeroTags};
+use checksum::Key;
 use integrity::layout::{DeviceSectors, resize as resized_layout};
 use integrity::recalculate::STEP_SECTORS;
 use integrity::{Flags, Layout, Run, Superblock};
-use layers::integrity::{Integrity, JournalKeys, JournalState, Lower, Options, store_superblock};
+use layers::integrity::{
+    Integrity, JournalKeys, JournalState, Lower, OfZeroes, Options, Tagger, store_superblock,
+};
 use std::fmt;
 use std::ops::ControlFlow;
 use units::{SECTOR, Sector, u64_of, usize_of};
@@ -235,7 +237,7 @@ struct Plan {
     /// What lies on the member.
     now: Superblock,
     layout: Layout,
-    tagger: BlockTagger,
+    tagger: Tagger,
     key: Option<Key>,
     resized: Resized,
 }
@@ -400,7 +402,7 @@ impl Plan {
         let options = Options {
             integrity_key: self.key.clone(),
             journal: journal.clone(),
-            ..Options::new(self.tagger.algorithm(), Events::none())
+            ..Options::new(self.tagger.source(), Events::none())
         };
         let volume = Integrity::open(lower, options).await.map_err(failed)?;
         volume.close().await.map_err(|error| self.io(error))
@@ -428,7 +430,7 @@ impl Plan {
     ) -> Result<ControlFlow<()>, ResizeError> {
         let from = self.from.provided_sectors;
         let total = self.to.provided_sectors - from;
-        let zeros = ZeroTags::new(&self.tagger);
+        let zeros = self.tagger.of_zeroes();
         let mut done = 0;
         while done < total {
             let run = self.layout.run(Sector(from + done), (total - done).min(STEP_SECTORS));
@@ -451,7 +453,7 @@ impl Plan {
         Ok(ControlFlow::Continue(()))
     }
 
-    async fn zero_tags(&self, device: &Device, zeros: &ZeroTags, run: &Run) -> bio::IoResult {
+    async fn zero_tags(&self, device: &Device, zeros: &OfZeroes, run: &Run) -> bio::IoResult {
         let blocks = usize_of(run.sectors / self.layout.block.sectors());
         let bytes = blocks * self.layout.tag_bytes;
         crate::tags::change(device, run.tag_byte, bytes, |tags| zeros.fill(run.sector.0, tags))

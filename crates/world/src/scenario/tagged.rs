@@ -6,9 +6,12 @@ use crate::opening::Opening;
 use ::integrity::layout::DeviceSectors;
 use ::integrity::open::Mode;
 use ::integrity::{FormatOptions, Layout};
-use bio::{Device, Events, IoResult, LocalFuture, Scrub};
+use bio::{Device, Events, IoResult, LocalFuture, NoProfile, Scrub};
 use checksum::Algorithm;
-use layers::integrity::{self, Integrity, JournalChoice, Lower, Recalculate, Wipe};
+use layers::integrity::{
+    self, Integrity, JournalChoice, Lower, Recalculate, TagSource, TupleKind, Wipe,
+};
+use layers::protect::Protect;
 use std::rc::Rc;
 use units::{BlockSize, Sector};
 
@@ -39,6 +42,10 @@ pub(super) fn all() -> Vec<Scenario> {
         tagged("inline-512", INLINE_512, 400, small),
         tagged("inline-4096", INLINE_4096, 1800, large),
         recalculating("inline-512-recalculating", INLINE_512, 400),
+        tagged("above-512", ABOVE_512, 1100, small),
+        tagged("above-4096", ABOVE_4096, 1800, small),
+        torn("above-4096-torn", ABOVE_4096),
+        tagged("above-512-direct", ABOVE_512.in_mode(Mode::Direct), 1100, small),
     ]
 }
 
@@ -86,6 +93,9 @@ pub(super) fn unwiped() -> Scenario {
 #[derive(Clone, Copy)]
 pub(super) struct Tagged {
     pub block: BlockSize,
+    /// Tuples are given by a layer above, which checks them: there, data and tags of different writes
+    /// are an error.
+    tags: TagSource,
     journal_sectors: u64,
     interleave_sectors: u64,
     /// Journal in memory; the smallest makes writers wait for each other.
@@ -102,6 +112,7 @@ pub(super) struct Tagged {
 
 pub(super) const TAGGED_512: Tagged = Tagged {
     block: BlockSize::B512,
+    tags: TagSource::Hash(Algorithm::Crc32c),
     journal_sectors: 700,
     interleave_sectors: 64,
     memory_bytes: 1,
@@ -126,6 +137,10 @@ pub(super) const TAGGED_4096: Tagged =
 
 /// Tags in the metadata of the disk's blocks, with some of it left over.
 pub(super) const INLINE_512: Tagged = Tagged { mode: Mode::Inline, member_tags: 8, ..TAGGED_512 };
+/// Tags from above: tuples, whose guard and reference say to which write and block they belong.
+const ABOVE_512: Tagged =
+    Tagged { tags: TagSource::Above(Some(TupleKind::FOUND[0])), wipe: Wipe::Zeroes, ..TAGGED_512 };
+const ABOVE_4096: Tagged = Tagged { tags: ABOVE_512.tags, wipe: Wipe::Zeroes, ..TAGGED_4096 };
 const INLINE_4096: Tagged = Tagged { block: BlockSize::B4096, ..INLINE_512 };
 
 impl Tagged {
@@ -136,11 +151,12 @@ impl Tagged {
 
     pub(super) fn format(&self) -> FormatOptions {
         let inline = self.mode == Mode::Inline;
+        let tag_bytes = self.tags.tag_bytes().expect("their kind is known");
         FormatOptions {
             inline,
             journal_sectors: (!inline).then_some(self.journal_sectors),
             interleave_sectors: Some(self.interleave_sectors),
-            ..FormatOptions::new(self.block, 4, *b"the salt of sims")
+            ..FormatOptions::new(self.block, tag_bytes, *b"the salt of sims")
         }
     }
 
@@ -172,7 +188,7 @@ impl Tagged {
     }
 
     pub(super) async fn make_over(self, lower: Lower) -> Result<(), String> {
-        let new = integrity::NewVolume::new(self.format(), Algorithm::Crc32c, self.wipe);
+        let new = integrity::NewVolume::new(self.format(), self.tags, self.wipe);
         let made = integrity::create(lower, &new, |_, _| {});
         made.await.map(drop).map_err(|error| error.to_string())
     }
@@ -210,7 +226,7 @@ impl Tagged {
             },
             // Some regions of a few blocks.
             log2_blocks_per_bitmap_bit: Some(if opening == Opening::Coarse { 5 } else { 3 }),
-            ..integrity::Options::new(Algorithm::Crc32c, events)
+            ..integrity::Options::new(self.tags, events)
         }
     }
 }
@@ -238,9 +254,15 @@ fn opens(options: impl Fn(Opening, Events) -> integrity::Options + 'static) -> B
         let options = options(opening, events);
         // What was unreadable before it was opened in another mode is told only then.
         let keeps_account = opening == Opening::Usual && options.mode == Some(Mode::Bitmap);
+        let events = options.events.clone();
         Box::pin(async move {
             let opened = Integrity::open(lower(members.into_iter())?, options).await;
-            Ok(closing(opened.map_err(|error| error.to_string())?, keeps_account))
+            let volume = closing(opened.map_err(|error| error.to_string())?, keeps_account);
+            let protect = Protect::new(volume.device.clone(), Default::default(), events);
+            Ok(match protect {
+                Ok(protect) => Volume { device: Device::new(protect), ..volume },
+                Err(NoProfile) => volume,
+            })
         })
     })
 }

@@ -3,6 +3,7 @@
 //! A new feature is a row: usually one of the functions below with another [`Format`] or
 //! [`Subject`].
 
+mod above;
 mod changed;
 mod crash;
 mod damage;
@@ -66,6 +67,7 @@ fn row(
 pub(crate) fn table() -> Vec<Case> {
     let mut table = exchanges();
     table.extend(crashes());
+    table.extend(tags_from_above());
     table.extend(partly_valid());
     table.extend(discarded());
     table.extend(changes());
@@ -222,6 +224,29 @@ fn exchanges() -> Vec<Case> {
         },
     ));
     cases
+}
+
+fn tags_from_above() -> Vec<Case> {
+    vec![
+        row(
+            Part::Ci,
+            "above-exchanged",
+            "without a hash: the kernel reads our data and tags, and we what it wrote with tags",
+            above::exchanged,
+        ),
+        row(
+            Part::Ci,
+            "above-power-cut",
+            "the kernel's machine dies with data and tags in its journal; we recover both",
+            above::power_cut,
+        ),
+        row(
+            Part::Ci,
+            "above-killed",
+            "our server is killed with data and tuples in its journal; the kernel recovers both",
+            above::killed,
+        ),
+    ]
 }
 
 fn crashes() -> Vec<Case> {

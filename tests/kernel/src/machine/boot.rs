@@ -289,6 +289,7 @@ const MODULES: &[&str] = &[
     "sd_mod",
     "virtio_scsi",
     // What is judged.
+    "dm_crypt",
     "dm_integrity",
     "dm_mod",
     "md_mod",

@@ -4,12 +4,13 @@ use super::JournalChoice;
 use crate::integrity::codec::CodecError;
 use crate::integrity::inline::InlineError;
 use crate::integrity::recover::StrangeEntry;
+use crate::integrity::source::{SourceError, TagSource};
 use ::integrity::bitmap::BitmapError;
 use ::integrity::open::Refusal;
 use ::integrity::recalculate::Insecure;
 use ::integrity::{LayoutError, MacError, PlanError, SuperblockError};
 use bio::IoError;
-use checksum::{Algorithm, KeyError};
+use checksum::KeyError;
 use std::fmt;
 use units::BlockSize;
 
@@ -100,7 +101,10 @@ pub enum OpenError {
     /// Its inline tags cannot lie on this device.
     #[error(transparent)]
     Inline(#[from] InlineError),
-    /// The algorithm and the key do not go together.
+    /// No such tags are possible with this key, block size or tag size.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The journal MAC's algorithm and its key do not go together.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The device's blocks are larger than the volume's.
@@ -117,14 +121,14 @@ pub enum OpenError {
     /// Blocks look written, and not one verifies: the algorithm is another, or the superblock's
     /// salt or interleave is damaged. Healing would destroy everything.
     #[error(
-        "none of {sampled} written blocks that were sampled verifies with {algorithm}: another \
+        "none of {sampled} written blocks that were sampled verifies with {tried}: another \
          algorithm, or a damaged superblock"
     )]
     NothingVerifies {
         /// Blocks looked at.
         sampled: usize,
         /// What was tried.
-        algorithm: Algorithm,
+        tried: TagSource,
     },
     /// The journal cannot be used with what was said of it.
     #[error(transparent)]

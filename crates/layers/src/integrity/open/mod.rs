@@ -16,17 +16,18 @@ use super::lower::Lower;
 use super::overlay::Overlay;
 use super::recover::{Scan, scan};
 use super::section::Content;
+use super::source::Tagger;
 use super::superblock::Area;
 use super::tags::TagCache;
 use super::zero::Punched;
-use super::{Inner, Integrity, Journal, bitmap, commit, home, recalculate, sync};
+use super::{Inner, Integrity, Journal, above, bitmap, commit, home, recalculate, sync};
 use ::integrity::open::Mode;
 use ::integrity::recalculate::{Keys, Recalculation, permit};
 use ::integrity::replay::Resume;
 use ::integrity::superblock::AREA_SECTORS;
 use ::integrity::{Flags, Layout, Superblock, explain};
 use bio::{EventKind, IoErrorKind, Limits};
-use checksum::{BlockTagger, ZeroTags};
+use checksum::ZeroTags;
 use runtime::{RangeLock, Semaphore, Tasks};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -48,8 +49,7 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
     };
     let codec = Rc::new(codec);
     let (key, salt) = (options.integrity_key.as_ref(), superblock.hashed_salt());
-    let tagger = BlockTagger::new(options.algorithm, key, salt, layout.block)?
-        .with_tag_bytes(layout.tag_bytes);
+    let tagger = Tagger::new(options.tags, key, salt, layout.block, layout.tag_bytes)?;
 
     let coverage = Coverage::new(&superblock, &options);
     let recalculation = recalculation(&superblock, &options)?;
@@ -70,7 +70,7 @@ pub(super) async fn open(lower: Lower, options: Options) -> Result<Integrity, Op
         return Err(OpenError::ReadOnlyOnly(restrictions));
     }
     let inner = Inner {
-        zeros: ZeroTags::new(&tagger),
+        zeros: tagger.hash().map(ZeroTags::new),
         tagger,
         tags: TagCache::new(lower.metadata.clone(), options.tag_cache_bytes),
         events: options.events.clone(),
@@ -114,6 +114,7 @@ fn refuse_unreadable(
 ) -> Result<(), OpenError> {
     let flags = superblock.flags;
     inline::admit(superblock, lower, options)?;
+    above::admit(superblock, options)?;
     if flags.unknown() != 0 {
         let names = explain::flag_names(Flags(flags.unknown()));
         return Err(OpenError::Unimplemented(format!("unknown flags {names}")));
@@ -172,17 +173,18 @@ fn mending(found: &Scan, layout: &Layout, options: &Options) -> Option<JournalCh
 }
 
 fn limits(inner: &Inner, options: &Options) -> Limits {
-    let below = inner.data().limits();
+    let (below, hashed) = (inner.data().limits(), inner.tagger.hash().is_some());
     Limits {
         sectors: inner.layout.provided_sectors,
         logical_block: inner.layout.block,
         read_only: options.writes_nothing(),
-        verified: true,
+        // Tags that are made here are for this layer, others for whoever gave them.
+        verified: hashed,
         discard: below.discard && !options.writes_nothing() && !inner.layout.inline,
         // Zeroing goes through the journal like any write, or changes tags at least.
         fast_zeroes: false,
-        tag_size: 0,
-        protection: None,
+        tag_size: if hashed { 0 } else { inner.layout.tag_bytes },
+        protection: inner.tagger.profile(),
         ..below.clone()
     }
 }

@@ -1,6 +1,7 @@
 //! What somebody wants of a volume.
 
 use crate::integrity::codec::JournalKeys;
+use crate::integrity::source::TagSource;
 use ::integrity::open::Mode;
 use bio::Events;
 use checksum::{Algorithm, Key};
@@ -13,8 +14,8 @@ pub struct Options {
     pub read_only: bool,
     /// Binary logarithm of the blocks under one bit, in bitmap mode. None: as stored.
     pub log2_blocks_per_bitmap_bit: Option<u8>,
-    /// What the tags were made with; the disk does not say.
-    pub algorithm: Algorithm,
+    /// Where the tags come from; the disk does not say.
+    pub tags: TagSource,
     /// The tags' key, if the algorithm takes one.
     pub integrity_key: Option<Key>,
     /// What the journal was made with. Without the keys of its MACs a volume can only be read.
@@ -78,13 +79,13 @@ pub enum JournalChoice {
 }
 
 impl Options {
-    /// The defaults for `algorithm`, writable, without a key.
+    /// The defaults for tags from this source, writable, without a key.
     #[must_use]
-    pub fn new(algorithm: Algorithm, events: Events) -> Self {
+    pub fn new(tags: impl Into<TagSource>, events: Events) -> Self {
         Self {
             read_only: false,
             log2_blocks_per_bitmap_bit: None,
-            algorithm,
+            tags: tags.into(),
             integrity_key: None,
             journal: JournalKeys::default(),
             events,
@@ -121,6 +122,6 @@ impl Options {
 
     /// Whether the tags are made with a key that is here.
     pub(in crate::integrity) fn has_key(&self) -> bool {
-        self.algorithm.is_keyed() && self.integrity_key.is_some()
+        self.tags.hash().is_some_and(Algorithm::is_keyed) && self.integrity_key.is_some()
     }
 }

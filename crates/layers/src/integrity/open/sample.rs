@@ -4,6 +4,7 @@ use super::{OpenError, Options};
 use crate::integrity::Inner;
 use crate::integrity::inline::read_inline;
 use crate::integrity::recover::Scan;
+use crate::integrity::source::{Evidence, Tagger};
 use ::integrity::Run;
 use bio::{Buf, EventKind, IoResult};
 use runtime::join_all;
@@ -19,7 +20,11 @@ impl Inner {
         options: &Options,
         found: Option<&Scan>,
     ) -> Result<(), OpenError> {
-        let (journalled, sound) = found.map_or((0, 0), Scan::entries_to_replay);
+        let (journalled, sound) = match &self.tagger {
+            Tagger::Hash(_) => found.map_or((0, 0), Scan::entries_to_replay),
+            // Nobody asks here what entries of the journal are worth.
+            Tagger::Above(_) => (0, 0),
+        };
         if sound > 0 {
             return Ok(());
         }
@@ -37,13 +42,13 @@ impl Inner {
         if sampled < SAMPLES_MIN {
             return Ok(());
         }
+        let tried = options.tags;
         if options.writes_nothing() {
-            let algorithm = options.algorithm;
-            let detail = format!("none of {sampled} sampled blocks verifies with {algorithm}");
+            let detail = format!("none of {sampled} sampled blocks verifies with {tried}");
             self.events.emit_detail(EventKind::Note, Sector::ZERO, 0, detail);
             return Ok(());
         }
-        Err(OpenError::NothingVerifies { sampled, algorithm: options.algorithm })
+        Err(OpenError::NothingVerifies { sampled, tried })
     }
 
     /// Blocks to look at: spread over what the device below stores, the first ones always.
@@ -94,10 +99,12 @@ impl Inner {
     async fn look_at(&self, sector: u64) -> Look {
         let run = self.layout.run(Sector(sector), self.layout.block.sectors());
         let Ok((data, tag)) = self.block_at_home(&run).await else { return Look::Nothing };
-        if self.tagger.verify(sector, data.as_slice(), &tag).is_none() {
-            return Look::Verifies;
+        match self.tagger.evidence(sector, data.as_slice(), &tag) {
+            Evidence::Fits => return Look::Verifies,
+            Evidence::None => return Look::Nothing,
+            Evidence::Differs => {}
         }
-        if self.coverage.discards.accept(&self.tagger, Sector(sector), &tag) {
+        if self.is_discarded(Sector(sector), &tag) {
             return Look::Nothing;
         }
         let untouched = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
