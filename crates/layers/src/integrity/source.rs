@@ -170,6 +170,7 @@ pub enum Evidence {
 
 /// The tags of one volume.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one for a volume, and asked for every block")]
 pub enum Tagger {
     /// Made here.
     Hash(BlockTagger),
@@ -405,6 +406,7 @@ impl Tagger {
 
 /// Writes the tags of blocks of zeroes.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one for a volume, and asked for every block")]
 pub enum OfZeroes {
     /// Of the hash.
     Hash(ZeroTags),
