@@ -48,7 +48,8 @@ pub(crate) fn tools(folder: &Path, tools: &[&str]) -> anyhow::Result<PathBuf> {
     let closure = apt("apt-cache", &arguments, folder)?;
     // Names stand at the beginning of a line; virtual ones are in angle brackets. Of what tools
     // depend on, a machine without an administrator needs the libraries, and nothing in Perl.
-    let wanted = |name: &str| name.starts_with("lib") && !name.contains("perl");
+    let library = |name: &str| name.starts_with("lib") || name == "zlib1g";
+    let wanted = |name: &str| library(name) && !name.contains("perl");
     let mut names: Vec<String> = closure
         .lines()
         .filter(|line| tools.contains(line) || wanted(line))
