@@ -19,7 +19,8 @@ impl Bio {
         Protection::at(*profile, sector.bytes() / u64_of(profile.format.interval()))
     }
 
-    /// Gives the request tags: a tuple for every interval of its data.
+    /// Gives the request tags: a tuple for every interval of its data. Where references do not count
+    /// (type 3) they are 0: a number of the request's first interval would look like type 1.
     ///
     /// # Panics
     /// If its data is not whole intervals.
@@ -27,8 +28,11 @@ impl Bio {
         let format = &profile.format;
         let intervals = self.data.len_bytes() / format.interval();
         let mut tags = Buf::zeroed(intervals * format.metadata());
-        Self::protection(profile, self.sector)
-            .generate(self.data.iter().map(Buf::as_slice), [tags.as_mut_slice()]);
+        let protection = match profile.kind.counts() {
+            true => Self::protection(profile, self.sector),
+            false => Protection::at(*profile, 0),
+        };
+        protection.generate(self.data.iter().map(Buf::as_slice), [tags.as_mut_slice()]);
         self.tags = tags.into();
     }
 

@@ -136,6 +136,12 @@ impl Trial {
         (self.refuted as u64 + self.unwritten as u64) * 4 > self.verified as u64
     }
 
+    /// Whether most written blocks do not verify.
+    #[must_use]
+    pub const fn is_mostly_refuted(&self) -> bool {
+        self.refuted > self.verified
+    }
+
     const fn count(&mut self, seen: Seen) {
         match seen {
             Seen::Verified => self.verified += 1,

@@ -241,7 +241,7 @@ impl Tagger {
         }
     }
 
-    /// Sectors of a block.
+    /// The block that each tag is for.
     const fn block(&self) -> BlockSize {
         match self {
             Self::Hash(tagger) => tagger.block(),

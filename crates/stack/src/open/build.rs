@@ -62,11 +62,16 @@ pub(super) async fn build(
             (top, Some((running, array)))
         }
     };
+    // What a volume of one member finds out is that member's.
+    let of_top = match &decision {
+        Decision::Single => events.for_member(&members[0].name),
+        Decision::Array(_) => events.clone(),
+    };
     let given = members.iter().find_map(|member| Some(member.open_integrity()?.given.clone()));
     let freshest = array.as_ref().and_then(|(_, array)| members[array.newest].md().cloned());
     let (array, decision) = array.unzip();
     Ok(Volume::new(Parts {
-        top: top.protected(&events),
+        top: top.protected(&of_top),
         array,
         freshest,
         assembly: decision.map(|decision| decision.as_ref()),
