@@ -25,6 +25,7 @@ mod change;
 mod crash;
 mod damage;
 mod dif;
+mod envelope;
 mod evidence;
 mod find;
 mod given;
