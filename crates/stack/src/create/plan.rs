@@ -127,7 +127,7 @@ pub(crate) struct MemberPlan {
     pub md: Option<md::superblock::Superblock>,
     /// The area of its write-intent bitmap, or the first record of its partial parity log.
     pub bitmap: Option<Vec<u8>>,
-    /// In the order in which they are made; see [`super::write`].
+    /// In the order in which they are made; see [`mod@super::write`].
     pub writes: Vec<PlannedWrite>,
 }
 
