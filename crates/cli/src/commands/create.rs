@@ -293,7 +293,7 @@ fn tell(context: &Context, arguments: &Arguments, created: &Created) {
     let uuid = created.uuid.as_deref().map_or_else(String::new, |uuid| format!(", UUID {uuid}"));
     report.line(format!("{verb} a volume of {size} ({} sectors){uuid}", created.sectors));
     if created.dirty {
-        report.line("its copies will be made equal in the background when it is first opened");
+        report.line("its redundancy will be made true in the background when it is first opened");
     }
     let members = arguments.spelled();
     if !arguments.dry_run {

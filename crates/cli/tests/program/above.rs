@@ -178,3 +178,25 @@ fn other_tools_read_the_superblock() {
         assert!(dump.text().contains(line), "{dump}");
     }
 }
+
+#[test]
+fn parity_of_tuples_is_made_true_and_gives_everything_back() {
+    let folder = tempfile::tempdir().expect("there is room for a scratch folder");
+    let path = |name: &str| folder.path().join(name);
+    let names: Vec<PathBuf> = ["a", "b", "c", "d"].map(path).into();
+    let on = |verb: &str, members: &[PathBuf], options: &[&str]| {
+        let members = members.iter().map(|member| text(member));
+        steadfast([verb].into_iter().chain(members).chain(options.iter().copied()))
+    };
+    let made = ["--size", "12M", "--level", "5", "--integrity", TUPLES];
+    on("create", &names, &made).ended(0);
+    let (bytes, from, to) = (noise(3 << 20, 4), path("from"), path("to"));
+    std::fs::write(&from, &bytes).expect("there is room");
+    on("import", &names, &["-q", "--from", text(&from)]).ended(0);
+    // What was never written has to agree as well.
+    on("scrub", &names, &["-q"]);
+    on("scrub", &names, &["-q", "--check"]).ended(0);
+    let missing = [&names[..2], &names[3..]].concat();
+    on("export", &missing, &["-q", "--to", text(&to), "--length", "3M"]).ended(1);
+    assert!(std::fs::read(&to).expect("it was written") == bytes);
+}

@@ -139,7 +139,7 @@ pub struct Plan {
     pub sectors: u64,
     /// The array's UUID as md prints it; none without an array.
     pub uuid: Option<String>,
-    /// Whether redundancy still has to be made true (`--no-wipe`).
+    /// Whether redundancy still has to be made true (`--no-wipe`; tuples of parity).
     pub dirty: bool,
 }
 
@@ -177,9 +177,12 @@ pub fn plan(
         let (md, bitmap, writes) = (None, None, Vec::new());
         members.push(MemberPlan { member, data, sectors, integrity, md, bitmap, writes });
     }
-    // Copies of unknown data have to be made equal; without copies nothing has.
+    // Copies of unknown data have to be made equal; without copies nothing has. Members are made with the
+    // tuples of zeroes, and parity has others: those of what the data's tuples say together.
     let mirrored = matches!(options.level, CreateLevel::Raid1 | CreateLevel::Raid10);
-    let dirty = options.no_wipe && mirrored;
+    let parity = options.level.md().is_some_and(Level::has_parity);
+    let tuples = matches!(options.integrity, Some(TagSource::Above(Some(_))));
+    let dirty = options.no_wipe && mirrored || parity && tuples;
     let mut volume_sectors = inner_sectors(&members[0]);
     if let Some(level) = options.level.md() {
         let inner: Vec<u64> = members.iter().map(inner_sectors).collect();
