@@ -86,8 +86,6 @@ pub struct Bio {
     pub data: Segments,
     /// Empty, or `Limits::tag_size` bytes for each logical block of the data, in order.
     pub tags: Segments,
-    /// Reference tag of the first interval, as the submitter knows it.
-    pub seed: u64,
     /// Read the medium itself, past every cache and journal copy that the device could answer from
     /// (a scrub asks this way). What has not reached the medium yet is exempt.
     pub bypass: bool,
@@ -98,15 +96,7 @@ pub struct Bio {
 
 impl Bio {
     fn new(op: Op, sector: Sector, data: Segments) -> Self {
-        Self {
-            op,
-            sector,
-            data,
-            tags: Segments::default(),
-            seed: sector.0,
-            bypass: false,
-            reason: "",
-        }
+        Self { op, sector, data, tags: Segments::default(), bypass: false, reason: "" }
     }
 
     /// A read of `data.len_bytes()` bytes into exclusive segments.

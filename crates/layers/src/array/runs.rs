@@ -80,8 +80,7 @@ fn piece(bio: &Bio, (sector, sectors): (Sector, u64), data: Segments, tags: Segm
         Op::WriteZeroes { unmap, .. } => Op::WriteZeroes { sectors, unmap },
         other => other,
     };
-    let seed = bio.seed + (sector - bio.sector);
-    Bio { op, sector, data, tags, seed, bypass: bio.bypass, reason: bio.reason }
+    Bio { op, sector, data, tags, bypass: bio.bypass, reason: bio.reason }
 }
 
 /// Pieces of one request in flight.

@@ -276,7 +276,6 @@ impl Fault {
         let blocks = other.data.len_bytes() / self.limits().logical_block.bytes();
         let tags = (blocks * self.limits().tag_size).min(bio.tags.len_bytes());
         other.tags = bio.tags.slice(0..tags);
-        other.seed = bio.seed;
         self.lower.submit(&mut other).await
     }
 }

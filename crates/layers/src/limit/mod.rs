@@ -68,7 +68,6 @@ impl Limit {
             sector: bio.sector,
             data: std::mem::take(&mut bio.data),
             tags: std::mem::take(&mut bio.tags),
-            seed: bio.seed,
             bypass: bio.bypass,
             reason: bio.reason,
         };
@@ -76,9 +75,9 @@ impl Limit {
         while rest.data.len_bytes() > self.piece {
             let data = rest.data.split_off(self.piece);
             let tags = rest.tags.split_off(tags_per_piece);
-            let (sector, seed) = (rest.end(), rest.seed + rest.sectors());
+            let sector = rest.end();
             let Bio { op, bypass, reason, .. } = rest;
-            let next = Bio { op, sector, data, tags, seed, bypass, reason };
+            let next = Bio { op, sector, data, tags, bypass, reason };
             pieces.push(std::mem::replace(&mut rest, next));
         }
         pieces.push(rest);

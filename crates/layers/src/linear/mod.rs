@@ -5,7 +5,7 @@
 //!                   ^ start            ^ start + sectors
 //! ```
 //! Knows nothing of formats. Every operation passes with its address moved; errors come back in the
-//! window's own addresses. The reference tag (`seed`) stays the submitter's.
+//! window's own addresses, and reference tags are counted anew on the way down and back.
 
 use crate::array::submit_at;
 use bio::{Allocation, Bio, BlockDevice, Device, IoResult, Limits};

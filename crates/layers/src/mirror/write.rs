@@ -141,13 +141,5 @@ impl Failure {
 
 /// The part of a write that has this data, these tags, and begins at `sector`.
 fn part(bio: &Bio, (data, tags): (Segments, Segments), sector: Sector) -> Bio {
-    Bio {
-        op: bio.op,
-        sector,
-        data,
-        tags,
-        seed: bio.seed + (sector - bio.sector),
-        bypass: false,
-        reason: bio.reason,
-    }
+    Bio { op: bio.op, sector, data, tags, bypass: false, reason: bio.reason }
 }

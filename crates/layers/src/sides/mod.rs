@@ -73,7 +73,7 @@ impl BlockDevice for Sides {
         }
         let later = bio.data.split_off(usize_of(Sector(length).bytes()));
         let mut second = Bio { bypass: bio.bypass, ..Bio::read_into(self.position, later) };
-        (second.op, second.seed) = (bio.op, bio.seed + length);
+        second.op = bio.op;
         if !bio.tags.is_empty() {
             second.tags = bio.tags.split_off(Tagging::of(&self.limits).tag_bytes(length));
         }
