@@ -28,11 +28,15 @@ use anyhow::{Context, anyhow, bail};
 use cases::{Case, Part};
 use clap::Parser;
 use lab::Lab;
+use machine::boot::Boot;
 use program::Program;
 use std::fs::File;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, available_parallelism};
 use std::time::{Duration, Instant};
 
 /// The real Linux kernel as judge, in a virtual machine
@@ -52,6 +56,10 @@ struct Arguments {
 
     #[command(flatten)]
     measured: speed::Settings,
+
+    /// Machines at a time; without it, as many as there are processors, at most four
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
 
     /// Only name the cases
     #[arg(long)]
@@ -93,11 +101,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let _alone = lock(&arguments.folder)?;
     let boot = machine::boot::prepare(&arguments.folder)?;
     println!("{} cases against Linux {}", chosen.len(), boot.release);
-    let program = Program(arguments.program.clone());
-    let lab = arguments.folder.join("lab");
-    let mut lab = Lab::new(&boot, program, &lab, cases::namespaces())?;
     let begin = Instant::now();
-    let rows: Vec<Row> = chosen.iter().map(|case| judge(case, &mut lab, arguments)).collect();
+    let rows = judge_all(&chosen, &boot, arguments)?;
     println!();
     for Row { case, failure, elapsed } in &rows {
         let verdict = if failure.is_some() { "FAILED" } else { "ok" };
@@ -138,6 +143,40 @@ fn choose(table: Vec<Case>, arguments: &Arguments) -> anyhow::Result<Vec<Case>> 
     let chosen = table.into_iter().filter(|case| arguments.all || named(case) || default(case));
     Ok(chosen.collect())
 }
+
+/// Runs the cases, several at a time: each thread has a lab of its own, and takes the next case when it
+/// is done with one.
+fn judge_all<'a>(
+    chosen: &'a [Case],
+    boot: &Boot,
+    arguments: &Arguments,
+) -> anyhow::Result<Vec<Row<'a>>> {
+    let processors = available_parallelism().map_or(1, NonZeroUsize::get).min(JOBS_MAX);
+    let jobs = arguments.jobs.map_or(processors, NonZeroUsize::get).min(chosen.len());
+    let next = Mutex::new(chosen.iter());
+    // The lock goes before the case begins.
+    let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = |number: usize| -> anyhow::Result<Vec<Row<'a>>> {
+        let program = Program(arguments.program.clone());
+        let shared = arguments.folder.join(format!("lab{number}"));
+        let mut lab = Lab::new(boot, program, &shared, cases::namespaces())?;
+        Ok(std::iter::from_fn(take).map(|case| judge(case, &mut lab, arguments)).collect())
+    };
+    let parts: Vec<_> = thread::scope(|scope| {
+        let each: Vec<_> = (0..jobs).map(|number| scope.spawn(move || work(number))).collect();
+        each.into_iter().map(|one| one.join().map_err(|_| anyhow!("a lab's thread panicked"))).collect()
+    });
+    let mut rows = Vec::new();
+    for part in parts {
+        rows.extend(part??);
+    }
+    let place = |row: &Row<'_>| chosen.iter().position(|case| case.name == row.case.name);
+    rows.sort_by_key(place);
+    Ok(rows)
+}
+
+/// A machine takes 768 MiB and a processor.
+const JOBS_MAX: usize = 4;
 
 /// What came out.
 struct Row<'a> {

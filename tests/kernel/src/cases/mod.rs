@@ -4,6 +4,7 @@
 //! [`Subject`].
 
 mod above;
+mod bad_blocks;
 mod changed;
 mod crash;
 mod damage;
@@ -52,13 +53,13 @@ pub(crate) struct Case {
     pub(crate) run: Run,
 }
 
-type Run = Box<dyn Fn(&mut Lab<'_>) -> anyhow::Result<()>>;
+type Run = Box<dyn Fn(&mut Lab<'_>) -> anyhow::Result<()> + Sync>;
 
 fn row(
     part: Part,
     name: impl Into<String>,
     what: &'static str,
-    run: impl Fn(&mut Lab<'_>) -> anyhow::Result<()> + 'static,
+    run: impl Fn(&mut Lab<'_>) -> anyhow::Result<()> + Sync + 'static,
 ) -> Case {
     Case { name: name.into(), what, part, keeps: false, run: Box::new(run) }
 }
@@ -73,6 +74,7 @@ pub(crate) fn table() -> Vec<Case> {
     table.extend(changes());
     table.extend(damages());
     table.extend(memberships());
+    table.extend(bad_blocks::cases());
     table.extend(pi::cases());
     table.push(row(
         Part::Ci,

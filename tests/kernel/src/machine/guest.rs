@@ -11,10 +11,10 @@ use anyhow::{Context, bail, ensure};
 use serde_json::json;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// The machine; it is off when this is dropped.
@@ -56,11 +56,6 @@ impl Guest {
     ) -> anyhow::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let (monitor, monitored) = UnixStream::pair()?;
-        // Everything else we start does not inherit them: ours are dropped right after.
-        for end in [&theirs, &monitored] {
-            rustix::io::fcntl_setfd(end, rustix::io::FdFlags::empty())?;
-        }
-        let fd = |end: &UnixStream| end.as_raw_fd();
         let mut command = Command::new("setpriv");
         command
             // However we end, it ends with us.
@@ -83,9 +78,11 @@ impl Guest {
             .args(["-append", KERNEL_COMMAND_LINE])
             .arg("-serial")
             .arg(joined("file:", console))
-            .args(["-chardev", &format!("socket,id=line,fd={}", fd(&theirs))])
+            // Its standard input and output are these sockets: nothing else that is started meanwhile
+            // inherits them.
+            .args(["-chardev", "socket,id=line,fd=0"])
             .args(["-serial", "chardev:line"])
-            .args(["-chardev", &format!("socket,id=monitor,fd={}", fd(&monitored))])
+            .args(["-chardev", "socket,id=monitor,fd=1"])
             .args(["-mon", "chardev=monitor,mode=control"])
             .args(["-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0"])
             .args(["-device", "virtio-scsi-pci,id=scsi0"]);
@@ -101,9 +98,11 @@ impl Guest {
             let device = format!("nvme-ns,bus=nvme0,drive={node},nsid={number},{options}");
             command.args(["-device", &device]);
         }
-        let qemu = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let (line, control) = (OwnedFd::from(theirs), OwnedFd::from(monitored));
+        let qemu = command.stdin(line).stdout(control).spawn();
         let qemu = qemu.context("start setpriv, of util-linux")?;
-        drop((theirs, monitored));
+        // The command holds our copies of its ends.
+        drop(command);
         let mut guest = Self {
             qemu,
             line: BufReader::new(ours),
