@@ -164,7 +164,9 @@ fn judge_all<'a>(
     };
     let parts: Vec<_> = thread::scope(|scope| {
         let each: Vec<_> = (0..jobs).map(|number| scope.spawn(move || work(number))).collect();
-        each.into_iter().map(|one| one.join().map_err(|_| anyhow!("a lab's thread panicked"))).collect()
+        each.into_iter()
+            .map(|one| one.join().map_err(|_| anyhow!("a lab's thread panicked")))
+            .collect()
     });
     let mut rows = Vec::new();
     for part in parts {
