@@ -2,14 +2,84 @@
 //! not come to the end.
 
 use super::exchange::{agrees_inside, read, size, write};
+use super::{Case, Part, row};
 use crate::content::{Content, scattered};
 use crate::disks::Disks;
+use crate::format::Format;
 use crate::lab::Lab;
 use crate::subject::Subject;
 use anyhow::{Context, ensure};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::time::Duration;
+
+/// Members that one side lost and the other rebuilt.
+pub(super) fn cases() -> Vec<Case> {
+    let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
+    let subjects = [
+        ("raid1", Subject::md(1, 2), Part::All),
+        ("raid5", Subject::md(5, 3), Part::Ci),
+        ("raid6", Subject::md(6, 4), Part::All),
+        ("raid1-crc32c", Subject::stacked(1, 2, small), Part::All),
+        ("raid5-crc32c", Subject::stacked(5, 3, small), Part::All),
+        ("raid6-crc32c", Subject::stacked(6, 4, small), Part::Ci),
+    ];
+    type Judge = fn(&mut Lab<'_>, &Subject) -> anyhow::Result<()>;
+    let judges: [(&str, &'static str, Judge, bool); 5] = [
+        (
+            "rebuilt-ours",
+            "the kernel loses a member; we rebuild it; both read, the kernel checks",
+            rebuilt_by_us,
+            true,
+        ),
+        (
+            "rebuilt-theirs",
+            "we lose a member; the kernel rebuilds on our spare; both read, the kernel checks",
+            rebuilt_by_kernel,
+            true,
+        ),
+        (
+            "rebuild-half-ours",
+            "we stop in the middle of a rebuild; the kernel goes on from there",
+            half_by_us,
+            false,
+        ),
+        (
+            "rebuild-half-theirs",
+            "the kernel stops in the middle of a rebuild; we go on from there",
+            half_by_kernel,
+            false,
+        ),
+        (
+            "replace-half-theirs",
+            "the kernel stops in the middle of replacing a member; we go on, and take it over",
+            half_replaced_by_kernel,
+            false,
+        ),
+    ];
+    let mut cases = Vec::new();
+    for (what_name, what, judge, small_part) in judges {
+        for (name, subject, part) in subjects {
+            let part = if small_part { part } else { Part::All };
+            let name = format!("{what_name}-{name}");
+            cases.push(row(part, name, what, move |lab| judge(lab, &subject)));
+        }
+    }
+    for (name, subject, part) in [
+        ("raid1", Subject::md(1, 2).with_intent(), Part::All),
+        ("raid5", Subject::md(5, 3).with_intent(), Part::Ci),
+        ("raid10", Subject::md(10, 4).with_intent(), Part::All),
+        ("raid6-crc32c", Subject::stacked(6, 4, small).with_intent(), Part::All),
+    ] {
+        cases.push(row(
+            part,
+            format!("returned-{name}"),
+            "the kernel writes while a member is away; we give it what the bitmap says it missed",
+            move |lab| returned(lab, &subject),
+        ));
+    }
+    cases
+}
 
 /// An array of which member 1 is gone, and a blank disk.
 struct Degraded {
@@ -104,7 +174,7 @@ fn both_are_content(
 
 /// # Errors
 /// If what we rebuilt is not what the kernel would have.
-pub(super) fn rebuilt_by_us(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+fn rebuilt_by_us(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
     let array = degraded_there(lab, subject)?;
     add(lab, &array.rest(), &array.blank())?;
     both_are_content(lab, subject, &array.now, &array.content)
@@ -114,7 +184,7 @@ pub(super) fn rebuilt_by_us(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Res
 ///
 /// # Errors
 /// If it was given all, or not enough.
-pub(super) fn returned(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+fn returned(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
     let array = degraded_there(lab, subject)?;
     let path = array.before.metadata(subject.members - 1).display().to_string();
     let options = ["--json", "--new", &path];
@@ -126,7 +196,7 @@ pub(super) fn returned(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<(
 
 /// # Errors
 /// If the kernel does not rebuild on the spare that we made.
-pub(super) fn rebuilt_by_kernel(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+fn rebuilt_by_kernel(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
     let array = degraded_here(lab, subject)?;
     both_are_content(lab, subject, &array.now, &array.content)
 }
@@ -135,7 +205,7 @@ pub(super) fn rebuilt_by_kernel(lab: &mut Lab<'_>, subject: &Subject) -> anyhow:
 ///
 /// # Errors
 /// If it does not, or never was the middle.
-pub(super) fn half_by_us(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+fn half_by_us(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
     let array = degraded_here(lab, subject)?;
     // How far it comes is a matter of luck: it starts anew until it was caught in the middle.
     for turn in 0..40u64 {
@@ -154,7 +224,7 @@ pub(super) fn half_by_us(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result
 ///
 /// # Errors
 /// If we do not, or it never was the middle.
-pub(super) fn half_by_kernel(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+fn half_by_kernel(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
     let array = degraded_there(lab, subject)?;
     let less = Subject { members: subject.members - 1, ..*subject };
     let last = array.now.members() - 1;
@@ -175,7 +245,7 @@ pub(super) fn half_by_kernel(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Re
 ///
 /// # Errors
 /// If we do not, or it never was the middle.
-pub(super) fn half_replaced_by_kernel(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+fn half_replaced_by_kernel(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
     let all = lab.blank(&wide(subject))?;
     let members = all.choose(&(0..subject.members).collect::<Vec<_>>());
     let answer = lab.guest(&members, &[subject.make(), size(subject), subject.close()].concat())?;

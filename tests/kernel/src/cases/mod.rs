@@ -73,7 +73,7 @@ pub(crate) fn table() -> Vec<Case> {
     table.extend(discarded());
     table.extend(changes());
     table.extend(damages());
-    table.extend(memberships());
+    table.extend(membership::cases());
     table.extend(bad_blocks::cases());
     table.extend(pi::cases());
     table.push(row(
@@ -494,74 +494,6 @@ fn damages() -> Vec<Case> {
             format!("healed-raid{level}"),
             "what either side healed, the other finds sound, on every member",
             move |lab| damage::healed(lab, &subject),
-        ));
-    }
-    cases
-}
-
-/// Members that one side lost and the other rebuilt.
-fn memberships() -> Vec<Case> {
-    let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
-    let subjects = [
-        ("raid1", Subject::md(1, 2), Part::All),
-        ("raid5", Subject::md(5, 3), Part::Ci),
-        ("raid6", Subject::md(6, 4), Part::All),
-        ("raid1-crc32c", Subject::stacked(1, 2, small), Part::All),
-        ("raid5-crc32c", Subject::stacked(5, 3, small), Part::All),
-        ("raid6-crc32c", Subject::stacked(6, 4, small), Part::Ci),
-    ];
-    type Judge = fn(&mut Lab<'_>, &Subject) -> anyhow::Result<()>;
-    let judges: [(&str, &'static str, Judge, bool); 5] = [
-        (
-            "rebuilt-ours",
-            "the kernel loses a member; we rebuild it; both read, the kernel checks",
-            membership::rebuilt_by_us,
-            true,
-        ),
-        (
-            "rebuilt-theirs",
-            "we lose a member; the kernel rebuilds on our spare; both read, the kernel checks",
-            membership::rebuilt_by_kernel,
-            true,
-        ),
-        (
-            "rebuild-half-ours",
-            "we stop in the middle of a rebuild; the kernel goes on from there",
-            membership::half_by_us,
-            false,
-        ),
-        (
-            "rebuild-half-theirs",
-            "the kernel stops in the middle of a rebuild; we go on from there",
-            membership::half_by_kernel,
-            false,
-        ),
-        (
-            "replace-half-theirs",
-            "the kernel stops in the middle of replacing a member; we go on, and take it over",
-            membership::half_replaced_by_kernel,
-            false,
-        ),
-    ];
-    let mut cases = Vec::new();
-    for (what_name, what, judge, small_part) in judges {
-        for (name, subject, part) in subjects {
-            let part = if small_part { part } else { Part::All };
-            let name = format!("{what_name}-{name}");
-            cases.push(row(part, name, what, move |lab| judge(lab, &subject)));
-        }
-    }
-    for (name, subject, part) in [
-        ("raid1", Subject::md(1, 2).with_intent(), Part::All),
-        ("raid5", Subject::md(5, 3).with_intent(), Part::Ci),
-        ("raid10", Subject::md(10, 4).with_intent(), Part::All),
-        ("raid6-crc32c", Subject::stacked(6, 4, small).with_intent(), Part::All),
-    ] {
-        cases.push(row(
-            part,
-            format!("returned-{name}"),
-            "the kernel writes while a member is away; we give it what the bitmap says it missed",
-            move |lab| membership::returned(lab, &subject),
         ));
     }
     cases
