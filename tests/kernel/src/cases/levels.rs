@@ -51,7 +51,7 @@ pub(super) fn volumes() -> Vec<(String, Subject, Part)> {
 const PARITY_5: &[&str] =
     &["left-asymmetric", "right-asymmetric", "right-symmetric", "parity-first", "parity-last"];
 
-const PARITY_6: &[&str] = &[
+pub(super) const PARITY_6: &[&str] = &[
     "left-asymmetric",
     "right-asymmetric",
     "right-symmetric",

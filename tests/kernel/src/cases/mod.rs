@@ -12,6 +12,7 @@ mod discards;
 mod exchange;
 mod intent;
 mod levels;
+mod located;
 mod made;
 mod membership;
 mod partial;
@@ -74,6 +75,7 @@ pub(crate) fn table() -> Vec<Case> {
     table.extend(changes());
     table.extend(damages());
     table.extend(membership::cases());
+    table.extend(located::cases());
     table.extend(bad_blocks::cases());
     table.extend(pi::cases());
     table.push(row(
