@@ -90,7 +90,7 @@ fn each_pair_can_be_missing(
 
 fn data_offset(found: &Value) -> anyhow::Result<u64> {
     let mut fields = found["md"]["fields"].as_array().into_iter().flatten();
-    let offset = fields.filter(|field| field["name"] == "data_offset").next_back();
+    let offset = fields.rfind(|field| field["name"] == "data_offset");
     let text = offset.and_then(|field| field["value"].as_str()).unwrap_or_default();
     Ok(text.trim().parse()?)
 }
