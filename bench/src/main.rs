@@ -3,13 +3,18 @@
 //! An area is a module with one function that gives rows; `AREAS` lists them. What the numbers
 //! mean, and under which conditions they were taken, is in README.md beside this crate.
 
+mod btrfs;
 mod compute;
 mod dif;
 mod integrity;
 #[cfg_attr(not(feature = "isal"), path = "isal_absent.rs")]
 mod isal;
+mod load;
 mod measure;
+mod memory_array;
 mod nbd;
+mod place;
+mod raid;
 mod row;
 mod scrub;
 mod settings;
@@ -52,5 +57,6 @@ const AREAS: &[Area] = &[
     Area { name: "dif", rows: |settings| Ok(dif::rows(settings)) },
     Area { name: "integrity", rows: integrity::rows },
     Area { name: "nbd", rows: nbd::rows },
+    Area { name: "raid", rows: raid::rows },
     Area { name: "scrub", rows: scrub::rows },
 ];

@@ -1,21 +1,22 @@
-//! Area `scrub`: a step of a scrub after the other, on one core, over members in memory.
+//! Area `scrub`: a step of a scrub after the other, on one core, over members in memory; and whole programs on
+//! files, beside `btrfs scrub`.
 //!
-//! What limits it there is copying out of the members' memory, which a disk's own transfers replace, so
+//! What limits it in memory is copying out of the members' memory, which a disk's own transfers replace, so
 //! the peer is that alone: the same bytes read from the same members. Parity itself is in `compute`.
 
+use crate::btrfs::Btrfs;
 use crate::measure::{median, processor_time};
+use crate::memory_array;
+use crate::place::Place;
 use crate::row::{Row, note};
 use crate::settings::Settings;
 use anyhow::{Context, ensure};
-use bio::{Bio, Buf, Device, Events, Scrub, ScrubMode};
-use layers::array::{Array, Found, Logs, Options};
+use bio::{Bio, Device, Scrub, ScrubMode};
 use layers::memory::MemoryDevice;
-use layers::raid456::{self, Raid456};
-use md::geometry::{Geometry, ParityLevel};
-use md::shape::Tolerance;
-use md::superblock::{ResyncOffset, Time};
+use md::geometry::ParityLevel;
 use runtime::Runtime;
 use std::rc::Rc;
+use std::time::Instant;
 use units::{BlockSize, SECTOR, Sector, usize_of};
 
 /// All rows of the area.
@@ -27,11 +28,55 @@ pub(crate) fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
             rows.push(runtime.block_on(row(name, level, members))?);
         }
     }
+    if settings.wants(ON_FILES) {
+        let place = Place::new(settings)?;
+        note(&place.conditions());
+        rows.extend(on_files(&place, ON_FILES.to_owned())?);
+        if let Some(place) = place.in_memory()? {
+            rows.extend(on_files(&place, format!("{ON_FILES} in memory"))?);
+        }
+    }
     Ok(rows)
 }
 
+/// `steadfast scrub` of a RAID 1 of two files with checksums beside `btrfs scrub` of the same: wall-clock time
+/// of the whole program, bytes of both copies. None: no btrfs here.
+fn on_files(place: &Place, name: String) -> anyhow::Result<Option<Row>> {
+    let Some(btrfs) = Btrfs::mount(place)? else { return Ok(None) };
+    btrfs.file(place)?;
+    let members = place.members(2, place.size_mib + place.size_mib / 32 + 80, "1")?;
+    let mut import = place.steadfast();
+    import.arg("import").args(&members).arg("--from").arg(place.source());
+    place.output(&mut import)?;
+    let mut rates = [Vec::new(), Vec::new()];
+    for _ in 0..place.rounds {
+        let start = Instant::now();
+        let mut scrub = place.steadfast();
+        let said = place.output(scrub.args(["scrub", "--json"]).args(&members))?;
+        rates[0].push(megabytes(scrubbed(&said)?)? / start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        let bytes = btrfs.scrub(place)?;
+        rates[1].push(megabytes(bytes)? / start.elapsed().as_secs_f64());
+    }
+    let [ours, peer] = rates.map(median);
+    note(&format!("{name}: {ours:.0} beside {peer:.0} MB/s"));
+    Ok(Some(Row::new(name, ours, ("btrfs scrub", Some(peer)), "MB/s")))
+}
+
+/// The bytes of all members that a scrub of ours read.
+fn scrubbed(report: &str) -> anyhow::Result<u64> {
+    let report: serde_json::Value = serde_json::from_str(report)?;
+    Ok(report["checked_sectors"].as_u64().context("checked_sectors")? * SECTOR)
+}
+
+fn megabytes(bytes: u64) -> anyhow::Result<f64> {
+    Ok(f64::from(u32::try_from(bytes / 1000)?) / 1000.0)
+}
+
 async fn row(name: &str, level: ParityLevel, members: u8) -> anyhow::Result<Row> {
-    let (raid, devices) = array(level, members).await.context("the array")?;
+    let device = |_| Device::new(MemoryDevice::new(MEMBER_SECTORS, BlockSize::B4096));
+    let devices: Vec<Device> = (0..members).map(device).collect();
+    let raid = memory_array::array(level, &devices, MEMBER_SECTORS).await.context("the array")?;
     let mut seconds = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
         let before = processor_time();
@@ -51,58 +96,19 @@ async fn row(name: &str, level: ParityLevel, members: u8) -> anyhow::Result<Row>
         }
         seconds[1].push((processor_time() - before).as_secs_f64());
     }
-    raid.close().await?;
+    Rc::try_unwrap(raid).ok().context("nobody else holds it")?.close().await?;
     let bytes = u32::from(members) * u32::try_from(MEMBER_SECTORS * SECTOR)?;
     let [ours, peer] = seconds.map(|seconds| f64::from(bytes) / median(seconds) / 1e9);
     note(&format!("{name}: {ours:.2} beside {peer:.2} GB/s"));
     Ok(Row::new(name, ours, ("the members read", Some(peer)), "GB/s"))
 }
 
-/// An array of members in memory, full of noise.
-async fn array(level: ParityLevel, members: u8) -> anyhow::Result<(Raid456, Vec<Device>)> {
-    let geometry = Geometry::new(level, LEFT_SYMMETRIC, CHUNK_SECTORS, members.into())?;
-    let device = |_| Device::new(MemoryDevice::new(MEMBER_SECTORS, BlockSize::B4096));
-    let devices: Vec<Device> = (0..members).map(device).collect();
-    let found = (0..).zip(&devices).map(|(slot, device): (usize, &Device)| Found {
-        slot,
-        name: format!("m{slot}").into(),
-        device: device.clone(),
-        data: device.clone(),
-        superblock: None,
-        logs: Logs::default(),
-    });
-    let options = Options {
-        read_only: false,
-        tolerance: Tolerance::Any(level.parity_count()),
-        synced: ResyncOffset::Clean,
-        events: Events::none(),
-        clock: Rc::new(|| Time(0)),
-    };
-    let array = Array::new(usize::from(members), found.collect(), None, options);
-    let cache_bytes = raid456::CACHE_BYTES;
-    let member_sectors = MEMBER_SECTORS;
-    let options = raid456::Options { geometry, member_sectors, force: false, cache_bytes };
-    let raid = Rc::new(Raid456::new(&array, &options)?);
-    let noise = Buf::copy_of(&crate::compute::noise(1 << 20));
-    let top = Device::shared(Rc::clone(&raid));
-    let end = top.limits().sectors * SECTOR;
-    for start in (0..end).step_by(noise.len()) {
-        let length = noise.len().min(usize_of(end - start));
-        top.write(Sector::containing(start), noise.slice(0..length)).await?;
-    }
-    top.flush().await?;
-    drop(top);
-    let raid = Rc::try_unwrap(raid).ok().context("nobody else holds it")?;
-    Ok((raid, devices))
-}
-
+const ON_FILES: &str = "RAID 1 of 2 integrity, on files";
 const ARRAYS: [(&str, ParityLevel, u8); 3] = [
     ("RAID 5 4+1", ParityLevel::Raid5, 5),
     ("RAID 6 4+2", ParityLevel::Raid6, 6),
     ("RAID 6 8+2", ParityLevel::Raid6, 10),
 ];
-const LEFT_SYMMETRIC: u32 = 2;
-const CHUNK_SECTORS: u32 = 128;
 /// Of each member: beyond every cache.
 const MEMBER_SECTORS: u64 = 64 << 11;
 /// What a step reads of each member.

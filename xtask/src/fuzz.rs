@@ -27,6 +27,10 @@ pub(crate) fn run(mut words: Words) -> anyhow::Result<()> {
     words.end()?;
 
     install()?;
+    if chosen.len() > 1 {
+        // All at once: the linker of one target does not wait for another's run.
+        sanitized("build").run()?;
+    }
     let each = (seconds / u64::try_from(chosen.len())?).max(1);
     for target in &chosen {
         fuzz(target, each)?;
@@ -57,17 +61,21 @@ fn install() -> anyhow::Result<()> {
     Cargo::new("install").args(["cargo-fuzz", "--locked", "--version", CARGO_FUZZ_VERSION]).run()
 }
 
+/// A word of cargo-fuzz.
+fn sanitized(word: &str) -> Cargo {
+    // The sanitizers' flags are not stable; they have worked unchanged for years.
+    Cargo::new("fuzz").args([word]).env("RUSTC_BOOTSTRAP", "1")
+}
+
 fn fuzz(target: &str, seconds: u64) -> anyhow::Result<()> {
     let learned = process::target_folder().join("fuzz-corpus").join(target);
     std::fs::create_dir_all(&learned).with_context(|| learned.display().to_string())?;
     let seeds = root().join("fuzz/corpus").join(target);
-    Cargo::new("fuzz")
-        .args(["run", target])
+    sanitized("run")
+        .args([target])
         .args([learned.to_string_lossy(), seeds.to_string_lossy()])
         .args(["--", &format!("-max_total_time={seconds}"), "-timeout=10", "-rss_limit_mb=2048"])
         .args(["-verbosity=0", "-print_final_stats=1"])
-        // The sanitizers' flags are not stable; they have worked unchanged for years.
-        .env("RUSTC_BOOTSTRAP", "1")
         .run()
         .with_context(|| format!("target {target}"))
 }

@@ -10,8 +10,8 @@
 //! line in `VOLUMES`, a load is a line in `LOADS`; each is measured on each.
 
 mod counting;
-mod load;
 
+use crate::load::{self, Action, LOADS, Load, VOLUME_BYTES};
 use crate::measure::{median, processor_time};
 use crate::row::{Row, note};
 use crate::settings::Settings;
@@ -23,10 +23,9 @@ use integrity::FormatOptions;
 use integrity::open::Mode;
 use layers::integrity::{Integrity, NewVolume, Options, Wipe};
 use layers::memory::MemoryDevice;
-use load::{Action, LOADS, Load};
 use runtime::Runtime;
 use std::rc::Rc;
-use units::{BlockSize, SECTOR, u64_of};
+use units::{BlockSize, SECTOR};
 
 /// All rows of the area.
 pub(crate) fn rows(settings: &Settings) -> anyhow::Result<Vec<Row>> {
@@ -155,8 +154,6 @@ fn ratio(a: u64, b: u64) -> f64 {
 /// Of algorithms that take one.
 const KEY: &[u8] = &[0xC3; 32];
 const PEER: &str = "memory";
-/// Beyond every cache.
-const VOLUME_BYTES: u64 = u64_of(load::LARGE) * 256;
 /// What members of 8 GiB and more get by default.
 const JOURNAL_BYTES: u64 = 64 << 20;
 const ROUNDS: u32 = 9;

@@ -1,8 +1,8 @@
 //! A volume of 1 TiB that takes no space: what it costs to have it open.
 
-use super::place::Place;
 use super::server::Server;
 use crate::measure::median;
+use crate::place::Place;
 use crate::row::Row;
 use crate::settings::Settings;
 use std::fs;

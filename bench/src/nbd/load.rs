@@ -1,8 +1,8 @@
 //! What clients do.
 
 use super::client;
-use super::place::Place;
 use super::server::Server;
+use crate::place::Place;
 use anyhow::{Context, bail};
 use std::process::Command;
 use std::time::Instant;

@@ -12,15 +12,14 @@
 mod client;
 mod giant;
 mod load;
-mod place;
 mod server;
 
 use crate::measure::median;
+use crate::place::Place;
 use crate::row::{Row, note};
 use crate::settings::Settings;
 use anyhow::Context;
 use load::LOADS;
-use place::Place;
 use server::{Kind, Server};
 
 /// All rows of the area.
@@ -94,6 +93,7 @@ const COMPARISONS: &[Comparison] = &[
     Comparison { name: "memory", ours: Kind::Memory, peer: Kind::NbdkitMemory },
     Comparison { name: "raw file", ours: Kind::Raw, peer: Kind::QemuNbd },
     Comparison { name: "integrity", ours: Kind::Integrity, peer: Kind::Raw },
+    Comparison { name: "RAID 1 of 2 integrity", ours: Kind::Raid1, peer: Kind::Btrfs },
     Comparison { name: "RAID 6 of 6 integrity", ours: Kind::Raid6, peer: Kind::Raw },
 ];
 
@@ -103,5 +103,6 @@ const IN_MEMORY: &[Comparison] = &[
     Comparison { name: "raw file", ours: Kind::Raw, peer: Kind::QemuNbd },
     Comparison { name: "raw file", ours: Kind::Raw, peer: Kind::NbdkitFile },
     Comparison { name: "integrity", ours: Kind::Integrity, peer: Kind::Raw },
+    Comparison { name: "RAID 1 of 2 integrity", ours: Kind::Raid1, peer: Kind::Btrfs },
     Comparison { name: "RAID 6 of 6 integrity", ours: Kind::Raid6, peer: Kind::Raw },
 ];

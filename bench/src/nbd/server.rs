@@ -1,7 +1,8 @@
 //! The servers: ours over each stack, and the peers.
 
 use super::load;
-use super::place::Place;
+use crate::btrfs::Btrfs;
+use crate::place::Place;
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
@@ -20,6 +21,8 @@ pub(super) enum Kind {
     Raw,
     /// Ours, one file with dm-integrity.
     Integrity,
+    /// Ours, two files with dm-integrity under RAID 1.
+    Raid1,
     /// Ours, six files with dm-integrity under RAID 6.
     Raid6,
     /// nbdkit's memory plugin.
@@ -28,6 +31,8 @@ pub(super) enum Kind {
     NbdkitFile,
     /// qemu-nbd past the page cache, with io_uring.
     QemuNbd,
+    /// The same, a file on btrfs over two files in RAID 1.
+    Btrfs,
 }
 
 impl Kind {
@@ -37,15 +42,23 @@ impl Kind {
             Self::Memory => "our memory",
             Self::Raw => "our raw file",
             Self::Integrity => "our integrity",
+            Self::Raid1 => "our RAID 1",
             Self::Raid6 => "our RAID 6",
             Self::NbdkitMemory => "nbdkit memory",
             Self::NbdkitFile => "nbdkit file",
             Self::QemuNbd => "qemu-nbd",
+            Self::Btrfs => "qemu-nbd on btrfs",
         }
     }
 
-    /// Makes what is to be served, and the command that serves it at `socket`.
-    fn prepare(self, place: &Place, socket: &str) -> anyhow::Result<Command> {
+    /// Makes what is to be served, and the command that serves it at `socket`; `below` is the file system
+    /// that [`Kind::Btrfs`] lies on.
+    fn prepare(
+        self,
+        place: &Place,
+        socket: &str,
+        below: Option<&Btrfs>,
+    ) -> anyhow::Result<Command> {
         let raw = || place.raw_file(&format!("{self:?}.raw"));
         let size_mib = place.size_mib;
         let mut command;
@@ -59,12 +72,17 @@ impl Kind {
                 command.args(["serve", "--stack", &format!("file:{}", raw()?.display())]);
             }
             Self::Integrity => {
-                let members = create(place, 1, size_mib + size_mib / 32 + 80, "none")?;
+                let members = place.members(1, size_mib + size_mib / 32 + 80, "none")?;
+                command = place.steadfast();
+                command.arg("serve").args(members);
+            }
+            Self::Raid1 => {
+                let members = place.members(2, size_mib + size_mib / 32 + 80, "1")?;
                 command = place.steadfast();
                 command.arg("serve").args(members);
             }
             Self::Raid6 => {
-                let members = create(place, 6, size_mib / 4 + size_mib / 32 + 80, "6")?;
+                let members = place.members(6, size_mib / 4 + size_mib / 32 + 80, "6")?;
                 command = place.steadfast();
                 command.arg("serve").args(members);
             }
@@ -76,37 +94,19 @@ impl Kind {
                 command = Command::new("nbdkit");
                 command.args(["-f", "-U", socket, "file"]).arg(raw()?);
             }
-            Self::QemuNbd => {
+            Self::QemuNbd | Self::Btrfs => {
                 command = Command::new("qemu-nbd");
                 command
                     .args(["--persistent", "--shared=16", "--format=raw"])
                     .args(["--cache=none", "--aio=io_uring", "--socket", socket])
-                    .arg(raw()?);
+                    .arg(below.map_or_else(raw, |btrfs| btrfs.file(place))?);
             }
         }
-        if !matches!(self, Self::NbdkitMemory | Self::NbdkitFile | Self::QemuNbd) {
+        if matches!(self, Self::Memory | Self::Raw | Self::Integrity | Self::Raid1 | Self::Raid6) {
             command.args(["--nbd", &format!("unix:{socket}")]);
         }
         Ok(command)
     }
-}
-
-/// New members for a volume of at least the measured size, with the journal that a member of 8 GiB
-/// or more gets by default: small members get small ones, which would be measured instead.
-fn create(place: &Place, count: usize, mib: u64, level: &str) -> anyhow::Result<Vec<PathBuf>> {
-    let members: Vec<_> =
-        (0..count).map(|index| place.path(&format!("{level}-{index}.img"))).collect();
-    for member in &members {
-        match fs::remove_file(member) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-    }
-    let mut create = place.steadfast();
-    create.arg("create").args(&members).args(["--level", level, "--size", &format!("{mib}M")]);
-    create.args(["--journal-size", "64M"]);
-    place.output(&mut create)?;
-    Ok(members)
 }
 
 /// A running server; it is stopped when this is dropped.
@@ -117,18 +117,26 @@ pub(super) struct Server {
     pub(super) bytes: u64,
     /// How long it took until a client was let in.
     pub(super) startup: Duration,
+    /// Goes behind the server.
+    below: Option<Btrfs>,
 }
 
 impl Server {
     /// Serves `kind`, filled with data. None: it is not installed.
     pub(super) fn start(kind: Kind, place: &Place) -> anyhow::Result<Option<Self>> {
         let socket = place.path(&format!("{kind:?}.socket"));
-        let command = kind.prepare(place, &socket.to_string_lossy())?;
-        let server = Self::run(command, socket, place)?;
-        if let Some(server) = &server {
-            load::fill(server, place)?;
-        }
-        Ok(server)
+        let below = match kind {
+            Kind::Btrfs => match Btrfs::mount(place)? {
+                None => return Ok(None),
+                mounted => mounted,
+            },
+            _ => None,
+        };
+        let command = kind.prepare(place, &socket.to_string_lossy(), below.as_ref())?;
+        let Some(mut server) = Self::run(command, socket, place)? else { return Ok(None) };
+        server.below = below;
+        load::fill(&server, place)?;
+        Ok(Some(server))
     }
 
     /// Runs `command` until it lets clients in at `socket`. None: there is no such program.
@@ -145,7 +153,7 @@ impl Server {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        let mut server = Self { child, socket, bytes: 0, startup: Duration::ZERO };
+        let mut server = Self { child, socket, bytes: 0, startup: Duration::ZERO, below: None };
         while UnixStream::connect(&server.socket).is_err() {
             if server.child.try_wait()?.is_some() || start.elapsed() > PATIENCE {
                 bail!("{command:?} serves nobody: {}", server.log());

@@ -126,13 +126,19 @@ impl Inner {
     ) -> IoResult<Copy> {
         let block = self.block().sectors();
         let (tagging, site) = (self.tagging, site.clone());
-        let bytes = Buf::alloc(tagging.interleaved_bytes(sectors));
+        let bytes = Buf::alloc(0);
         let mut copy = Copy { site, sector, tagging, bytes, damaged: Vec::new() };
         let mut parts = vec![Extent { sector, sectors }];
         while let Some(part) = parts.pop() {
             let mut bio = tagging.read(part.sector, part.sectors);
             bio.bypass = bypass;
-            match copy.site.submit(&mut bio).await {
+            let read = copy.site.submit(&mut bio).await;
+            if read.is_err() && copy.bytes.is_empty() {
+                copy.bytes = Buf::alloc(tagging.interleaved_bytes(sectors));
+            }
+            match read {
+                // The usual case, in which nothing is copied.
+                Ok(()) if copy.bytes.is_empty() => copy.bytes = tagging.taken(bio),
                 Ok(()) => copy.put(part.sector, tagging.taken(bio).as_slice()),
                 Err(error) if !error.kind.is_damage() => return Err(error),
                 Err(_) if part.sectors > block => {

@@ -1,15 +1,14 @@
 //! What is done to a device, a round at a time.
 
-use super::VOLUME_BYTES;
 use bio::{Bio, Buf, Device, IoResult};
 use runtime::join_all;
 use std::cell::Cell;
 use units::{SECTOR, Sector, u64_of, usize_of};
 
 /// One kind of work.
-pub(super) struct Load {
-    pub(super) name: &'static str,
-    pub(super) action: Action,
+pub(crate) struct Load {
+    pub(crate) name: &'static str,
+    pub(crate) action: Action,
     order: Order,
     /// Bytes of a request.
     request: usize,
@@ -22,7 +21,7 @@ pub(super) struct Load {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Action {
+pub(crate) enum Action {
     Read,
     Write,
 }
@@ -35,12 +34,27 @@ enum Order {
 
 impl Load {
     /// Bytes that a round moves.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         u64::from(self.count) * u64_of(self.request)
     }
 
+    /// The same with the other action.
+    pub(crate) fn twin(&self, action: Action) -> Self {
+        Self { action, ..*self }
+    }
+
+    /// Whether it writes or reads single blocks.
+    pub(crate) fn is_small(&self) -> bool {
+        self.request == SMALL
+    }
+
+    /// Whether it waits for flushes.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.flush_every.is_some()
+    }
+
     /// What `rate` counts.
-    pub(super) fn unit(&self) -> &'static str {
+    pub(crate) fn unit(&self) -> &'static str {
         match self.order {
             Order::Sequential => "GB/s",
             Order::Random => "k req/s",
@@ -48,7 +62,7 @@ impl Load {
     }
 
     /// The rate of a round that took so long.
-    pub(super) fn rate(&self, seconds: f64) -> f64 {
+    pub(crate) fn rate(&self, seconds: f64) -> f64 {
         let requests = f64::from(self.count) / seconds;
         match self.order {
             Order::Sequential => {
@@ -60,7 +74,7 @@ impl Load {
     }
 
     /// One round.
-    pub(super) async fn run(&self, device: &Device) -> IoResult {
+    pub(crate) async fn run(&self, device: &Device) -> IoResult {
         let payload = Buf::copy_of(&vec![0xA5; self.request]);
         let (next, random) = (Cell::new(0), Cell::new(1_u64));
         let places = VOLUME_BYTES / u64_of(self.request);
@@ -95,15 +109,17 @@ impl Load {
 }
 
 /// Overwrites all of the measured part of `device` with `noise`.
-pub(super) async fn fill(device: &Device, noise: &Buf) -> IoResult {
+pub(crate) async fn fill(device: &Device, noise: &Buf) -> IoResult {
     for start in (0..VOLUME_BYTES).step_by(noise.len()) {
         device.write(Sector::containing(start), noise.clone()).await?;
     }
     device.flush().await
 }
 
+/// Of the measured part: beyond every cache.
+pub(crate) const VOLUME_BYTES: u64 = u64_of(LARGE) * 256;
 /// Bytes of a large request.
-pub(super) const LARGE: usize = 1 << 20;
+pub(crate) const LARGE: usize = 1 << 20;
 const SMALL: usize = 4096;
 /// Requests of a round: the measured part once.
 const ALL_LARGE: u32 = 256;
@@ -129,7 +145,7 @@ const fn flushed(name: &'static str, every: u32) -> Load {
 }
 
 /// Reads come first: the journal is empty then.
-pub(super) const LOADS: &[Load] = &[
+pub(crate) const LOADS: &[Load] = &[
     sequential("read 1M", Action::Read),
     random("random read 4K", Action::Read),
     sequential("write 1M", Action::Write),

@@ -5,23 +5,23 @@ use crate::settings::Settings;
 use anyhow::{Context, bail};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// A folder for the time of the measurement, and what is measured there.
-pub(super) struct Place {
+pub(crate) struct Place {
     folder: TempDir,
-    pub(super) size_mib: u64,
-    pub(super) rounds: u32,
-    pub(super) seconds: u32,
+    pub(crate) size_mib: u64,
+    pub(crate) rounds: u32,
+    pub(crate) seconds: u32,
     steadfast: PathBuf,
     verbose: bool,
 }
 
 impl Place {
-    pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
+    pub(crate) fn new(settings: &Settings) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix_in(PREFIX, &settings.dir)
             .with_context(|| format!("no folder can be made in {}", settings.dir.display()))?;
         let steadfast = match &settings.steadfast {
@@ -41,7 +41,7 @@ impl Place {
     }
 
     /// The same on a file system in memory, if there is one and this is not it.
-    pub(super) fn in_memory(&self) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn in_memory(&self) -> anyhow::Result<Option<Self>> {
         let memory = Path::new(MEMORY);
         if !memory.exists() || file_system(self.folder.path()) == file_system(memory) {
             return Ok(None);
@@ -53,7 +53,7 @@ impl Place {
     }
 
     /// Under which conditions the rows were taken.
-    pub(super) fn conditions(&self) -> String {
+    pub(crate) fn conditions(&self) -> String {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         format!(
             "nbd: files in {} ({}), \"in memory\" in {MEMORY}, {} MiB each; medians of {} runs, \
@@ -67,33 +67,56 @@ impl Place {
     }
 
     /// Bytes of what is served.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.size_mib << 20
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// A file of the served size without zeroes.
-    pub(super) fn source(&self) -> PathBuf {
+    pub(crate) fn source(&self) -> PathBuf {
         self.path("source")
     }
 
     /// A new file of the served size, every block of it stored.
-    pub(super) fn raw_file(&self, name: &str) -> anyhow::Result<PathBuf> {
+    pub(crate) fn raw_file(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path(name);
         self.write_noise(&path)?;
         Ok(path)
     }
 
+    /// New members for a volume of at least the measured size, with the journal that a member of 8 GiB
+    /// or more gets by default: small members get small ones, which would be measured instead.
+    pub(crate) fn members(
+        &self,
+        count: usize,
+        mib: u64,
+        level: &str,
+    ) -> anyhow::Result<Vec<PathBuf>> {
+        let members: Vec<_> =
+            (0..count).map(|index| self.path(&format!("{level}-{index}.img"))).collect();
+        for member in &members {
+            match std::fs::remove_file(member) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        let mut create = self.steadfast();
+        create.arg("create").args(&members).args(["--level", level, "--size", &format!("{mib}M")]);
+        create.args(["--journal-size", "64M"]);
+        self.output(&mut create)?;
+        Ok(members)
+    }
+
     /// The program under test.
-    pub(super) fn steadfast(&self) -> Command {
+    pub(crate) fn steadfast(&self) -> Command {
         Command::new(&self.steadfast)
     }
 
     /// Says what is going to be run, if that is wanted.
-    pub(super) fn show(&self, command: &Command) {
+    pub(crate) fn show(&self, command: &Command) {
         if self.verbose {
             let words: Vec<_> = std::iter::once(command.get_program())
                 .chain(command.get_args())
@@ -104,7 +127,7 @@ impl Place {
     }
 
     /// Runs `command` to its end; what it printed.
-    pub(super) fn output(&self, command: &mut Command) -> anyhow::Result<String> {
+    pub(crate) fn output(&self, command: &mut Command) -> anyhow::Result<String> {
         self.show(command);
         let program = command.get_program().to_string_lossy().into_owned();
         let output = command
@@ -119,7 +142,8 @@ impl Place {
         Ok(printed)
     }
 
-    fn write_noise(&self, path: &Path) -> anyhow::Result<()> {
+    /// `path`, full of noise, durable.
+    pub(crate) fn write_noise(&self, path: &Path) -> anyhow::Result<()> {
         let noise = crate::compute::noise(1 << 20);
         let mut file = File::create(path)?;
         for _ in 0..self.size_mib {
