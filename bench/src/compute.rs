@@ -2,6 +2,7 @@
 
 use crate::isal;
 use crate::measure::pair;
+use crate::pages::Pages;
 use crate::row::Row;
 use checksum::{Algorithm, BlockTagger, Key, ZeroTags};
 use crc_fast::CrcAlgorithm;
@@ -107,8 +108,8 @@ fn zero_tags() -> Row {
 fn parity(data_count: usize, stripe_count: usize, place: &str) -> [Row; 3] {
     let stripes: Vec<Stripe> = (0..stripe_count).map(|_| Stripe::new(data_count)).collect();
     let next = cycle(&stripes);
-    let [mut a, mut b, mut c, mut d] = [(); 4].map(|()| Strip64K::new());
-    let [a, b, c, d] = [&mut a, &mut b, &mut c, &mut d].map(Strip64K::bytes_mut);
+    let [mut a, mut b, mut c, mut d] = [(); 4].map(|()| Pages::new(STRIP_BYTES));
+    let [a, b, c, d] = [&mut a, &mut b, &mut c, &mut d].map(Pages::bytes_mut);
     let decoder = isal::Decoder::new(data_count, [0, data_count - 1]);
 
     let p = beside_isal(|| gf::p(&next().data(), a), || isal::xor_gen(&next().data(), c));
@@ -170,33 +171,33 @@ fn cycle<'a, T>(stripes: &'a [T]) -> impl Fn() -> &'a T {
 
 /// Data strips with their true parity.
 struct Stripe {
-    data: Vec<Strip64K>,
-    p: Strip64K,
-    q: Strip64K,
+    data: Vec<Pages>,
+    p: Pages,
+    q: Pages,
 }
 
 impl Stripe {
     fn new(data_count: usize) -> Self {
-        let data = (0..data_count).map(|_| Strip64K::new()).collect();
-        let mut stripe = Self { data, p: Strip64K::new(), q: Strip64K::new() };
+        let data = (0..data_count).map(|_| Pages::new(STRIP_BYTES)).collect();
+        let mut stripe = Self { data, p: Pages::new(STRIP_BYTES), q: Pages::new(STRIP_BYTES) };
         for (i, strip) in stripe.data.iter_mut().enumerate() {
             strip.bytes_mut().copy_from_slice(&noise(STRIP_BYTES + i)[i..]);
         }
-        let data: Vec<&[u8]> = stripe.data.iter().map(Strip64K::bytes).collect();
+        let data: Vec<&[u8]> = stripe.data.iter().map(Pages::bytes).collect();
         gf::pq(&data, stripe.p.bytes_mut(), stripe.q.bytes_mut());
         stripe
     }
 
     fn data(&self) -> Vec<&[u8]> {
-        self.data.iter().map(Strip64K::bytes).collect()
+        self.data.iter().map(Pages::bytes).collect()
     }
 
     fn with_p(&self) -> Vec<&[u8]> {
-        self.data.iter().chain([&self.p]).map(Strip64K::bytes).collect()
+        self.data.iter().chain([&self.p]).map(Pages::bytes).collect()
     }
 
     fn all(&self) -> Vec<&[u8]> {
-        self.data.iter().chain([&self.p, &self.q]).map(Strip64K::bytes).collect()
+        self.data.iter().chain([&self.p, &self.q]).map(Pages::bytes).collect()
     }
 
     fn p_agrees(&self) -> bool {
@@ -209,43 +210,21 @@ impl Stripe {
 
     fn all_but_first_and_last(&self) -> Vec<&[u8]> {
         let known = &self.data[1..self.data.len() - 1];
-        known.iter().chain([&self.p, &self.q]).map(Strip64K::bytes).collect()
+        known.iter().chain([&self.p, &self.q]).map(Pages::bytes).collect()
     }
 
     fn recover_first_and_last(&self, first: &mut [u8], last: &mut [u8]) {
-        let mut data: Vec<Strip<'_>> = self.data.iter().map(Strip64K::known).collect();
+        let mut data: Vec<Strip<'_>> = self.data.iter().map(known).collect();
         let end = data.len() - 1;
         data[0] = Strip::Wanted(first);
         data[end] = Strip::Wanted(last);
-        gf::recover(&mut data, self.p.known(), self.q.known())
+        gf::recover(&mut data, known(&self.p), known(&self.q))
             .expect("two are lost, two are known");
     }
 }
 
-/// A page-aligned strip, as buffers for direct I/O are and as libisal asks.
-struct Strip64K {
-    room: Vec<u8>,
-    from: usize,
-}
-
-impl Strip64K {
-    fn new() -> Self {
-        let room = vec![0; STRIP_BYTES + PAGE_BYTES];
-        let from = room.as_ptr().align_offset(PAGE_BYTES);
-        Self { room, from }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.room[self.from..][..STRIP_BYTES]
-    }
-
-    fn known(&self) -> Strip<'_> {
-        Strip::Known(self.bytes())
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.room[self.from..][..STRIP_BYTES]
-    }
+fn known(strip: &Pages) -> Strip<'_> {
+    Strip::Known(strip.bytes())
 }
 
 /// Bytes without pattern, the same each time.
@@ -263,7 +242,6 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
 const BEYOND_CACHES_BYTES: usize = 256 << 20;
 const CRC_FAST: &str = "crc-fast";
 const FIRST_SECTOR: u64 = 1 << 33;
-const PAGE_BYTES: usize = 4096;
 const REQUEST_BYTES: usize = 256 << 10;
 const SALT: Option<[u8; 16]> = Some([0x5A; 16]);
 const STRIP_BYTES: usize = 64 << 10;
@@ -275,7 +253,7 @@ mod tests {
     #[test]
     fn what_is_measured_is_right() {
         let stripe = Stripe::new(4);
-        let [mut x, mut y] = [Strip64K::new(), Strip64K::new()];
+        let [mut x, mut y] = [Pages::new(STRIP_BYTES), Pages::new(STRIP_BYTES)];
         stripe.recover_first_and_last(x.bytes_mut(), y.bytes_mut());
         assert!(x.bytes() == stripe.data[0].bytes() && y.bytes() == stripe.data[3].bytes());
         assert!(stripe.p_agrees() && stripe.agrees());
@@ -286,7 +264,7 @@ mod tests {
     fn libisal_makes_and_recovers_the_same_strips() {
         for data_count in [2, 3, 4, 8, 17] {
             let stripe = Stripe::new(data_count);
-            let [mut x, mut y] = [Strip64K::new(), Strip64K::new()];
+            let [mut x, mut y] = [Pages::new(STRIP_BYTES), Pages::new(STRIP_BYTES)];
             let (x, y) = (x.bytes_mut(), y.bytes_mut());
             assert!(isal::xor_check(&stripe.with_p()) && isal::pq_check(&stripe.all()));
             isal::pq_gen(&stripe.data(), x, y);

@@ -7,6 +7,7 @@
 use crate::compute::noise;
 use crate::isal;
 use crate::measure::pair;
+use crate::pages::Pages;
 use crate::row::Row;
 use crate::settings::Settings;
 use crc_fast::CrcAlgorithm;
@@ -17,9 +18,11 @@ use std::hint::black_box;
 pub(crate) fn rows(settings: &Settings) -> Vec<Row> {
     let mut rows = Vec::new();
     for (place, bytes) in [("", CACHED_BYTES), (" in memory", BEYOND_CACHES_BYTES)] {
-        let data = noise(bytes);
+        let mut data = Pages::new(bytes);
+        data.bytes_mut().copy_from_slice(&noise(bytes));
         for interval in [512, 4096] {
-            let mut bench = Bench { settings, place, interval, data: &data, rows: &mut rows };
+            let data = data.bytes();
+            let mut bench = Bench { settings, place, interval, data, rows: &mut rows };
             bench.separate();
             bench.interleaved();
             bench.ip();
@@ -62,12 +65,13 @@ impl Bench<'_> {
     fn interleaved(&mut self) {
         let (data, interval) = (self.data, self.interval);
         let protection = protection(Guard::Crc16, interval);
-        let mut blocks = vec![0; data.len() / interval * (interval + TUPLE)];
-        let mut theirs = blocks.clone();
+        let blocks_bytes = data.len() / interval * (interval + TUPLE);
+        let [mut blocks, mut theirs] = [Pages::new(blocks_bytes), Pages::new(blocks_bytes)];
+        let (blocks, theirs) = (blocks.bytes_mut(), theirs.bytes_mut());
         self.beside_isal(
             "insert",
             || protection.insert([black_box(data)], [&mut blocks[..]]),
-            || isal_insert(black_box(data), interval, &mut theirs),
+            || isal_insert(black_box(data), interval, theirs),
         );
         self.row(
             "insert",
@@ -76,7 +80,8 @@ impl Bench<'_> {
             || copy(data, &mut theirs[..data.len()]),
         );
         protection.insert([data], [&mut blocks[..]]);
-        let mut stripped = vec![0; data.len()];
+        let mut stripped = Pages::new(data.len());
+        let stripped = stripped.bytes_mut();
         self.row(
             "strip",
             "memcpy",

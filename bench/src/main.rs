@@ -13,6 +13,7 @@ mod load;
 mod measure;
 mod memory_array;
 mod nbd;
+mod pages;
 mod place;
 mod raid;
 mod row;

@@ -5,7 +5,7 @@
 
 use crate::format::Format;
 use crate::profile::{Mismatch, Protection};
-use crate::template::Template;
+use crate::template::{Places, Template};
 use crate::tuple::{TUPLE_BYTES_MAX, Tuple};
 use guard::Running;
 
@@ -132,9 +132,10 @@ impl Signer {
             };
             let (now, rest) = bytes.split_at_mut(length);
             if self.at.offset == 0 && whole > 0 {
-                let (covered, mut run) = (covered(&format), self.run());
-                format.guard().each_spaced_mut(now, covered, format.stride(), |gap, guard| {
-                    run.sign(guard, &mut gap[..format.tuple_bytes()]);
+                let (places, mut run) = (interleaved(&format), self.run());
+                let Places { stride, offset } = places;
+                format.guard().each_spaced_mut(now, offset, stride, |blocks, guards| {
+                    run.sign(guards, blocks, places);
                 });
                 self.at.index = run.index;
             } else {
@@ -147,12 +148,10 @@ impl Signer {
     /// Whole intervals whose metadata the guard does not cover, data and metadata apart.
     pub(crate) fn whole(&mut self, data: &[u8], metadata: &mut [u8]) {
         let format = *self.protection.format();
-        let mut tuples = metadata.chunks_exact_mut(format.metadata());
-        let mut run = self.run();
-        format.guard().each(data, format.interval(), |guard| {
-            let metadata = tuples.next().expect("as many as there are intervals");
-            run.sign(guard, &mut metadata[..format.tuple_bytes()]);
-            true
+        let (places, mut run, mut rest) = (separate(&format), self.run(), metadata);
+        format.guard().each(data, format.interval(), |guards| {
+            let now = rest.split_off_mut(..guards.len() * places.stride).expect(TOGETHER);
+            run.sign(guards, now, places);
         });
         self.at.index = run.index;
     }
@@ -160,12 +159,14 @@ impl Signer {
     /// The same, copying the data to where metadata follows each interval; the owner's is zeroed.
     pub(crate) fn whole_copied(&mut self, data: &[u8], blocks: &mut [u8]) {
         let format = *self.protection.format();
-        let (guard, interval) = (format.guard(), format.interval());
-        let mut run = self.run();
-        guard.each_copied(data, interval, blocks, format.stride(), |gap, guard| {
-            let (tuple, rest) = gap.split_at_mut(format.tuple_bytes());
-            run.sign(guard, tuple);
-            rest.fill(0);
+        let (places, mut run) = (interleaved(&format), self.run());
+        let Places { stride, offset } = places;
+        format.guard().each_copied(data, offset, blocks, stride, |blocks, guards| {
+            run.sign(guards, blocks, places);
+            let owners = offset + format.tuple_bytes();
+            if owners < stride {
+                blocks.chunks_exact_mut(stride).for_each(|block| block[owners..].fill(0));
+            }
         });
         self.at.index = run.index;
     }
@@ -257,17 +258,15 @@ impl Verifier {
                 bytes.len().min(format.stride() - self.at.offset)
             };
             let (now, rest) = bytes.split_at(length);
-            if is_fast && self.protection.checks().guard {
-                let mut run = self.run();
-                format.guard().each_spaced(now, covered(&format), format.stride(), |gap, guard| {
-                    run.judge(guard, &gap[..format.tuple_bytes()], &mut found);
-                    true
-                });
-                self.at.index = run.index;
-            } else if is_fast {
-                let mut run = self.run();
-                for block in now.chunks_exact(format.stride()) {
-                    run.judge(0, &block[covered(&format)..][..format.tuple_bytes()], &mut found);
+            if is_fast {
+                let (places, mut run) = (interleaved(&format), self.run());
+                let Places { stride, offset } = places;
+                if self.protection.checks().guard {
+                    format.guard().each_spaced(now, offset, stride, |blocks, guards| {
+                        run.judge(guards, blocks, places, &mut found);
+                    });
+                } else {
+                    run.judge_unseen(now, places, &mut found);
                 }
                 self.at.index = run.index;
             } else {
@@ -280,17 +279,14 @@ impl Verifier {
     /// Whole intervals whose metadata the guard does not cover, data and metadata apart.
     pub(crate) fn whole(&mut self, data: &[u8], metadata: &[u8], mut found: impl FnMut(Mismatch)) {
         let format = *self.protection.format();
-        let (mut tuples, mut run) = (metadata.chunks_exact(format.metadata()), self.run());
+        let (places, mut run, mut rest) = (separate(&format), self.run(), metadata);
         if self.protection.checks().guard {
-            format.guard().each(data, format.interval(), |guard| {
-                let metadata = tuples.next().expect("as many as there are intervals");
-                run.judge(guard, &metadata[..format.tuple_bytes()], &mut found);
-                true
+            format.guard().each(data, format.interval(), |guards| {
+                let now = rest.split_off(..guards.len() * places.stride).expect(TOGETHER);
+                run.judge(guards, now, places, &mut found);
             });
         } else {
-            for metadata in tuples {
-                run.judge(0, &metadata[..format.tuple_bytes()], &mut found);
-            }
+            run.judge_unseen(metadata, places, &mut found);
         }
         self.at.index = run.index;
     }
@@ -303,9 +299,10 @@ impl Verifier {
         mut found: impl FnMut(Mismatch),
     ) {
         let format = *self.protection.format();
-        let (interval, stride, mut run) = (format.interval(), format.stride(), self.run());
-        format.guard().each_gathered(blocks, interval, stride, data, |gap, guard| {
-            run.judge(guard, &gap[..format.tuple_bytes()], &mut found);
+        let (places, mut run) = (interleaved(&format), self.run());
+        let Places { stride, offset } = places;
+        format.guard().each_gathered(blocks, offset, stride, data, |blocks, guards| {
+            run.judge(guards, blocks, places, &mut found);
         });
         self.at.index = run.index;
     }
@@ -356,24 +353,63 @@ struct Run {
 }
 
 impl Run {
-    fn sign(&mut self, guard: u64, tuple: &mut [u8]) {
-        self.template.write(self.index, guard, tuple);
-        self.index += 1;
+    fn sign(&mut self, guards: &[u64], blocks: &mut [u8], places: Places) {
+        self.template.write(self.index, guards, blocks, places);
+        self.skip(guards.len());
     }
 
-    fn judge(&mut self, guard: u64, tuple: &[u8], found: &mut impl FnMut(Mismatch)) {
+    fn judge(
+        &mut self,
+        guards: &[u64],
+        blocks: &[u8],
+        places: Places,
+        found: &mut impl FnMut(Mismatch),
+    ) {
         let is_escape_an_error = !self.protection.checks().escape;
-        if is_escape_an_error || !self.template.agrees(self.index, guard, tuple) {
-            self.look_again(guard, tuple, found);
+        if is_escape_an_error || !self.template.agree(self.index, guards, blocks, places) {
+            return self.look_again(guards, blocks, places, found);
         }
-        self.index += 1;
+        self.skip(guards.len());
+    }
+
+    /// Where the guards are not checked, and so were not made.
+    fn judge_unseen(&mut self, blocks: &[u8], places: Places, found: &mut impl FnMut(Mismatch)) {
+        for block in blocks.chunks_exact(places.stride) {
+            self.judge(&[0], block, places, found);
+        }
     }
 
     #[cold]
-    fn look_again(&self, guard: u64, tuple: &[u8], found: &mut impl FnMut(Mismatch)) {
-        let tuple = Tuple::decode(self.protection.format(), tuple);
-        if let Err(mismatch) = self.protection.check(self.index, &tuple, guard) {
-            found(mismatch);
+    fn look_again(
+        &mut self,
+        guards: &[u64],
+        blocks: &[u8],
+        places: Places,
+        found: &mut impl FnMut(Mismatch),
+    ) {
+        let format = *self.protection.format();
+        for (block, guard) in blocks.chunks_exact(places.stride).zip(guards) {
+            let tuple = Tuple::decode(&format, &block[places.offset..][..format.tuple_bytes()]);
+            if let Err(mismatch) = self.protection.check(self.index, &tuple, *guard) {
+                found(mismatch);
+            }
+            self.index += 1;
         }
     }
+
+    fn skip(&mut self, intervals: usize) {
+        self.index += u64::try_from(intervals).expect("a count of what lies in memory has 64 bits");
+    }
 }
+
+/// Where the tuples are in blocks that data and metadata make together.
+const fn interleaved(format: &Format) -> Places {
+    Places { stride: format.stride(), offset: covered(format) }
+}
+
+/// Where they are in metadata alone, of which none is covered.
+const fn separate(format: &Format) -> Places {
+    Places { stride: format.metadata(), offset: 0 }
+}
+
+const TOGETHER: &str = "there is metadata for each interval";

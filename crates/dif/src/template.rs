@@ -49,41 +49,91 @@ impl Template {
         }
     }
 
-    /// Writes the tuple of interval `index` with that guard to `bytes`, of which there are as many as it has.
-    pub(crate) fn write(&self, index: u64, guard: u64, bytes: &mut [u8]) {
-        let [first, second] = self.filled(index, guard);
-        let (words, _) = bytes.as_chunks_mut();
-        match words {
-            [only] if !self.has_two => *only = first.to_be_bytes(),
-            [high, low] if self.has_two => {
-                (*high, *low) = (first.to_be_bytes(), second.to_be_bytes());
+    /// Writes the tuples of the intervals from `index` on, with these `guards`, into their `blocks`.
+    pub(crate) fn write(&self, index: u64, guards: &[u64], blocks: &mut [u8], places: Places) {
+        let Places { stride, offset } = places;
+        assert_eq!(blocks.len(), guards.len() * stride, "{WHOLE}");
+        let intervals = guards.iter().zip(index..);
+        if self.has_two {
+            for (block, (guard, index)) in blocks.chunks_exact_mut(stride).zip(intervals) {
+                *word_mut(block, offset) = self.high(*guard).to_be_bytes();
+                *word_mut(block, offset + WORD) = self.low(index).to_be_bytes();
             }
-            _ => panic!("a tuple's bytes are all there"),
+        } else if stride == WORD {
+            // Nothing but tuples: the compiler's vectors write several at once.
+            for (tuple, (guard, index)) in blocks.as_chunks_mut().0.iter_mut().zip(intervals) {
+                *tuple = self.only(index, *guard).to_be_bytes();
+            }
+        } else {
+            for (block, (guard, index)) in blocks.chunks_exact_mut(stride).zip(intervals) {
+                *word_mut(block, offset) = self.only(index, *guard).to_be_bytes();
+            }
         }
     }
 
-    /// Whether nothing that is checked is wrong with the tuple of interval `index` in `bytes`. If so, [`Protection::check`]
-    /// finds nothing either, unless escapes are errors; if not, it decides.
-    pub(crate) fn agrees(&self, index: u64, guard: u64, bytes: &[u8]) -> bool {
-        let filled = self.filled(index, guard);
-        let differ = |word: usize, bytes: &[u8; 8]| {
-            (u64::from_be_bytes(*bytes) ^ filled[word]) & self.checked[word] != 0
-        };
-        let (words, _) = bytes.as_chunks();
-        match words {
-            [only] if !self.has_two => !differ(0, only),
-            [high, low] if self.has_two => !differ(0, high) && !differ(1, low),
-            _ => panic!("a tuple's bytes are all there"),
+    /// Whether nothing that is checked is wrong with the tuples of the intervals from `index` on in their
+    /// `blocks`. If so, [`Protection::check`] finds nothing either, unless escapes are errors; if not, it
+    /// decides.
+    pub(crate) fn agree(&self, index: u64, guards: &[u64], blocks: &[u8], places: Places) -> bool {
+        let Places { stride, offset } = places;
+        assert_eq!(blocks.len(), guards.len() * stride, "{WHOLE}");
+        let intervals = guards.iter().zip(index..);
+        let mut differ = [0; 2];
+        if self.has_two {
+            for (block, (guard, index)) in blocks.chunks_exact(stride).zip(intervals) {
+                differ[0] |= u64::from_be_bytes(*word(block, offset)) ^ self.high(*guard);
+                differ[1] |= u64::from_be_bytes(*word(block, offset + WORD)) ^ self.low(index);
+            }
+        } else if stride == WORD {
+            for (tuple, (guard, index)) in blocks.as_chunks().0.iter().zip(intervals) {
+                differ[0] |= u64::from_be_bytes(*tuple) ^ self.only(index, *guard);
+            }
+        } else {
+            for (block, (guard, index)) in blocks.chunks_exact(stride).zip(intervals) {
+                differ[0] |= u64::from_be_bytes(*word(block, offset)) ^ self.only(index, *guard);
+            }
         }
+        differ[0] & self.checked[0] | differ[1] & self.checked[1] == 0
     }
 
-    fn filled(&self, index: u64, guard: u64) -> [u64; 2] {
-        let reference = self.reference.wrapping_add(index & self.index_mask) & self.reference_mask;
-        let first = guard << self.guard_shift;
-        let [high, low] = self.words;
-        if self.has_two { [high | first, low | reference] } else { [high | first | reference, 0] }
+    /// The only word of a tuple that has one.
+    fn only(&self, index: u64, guard: u64) -> u64 {
+        self.high(guard) | self.reference_of(index)
+    }
+
+    /// The first of two.
+    fn high(&self, guard: u64) -> u64 {
+        self.words[0] | guard << self.guard_shift
+    }
+
+    /// The second.
+    fn low(&self, index: u64) -> u64 {
+        self.words[1] | self.reference_of(index)
+    }
+
+    fn reference_of(&self, index: u64) -> u64 {
+        self.reference.wrapping_add(index & self.index_mask) & self.reference_mask
     }
 }
+
+/// Where tuples lie: one in every `stride` bytes, `offset` bytes into them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places {
+    pub(crate) stride: usize,
+    pub(crate) offset: usize,
+}
+
+fn word(block: &[u8], offset: usize) -> &[u8; WORD] {
+    block[offset..].first_chunk().expect(WHOLE)
+}
+
+fn word_mut(block: &mut [u8], offset: usize) -> &mut [u8; WORD] {
+    block[offset..].first_chunk_mut().expect(WHOLE)
+}
+
+const WHOLE: &str = "each guard has a block, and a block holds its tuple";
+/// Bytes of a word.
+const WORD: usize = 8;
 
 fn words(format: &Format, tuple: &Tuple) -> [u64; 2] {
     let mut bytes = [0; TUPLE_BYTES_MAX];

@@ -83,23 +83,16 @@ impl Guard {
         running.value()
     }
 
-    /// Calls `found` with the guard of each interval of `data` in order, until it says false; then gives
-    /// that interval's index.
+    /// Calls `found` with the guards of the intervals of `data` in order, some dozens of them at a time.
     ///
     /// # Panics
     /// If `interval` (bytes) is 0 or `data` is not whole intervals.
-    pub fn each(
-        self,
-        data: &[u8],
-        interval: usize,
-        found: impl FnMut(u64) -> bool,
-    ) -> Option<usize> {
-        assert!(interval > 0 && data.len().is_multiple_of(interval), "data is whole intervals");
-        simd::each(self, data, interval, found)
+    pub fn each(self, data: &[u8], interval: usize, mut found: impl FnMut(&[u64])) {
+        self.each_spaced(data, interval, interval, |_, guards| found(guards));
     }
 
-    /// The same of intervals that lie one every `stride` bytes, and `found` sees what lies between each and
-    /// the next (its metadata, in blocks that carry it).
+    /// The same of intervals at the start of blocks of `stride` bytes; `found` is given the blocks, too: what
+    /// lies behind their intervals is, where blocks carry it, metadata.
     ///
     /// # Panics
     /// If `interval` (bytes) is 0 or more than `stride`, or `blocks` is not whole strides.
@@ -108,13 +101,13 @@ impl Guard {
         blocks: &[u8],
         interval: usize,
         stride: usize,
-        found: impl FnMut(&[u8], u64) -> bool,
-    ) -> Option<usize> {
+        found: impl FnMut(&[u8], &[u64]),
+    ) {
         spaced(blocks.len(), interval, stride);
-        simd::each_spaced(self, blocks, interval, stride, found)
+        simd::each_spaced(self, blocks, interval, stride, found);
     }
 
-    /// [`Self::each_spaced`], and `found` may write what lies between.
+    /// [`Self::each_spaced`], and `found` may write to the blocks.
     ///
     /// # Panics
     /// As it does.
@@ -123,7 +116,7 @@ impl Guard {
         blocks: &mut [u8],
         interval: usize,
         stride: usize,
-        found: impl FnMut(&mut [u8], u64),
+        found: impl FnMut(&mut [u8], &[u64]),
     ) {
         spaced(blocks.len(), interval, stride);
         simd::each_spaced_mut(self, blocks, interval, stride, found);
@@ -140,14 +133,15 @@ impl Guard {
         interval: usize,
         stride: usize,
         target: &mut [u8],
-        found: impl FnMut(&[u8], u64),
+        found: impl FnMut(&[u8], &[u64]),
     ) {
         spaced(blocks.len(), interval, stride);
         simd::each_gathered(self, blocks, interval, stride, target, found);
     }
 
-    /// Copies each interval of `source` to `target`, one every `stride` bytes, and calls `found` with its
-    /// index and guard of the bytes copied. What lies between the intervals is left as it is.
+    /// Copies each interval of `source` to `target`, one every `stride` bytes, and calls `found` with the
+    /// blocks that it has begun, some dozens at a time, and the guards of the bytes copied. What lies behind
+    /// the intervals is left as it is.
     ///
     /// # Panics
     /// If `interval` (bytes) is 0 or more than `stride`, `source` is not whole intervals, or `target` is
@@ -158,7 +152,7 @@ impl Guard {
         interval: usize,
         target: &mut [u8],
         stride: usize,
-        found: impl FnMut(&mut [u8], u64),
+        found: impl FnMut(&mut [u8], &[u64]),
     ) {
         assert!(interval > 0 && source.len().is_multiple_of(interval), "source is whole intervals");
         assert!(stride >= interval, "intervals do not overlap");

@@ -134,17 +134,12 @@ proptest! {
         intervals in 0_usize..40,
         gap in 0_usize..70,
         seed in any::<u64>(),
-        stop in 0_usize..25,
     ) {
         let data = noise(interval * intervals, seed);
         let each: Vec<u64> = data.chunks(interval).map(|bytes| bit_serial(guard, bytes)).collect();
         let mut seen = Vec::new();
-        let stopped = guard.each(&data, interval, |value| {
-            seen.push(value);
-            seen.len() <= stop
-        });
-        prop_assert_eq!(stopped, (stop < intervals).then_some(stop));
-        prop_assert_eq!(&seen[..], &each[..intervals.min(stop + 1)]);
+        guard.each(&data, interval, |guards| seen.extend_from_slice(guards));
+        prop_assert_eq!(&seen, &each);
 
         let stride = interval + gap;
         let mut spaced = Vec::new();
@@ -152,33 +147,40 @@ proptest! {
             spaced.extend_from_slice(bytes);
             spaced.resize(spaced.len() + gap, 0xdd);
         }
-        let mut read = Vec::new();
-        let stopped = guard.each_spaced(&spaced, interval, stride, |between, value| {
-            assert!(between == vec![0xdd; gap]);
-            read.push(value);
-            read.len() <= stop
+        let (mut rest, mut read) = (&spaced[..], Vec::new());
+        guard.each_spaced(&spaced, interval, stride, |blocks, guards| {
+            let (now, behind) = rest.split_at(guards.len() * stride);
+            assert_eq!(blocks, now);
+            rest = behind;
+            read.extend_from_slice(guards);
         });
-        prop_assert_eq!(stopped, (stop < intervals).then_some(stop));
-        prop_assert_eq!(&read[..], &each[..intervals.min(stop + 1)]);
+        prop_assert!(rest.is_empty());
+        prop_assert_eq!(&read, &each);
         let (mut gathered, mut found) = (vec![0xee; data.len() + 3], Vec::new());
-        guard.each_gathered(&spaced, interval, stride, &mut gathered, |between, value| {
-            assert!(between == vec![0xdd; gap]);
-            found.push(value);
+        let mut rest = &spaced[..];
+        guard.each_gathered(&spaced, interval, stride, &mut gathered, |blocks, guards| {
+            let (now, behind) = rest.split_at(guards.len() * stride);
+            assert_eq!(blocks, now);
+            rest = behind;
+            found.extend_from_slice(guards);
         });
+        prop_assert!(rest.is_empty());
         prop_assert_eq!(&found, &each);
         prop_assert!(gathered[..data.len()] == data[..] && gathered[data.len()..] == [0xee; 3]);
         let mut made = Vec::new();
-        guard.each_spaced_mut(&mut spaced, interval, stride, |between, value| {
-            between.fill(0xcc);
-            made.push(value);
+        guard.each_spaced_mut(&mut spaced, interval, stride, |blocks, guards| {
+            assert_eq!(blocks.len(), guards.len() * stride);
+            blocks.chunks_exact_mut(stride).for_each(|block| block[interval..].fill(0xcc));
+            made.extend_from_slice(guards);
         });
         prop_assert_eq!(&made, &each);
+        prop_assert!(spaced.chunks(stride).all(|block| block[interval..].iter().all(|byte| *byte == 0xcc)));
 
         let mut target = vec![0xee; stride * intervals + 3];
         let mut copied = Vec::new();
-        guard.each_copied(&data, interval, &mut target, stride, |between, value| {
-            assert_eq!(between.len(), gap);
-            copied.push(value);
+        guard.each_copied(&data, interval, &mut target, stride, |blocks, guards| {
+            assert_eq!(blocks.len(), guards.len() * stride);
+            copied.extend_from_slice(guards);
         });
         prop_assert_eq!(copied, each);
         for (place, bytes) in target.chunks(stride).zip(data.chunks(interval)) {

@@ -24,7 +24,7 @@ use crate::polynomial::Polynomial;
 pub(super) const VECTORS: usize = 8;
 
 /// Lanes in a block of the widest vectors.
-const LANES_MAX: usize = VECTORS * 4;
+pub(super) const LANES_MAX: usize = VECTORS * 4;
 
 /// A CRC by folding.
 pub(super) trait Fold: Crc {
@@ -88,9 +88,9 @@ impl Folding {
         powers
     }
 
-    /// Shift the lanes of a block of vectors of so many lanes to 64 bits behind the data's end.
-    pub(super) const fn to_end(&self, vector_lanes: usize) -> &[[u64; 2]] {
-        self.to_end.split_at(LANES_MAX - VECTORS * vector_lanes).1
+    /// Shift the last so many lanes of the data to 64 bits behind its end; there are [`LANES_MAX`] of them.
+    pub(super) const fn to_end(&self, lanes: usize) -> &[[u64; 2]] {
+        self.to_end.split_at(LANES_MAX - lanes).1
     }
 
     /// Shifts a lane by a block of vectors of so many lanes.

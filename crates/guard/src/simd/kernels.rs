@@ -12,11 +12,14 @@
 //! ```
 //!
 //! As many intervals as a vector has lanes are summed into one vector and reduced together, and the
-//! processor begins with the next ones meanwhile.
+//! processor begins with the next ones meanwhile. Short ones, whose every lane has its own shift to the end,
+//! go abreast, a vector of each in turn: given one whole interval after the other, a processor has its queue
+//! full of multiplications that all wait for the port that does them (512 bytes, four abreast: 77 GB/s; one
+//! after the other: 53). What is copied goes one after the other: there the writes are what is waited for.
 //!
 //! No closures over vectors here: a closure does not get the features of the function around it.
 
-use super::folding::{Fold, VECTORS};
+use super::folding::{Fold, LANES_MAX, VECTORS};
 use super::vector::Vector;
 use super::{Copies, Intervals};
 
@@ -28,6 +31,9 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// Where nothing is copied.
+    pub(super) const NOWHERE: Self = Self { at: core::ptr::null_mut(), stride: 0 };
+
     pub(super) fn of(Copies { bytes, stride }: Copies<'_>) -> Self {
         Self { at: bytes.as_mut_ptr(), stride }
     }
@@ -50,10 +56,7 @@ pub(super) unsafe fn each<V: Vector<LANES>, C: Fold, const LANES: usize>(
     unsafe {
         match target {
             Some(target) => run::<V, C, LANES, true>(register, intervals, target, registers),
-            None => {
-                let nowhere = Target { at: core::ptr::null_mut(), stride: 0 };
-                run::<V, C, LANES, false>(register, intervals, nowhere, registers);
-            }
+            None => run::<V, C, LANES, false>(register, intervals, Target::NOWHERE, registers),
         }
     }
 }
@@ -73,14 +76,22 @@ unsafe fn run<V: Vector<LANES>, C: Fold, const LANES: usize, const COPY: bool>(
         let (mut from, mut to) = (intervals.bytes.as_ptr(), target.at);
         let rest = intervals.interval / block - 1;
         let (groups, last) = registers.as_chunks_mut::<LANES>();
+        let lanes = intervals.interval / 16;
+        let shifts = (!COPY && lanes <= LANES_MAX).then(|| C::FOLDING.to_end(lanes));
         for registers in groups {
             let mut vectors = [start; LANES];
-            for vector in &mut vectors {
-                *vector =
-                    fold::<V, C, LANES, COPY>(start, from, from.wrapping_add(block), rest, to);
-                from = from.wrapping_add(intervals.stride);
-                to = to.wrapping_add(target.stride);
+            if let Some(shifts) = shifts {
+                vectors = abreast::<V, C, LANES>(start, from, intervals.stride, shifts);
+            } else {
+                for (i, vector) in vectors.iter_mut().enumerate() {
+                    let from = from.wrapping_add(i * intervals.stride);
+                    let to = to.wrapping_add(i * target.stride);
+                    *vector =
+                        fold::<V, C, LANES, COPY>(start, from, from.wrapping_add(block), rest, to);
+                }
             }
+            from = from.wrapping_add(LANES * intervals.stride);
+            to = to.wrapping_add(LANES * target.stride);
             *registers = reduce::<V, C, LANES>(V::sums(vectors));
         }
         for register in last {
@@ -89,6 +100,39 @@ unsafe fn run<V: Vector<LANES>, C: Fold, const LANES: usize, const COPY: bool>(
             from = from.wrapping_add(intervals.stride);
             to = to.wrapping_add(target.stride);
         }
+    }
+}
+
+/// Vectors whose lanes' sums, modulo the polynomial, are the registers after as many intervals, one every
+/// `stride` bytes from `from` on, of which `shifts` has one for each lane. Their first bytes meet `start`.
+///
+/// # Safety
+/// The features of `V` are there; the intervals are good for reading, and blocks of `VECTORS` vectors.
+#[inline(always)]
+unsafe fn abreast<V: Vector<LANES>, C: Fold, const LANES: usize>(
+    start: V,
+    mut from: *const u8,
+    stride: usize,
+    shifts: &[[u64; 2]],
+) -> [V; LANES] {
+    // SAFETY: the caller vouches for the intervals, whose blocks are those of the shifts, and for the
+    // features.
+    unsafe {
+        // What the first bytes meet comes to the end as they do.
+        let first = V::load(shifts.as_ptr().cast());
+        let met = ordered::<V, C, LANES>(start).multiply_add(first, V::everywhere([0; 2]));
+        let mut sums = [met; LANES];
+        for block in shifts.chunks_exact(VECTORS * LANES) {
+            for vector in 0..VECTORS {
+                let shift = V::load(block.as_ptr().wrapping_add(vector * LANES).cast());
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let data = V::load(from.wrapping_add(i * stride));
+                    *sum = ordered::<V, C, LANES>(data).multiply_add(shift, *sum);
+                }
+                from = from.wrapping_add(16 * LANES);
+            }
+        }
+        sums
     }
 }
 
@@ -182,7 +226,7 @@ unsafe fn fold<V: Vector<LANES>, C: Fold, const LANES: usize, const COPY: bool>(
             }
             from = from.wrapping_add(VECTORS * bytes);
         }
-        let to_end = C::FOLDING.to_end(LANES).as_ptr().cast::<u8>();
+        let to_end = C::FOLDING.to_end(VECTORS * LANES).as_ptr().cast::<u8>();
         let mut sum = V::everywhere([0; 2]);
         for (i, vector) in vectors.into_iter().enumerate() {
             sum = vector.multiply_add(V::load(to_end.wrapping_add(i * bytes)), sum);

@@ -133,39 +133,20 @@ fn feed_at(level: Level, guard: Guard, register: u64, data: &[u8]) -> u64 {
     }
 }
 
-/// [`Guard::each`], checked.
-pub(crate) fn each(
-    guard: Guard,
-    data: &[u8],
-    interval: usize,
-    mut found: impl FnMut(u64) -> bool,
-) -> Option<usize> {
-    each_spaced(guard, data, interval, interval, |_, value| found(value))
-}
-
 /// [`Guard::each_spaced`], checked.
 pub(crate) fn each_spaced(
     guard: Guard,
     blocks: &[u8],
     interval: usize,
     stride: usize,
-    mut found: impl FnMut(&[u8], u64) -> bool,
-) -> Option<usize> {
-    let level = Level::best();
-    let mut values = [0; BATCH];
-    for (batch, bytes) in blocks.chunks(stride.saturating_mul(BATCH)).enumerate() {
+    mut found: impl FnMut(&[u8], &[u64]),
+) {
+    let (level, mut values) = (Level::best(), [0; BATCH]);
+    for bytes in blocks.chunks(stride.saturating_mul(BATCH)) {
         let values = &mut values[..bytes.len() / stride];
         guards_at(level, guard, Intervals { bytes, interval, stride }, None, values);
-        let mut rest = bytes;
-        for (index, value) in values.iter().enumerate() {
-            let (block, behind) = rest.split_at(stride);
-            if !found(&block[interval..], *value) {
-                return Some(batch * BATCH + index);
-            }
-            rest = behind;
-        }
+        found(bytes, values);
     }
-    None
 }
 
 /// [`Guard::each_spaced_mut`], checked.
@@ -174,19 +155,13 @@ pub(crate) fn each_spaced_mut(
     blocks: &mut [u8],
     interval: usize,
     stride: usize,
-    mut found: impl FnMut(&mut [u8], u64),
+    mut found: impl FnMut(&mut [u8], &[u64]),
 ) {
-    let level = Level::best();
-    let mut values = [0; BATCH];
+    let (level, mut values) = (Level::best(), [0; BATCH]);
     for bytes in blocks.chunks_mut(stride.saturating_mul(BATCH)) {
         let values = &mut values[..bytes.len() / stride];
         guards_at(level, guard, Intervals { bytes, interval, stride }, None, values);
-        let mut rest = bytes;
-        for value in values {
-            let (block, behind) = rest.split_at_mut(stride);
-            found(&mut block[interval..], *value);
-            rest = behind;
-        }
+        found(bytes, values);
     }
 }
 
@@ -197,10 +172,9 @@ pub(crate) fn each_gathered(
     interval: usize,
     stride: usize,
     target: &mut [u8],
-    mut found: impl FnMut(&[u8], u64),
+    mut found: impl FnMut(&[u8], &[u64]),
 ) {
-    let level = Level::best();
-    let mut values = [0; BATCH];
+    let (level, mut values) = (Level::best(), [0; BATCH]);
     let target = &mut target[..blocks.len() / stride * interval];
     let batches = blocks.chunks(stride.saturating_mul(BATCH));
     for (bytes, copies) in batches.zip(target.chunks_mut(interval.saturating_mul(BATCH))) {
@@ -208,12 +182,7 @@ pub(crate) fn each_gathered(
         let intervals = Intervals { bytes, interval, stride };
         let copies = Copies { bytes: copies, stride: interval };
         guards_at(level, guard, intervals, Some(copies), values);
-        let mut rest = bytes;
-        for value in values {
-            let (block, behind) = rest.split_at(stride);
-            found(&block[interval..], *value);
-            rest = behind;
-        }
+        found(bytes, values);
     }
 }
 
@@ -224,22 +193,16 @@ pub(crate) fn each_copied(
     interval: usize,
     target: &mut [u8],
     stride: usize,
-    mut found: impl FnMut(&mut [u8], u64),
+    mut found: impl FnMut(&mut [u8], &[u64]),
 ) {
-    let level = Level::best();
-    let mut values = [0; BATCH];
+    let (level, mut values) = (Level::best(), [0; BATCH]);
     let target = &mut target[..source.len() / interval * stride];
     let batches = source.chunks(interval.saturating_mul(BATCH));
     for (bytes, copies) in batches.zip(target.chunks_mut(stride.saturating_mul(BATCH))) {
         let values = &mut values[..bytes.len() / interval];
         let intervals = Intervals { bytes, interval, stride: interval };
         guards_at(level, guard, intervals, Some(Copies { bytes: copies, stride }), values);
-        let mut rest = copies;
-        for value in values {
-            let (copy, behind) = rest.split_at_mut(stride);
-            found(&mut copy[interval..], *value);
-            rest = behind;
-        }
+        found(copies, values);
     }
 }
 

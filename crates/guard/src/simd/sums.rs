@@ -19,21 +19,42 @@ pub(super) unsafe fn each<V: Vector<LANES>, const LANES: usize>(
     target: Option<Target>,
     sums: &mut [u64],
 ) {
-    let Intervals { mut bytes, interval, stride } = intervals;
-    let Target { at: mut to, stride: apart } =
-        target.unwrap_or(Target { at: core::ptr::null_mut(), stride: 0 });
-    for sum in sums {
-        let data = &bytes[..interval];
-        // SAFETY: what is asked is what the caller vouches for, one interval after the other.
-        *sum = unsafe {
-            if target.is_some() {
-                one::<V, LANES, true>(data, to)
-            } else {
-                one::<V, LANES, false>(data, to)
+    // SAFETY: what is asked is what the caller vouches for.
+    unsafe {
+        match target {
+            Some(target) => run::<V, LANES, true>(intervals, target, sums),
+            None => run::<V, LANES, false>(intervals, Target::NOWHERE, sums),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`each`], with a target if `COPY`.
+#[inline(always)]
+unsafe fn run<V: Vector<LANES>, const LANES: usize, const COPY: bool>(
+    Intervals { mut bytes, interval, stride }: Intervals<'_>,
+    target: Target,
+    sums: &mut [u64],
+) {
+    let mut to = target.at;
+    // As many as a vector has lanes share what comes after their last addition.
+    let is_piece = interval.is_multiple_of(16 * LANES) && interval <= PIECE_BYTES;
+    let together = if is_piece { sums.len() - sums.len() % LANES } else { 0 };
+    let (groups, last) = sums.split_at_mut(together);
+    // SAFETY: what is asked is what the caller vouches for, one interval after the other.
+    unsafe {
+        for sums in groups.as_chunks_mut::<LANES>().0 {
+            let mut totals = [V::everywhere([0; 2]); LANES];
+            for total in &mut totals {
+                *total = whole::<V, LANES, COPY>(&bytes[..interval], to);
+                (bytes, to) = (&bytes[stride..], to.wrapping_add(target.stride));
             }
-        };
-        bytes = &bytes[stride..];
-        to = to.wrapping_add(apart);
+            *sums = totals_of::<V, LANES>(totals).map(ip::swapped);
+        }
+        for sum in last {
+            *sum = one::<V, LANES, COPY>(&bytes[..interval], to);
+            (bytes, to) = (&bytes[stride..], to.wrapping_add(target.stride));
+        }
     }
 }
 
@@ -55,7 +76,9 @@ unsafe fn one<V: Vector<LANES>, const LANES: usize, const COPY: bool>(
     unsafe {
         let mut to = target;
         for piece in vectors.chunks(PIECE_BYTES) {
-            sum += whole::<V, LANES, COPY>(piece, to);
+            let mut totals = [V::everywhere([0; 2]); LANES];
+            totals[0] = whole::<V, LANES, COPY>(piece, to);
+            sum += ip::swapped(totals_of::<V, LANES>(totals)[0]);
             to = to.wrapping_add(piece.len());
         }
         if rest.is_empty() {
@@ -68,16 +91,16 @@ unsafe fn one<V: Vector<LANES>, const LANES: usize, const COPY: bool>(
     ip::fold(sum + ip::sum(rest))
 }
 
+/// Words whose sum is that of all halves of words of `data`.
+///
 /// # Safety
 /// As for [`one`]; and `data` is whole vectors, [`PIECE_BYTES`] at most.
 #[inline(always)]
 unsafe fn whole<V: Vector<LANES>, const LANES: usize, const COPY: bool>(
     data: &[u8],
     target: *mut u8,
-) -> u64 {
-    let mut bytes = [[0; 16]; 4];
-    // SAFETY: each vector is read and written within the data and what the caller vouches for; no vector
-    // has more than four lanes.
+) -> V {
+    // SAFETY: each vector is read and written within the data and what the caller vouches for.
     unsafe {
         let mut words = V::everywhere([0; 2]);
         let mut high_halves = words;
@@ -100,18 +123,21 @@ unsafe fn whole<V: Vector<LANES>, const LANES: usize, const COPY: bool>(
             );
             at += 16 * LANES;
         }
-        words.without_high(high_halves).plus(high_halves).store(bytes.as_mut_ptr().cast());
+        words.without_high(high_halves).plus(high_halves)
     }
-    let mut words = [0; 8];
-    for (word, bytes) in words.iter_mut().zip(bytes.as_flattened().as_chunks().0) {
-        *word = u64::from_le_bytes(*bytes);
+}
+
+/// The sum of each vector's words.
+///
+/// # Safety
+/// The features of `V` are there.
+#[inline(always)]
+unsafe fn totals_of<V: Vector<LANES>, const LANES: usize>(vectors: [V; LANES]) -> [u64; LANES] {
+    // SAFETY: this is what the caller vouches for.
+    unsafe {
+        let totals = V::totals(vectors);
+        totals.plus(totals.low_as_high()).high_words()
     }
-    for half in [4, 2, 1] {
-        for i in 0..half {
-            words[i] += words[i + half];
-        }
-    }
-    ip::swapped(words[0])
 }
 
 /// The sums of words and of high halves, with a vector more.

@@ -43,15 +43,19 @@ pub(super) unsafe trait Vector<const LANES: usize>: Copy {
     /// # Safety
     /// The type's features are there.
     unsafe fn low_as_high(self) -> Self;
-    /// Lane i is the sum of the lanes of `vectors[i]`.
+    /// Lane i is the sum, without any carries, of the lanes of `vectors[i]`.
     /// # Safety
     /// The type's features are there.
     unsafe fn sums(vectors: [Self; LANES]) -> Self;
+    /// Lane i is, word by word and without last carries, the sum of the lanes of `vectors[i]`.
+    /// # Safety
+    /// The type's features are there.
+    unsafe fn totals(vectors: [Self; LANES]) -> Self;
     /// The high word of each lane.
     /// # Safety
     /// The type's features are there.
     unsafe fn high_words(self) -> [u64; LANES];
-    /// In each word, the sum without its carry.
+    /// In each word, the sum without its last carry.
     /// # Safety
     /// The type's features are there.
     unsafe fn plus(self, other: Self) -> Self;

@@ -213,7 +213,21 @@ unsafe impl Vector<4> for Zmm {
     #[inline(always)]
     unsafe fn sums([a, b, c, d]: [Self; 4]) -> Self {
         // SAFETY: the caller vouches for the features.
-        unsafe { paired(paired(a, b), paired(c, d)) }
+        unsafe {
+            let [[a, b], [c, d]] = [halves(a, b), halves(c, d)];
+            let [even, odd] = halves(a.xor(b), c.xor(d));
+            even.xor(odd)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn totals([a, b, c, d]: [Self; 4]) -> Self {
+        // SAFETY: the caller vouches for the features.
+        unsafe {
+            let [[a, b], [c, d]] = [halves(a, b), halves(c, d)];
+            let [even, odd] = halves(a.plus(b), c.plus(d));
+            even.plus(odd)
+        }
     }
 
     #[inline(always)]
@@ -246,14 +260,14 @@ unsafe impl Vector<4> for Zmm {
     }
 }
 
-/// The sums of lanes 0 and 1 and of lanes 2 and 3: those of `a`, then those of `b`.
+/// The even lanes of `a`, then those of `b`; and the odd ones likewise.
 #[inline(always)]
-unsafe fn paired(a: Zmm, b: Zmm) -> Zmm {
+unsafe fn halves(a: Zmm, b: Zmm) -> [Zmm; 2] {
     // SAFETY: the caller vouches for the features.
     unsafe {
         let even = _mm512_shuffle_i64x2::<0b10_00_10_00>(a.0, b.0);
         let odd = _mm512_shuffle_i64x2::<0b11_01_11_01>(a.0, b.0);
-        Zmm(_mm512_xor_si512(even, odd))
+        [Zmm(even), Zmm(odd)]
     }
 }
 
@@ -337,9 +351,17 @@ unsafe impl Vector<2> for Ymm {
     unsafe fn sums([a, b]: [Self; 2]) -> Self {
         // SAFETY: the caller vouches for the features.
         unsafe {
-            let low = _mm256_permute2x128_si256::<0x20>(a.0, b.0);
-            let high = _mm256_permute2x128_si256::<0x31>(a.0, b.0);
-            Self(_mm256_xor_si256(low, high))
+            let [low, high] = apart(a, b);
+            low.xor(high)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn totals([a, b]: [Self; 2]) -> Self {
+        // SAFETY: the caller vouches for the features.
+        unsafe {
+            let [low, high] = apart(a, b);
+            low.plus(high)
         }
     }
 
@@ -369,6 +391,17 @@ unsafe impl Vector<2> for Ymm {
     unsafe fn without_high(self, halves: Self) -> Self {
         // SAFETY: the caller vouches for the features.
         Self(unsafe { _mm256_sub_epi64(self.0, _mm256_slli_epi64::<32>(halves.0)) })
+    }
+}
+
+/// The low lanes of both, and the high ones.
+#[inline(always)]
+unsafe fn apart(a: Ymm, b: Ymm) -> [Ymm; 2] {
+    // SAFETY: the caller vouches for the features.
+    unsafe {
+        let low = _mm256_permute2x128_si256::<0x20>(a.0, b.0);
+        let high = _mm256_permute2x128_si256::<0x31>(a.0, b.0);
+        [Ymm(low), Ymm(high)]
     }
 }
 
@@ -446,6 +479,11 @@ unsafe impl Vector<1> for Xmm {
 
     #[inline(always)]
     unsafe fn sums([only]: [Self; 1]) -> Self {
+        only
+    }
+
+    #[inline(always)]
+    unsafe fn totals([only]: [Self; 1]) -> Self {
         only
     }
 
