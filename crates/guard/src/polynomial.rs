@@ -52,13 +52,11 @@ impl Polynomial {
     }
 
     /// Whether the first bit of the data is the lowest of a byte.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) const fn is_reflected(&self) -> bool {
         self.reflected
     }
 
     /// The taps, bit-reversed.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) const fn reflected_taps(&self) -> u64 {
         if self.reflected { self.taps } else { self.taps.reverse_bits() >> (64 - self.width) }
     }
@@ -73,7 +71,6 @@ impl Polynomial {
     }
 
     /// The register that gives these [`Self::to_bytes`].
-    #[cfg(target_arch = "x86_64")]
     pub(crate) const fn register_of(&self, bytes: [u8; STEP]) -> u64 {
         if self.reflected {
             u64::from_le_bytes(bytes)

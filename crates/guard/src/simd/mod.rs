@@ -4,20 +4,61 @@
 //! |---|---|---|---|
 //! | `Avx512` | AVX-512 F+BW+VL, VPCLMULQDQ, GFNI | folded, 64 bytes at once | 64 bytes at once |
 //! | `Avx2` | AVX2, VPCLMULQDQ | folded, 32 bytes at once | 32 bytes at once |
-//! | `Sse` | PCLMULQDQ, SSSE3, SSE4.1 | folded, 16 bytes at once | as the compiler has it |
+//! | `Sse` | PCLMULQDQ, SSSE3, SSE4.1 | folded, 16 bytes at once | 16 bytes at once |
+//! | `Pmull` | aarch64 with PMULL, little-endian | folded, 16 bytes at once | 16 bytes at once |
 //! | `Portable` | nothing | tables, 8 bytes at once | as the compiler has it |
 //!
 //! Folding is written once over the trait in `vector`, in `kernels`; `folding` derives its constants. The
 //! level is found once. All levels give the same numbers: tests hold each of them to the bit-serial oracle.
 #![allow(unsafe_code, reason = "vector kernels: one of the homes of unsafe, see STYLE.md")]
+#![cfg_attr(
+    not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))),
+    allow(dead_code, reason = "other processors have no level but the portable one")
+)]
 
-#[cfg(target_arch = "x86_64")]
+/// The functions of a level: they switch on the features that its vectors need.
+macro_rules! level {
+    ($each:ident, $feed:ident, $sums:ident, $vector:ident, $lanes:literal, $features:literal) => {
+        /// # Safety
+        /// As for [`kernels::each`](super::kernels::each).
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $each<C: super::Crc>(
+            register: u64,
+            intervals: super::Intervals<'_>,
+            target: Option<super::kernels::Target>,
+            registers: &mut [u64],
+        ) {
+            // SAFETY: this function has the features; the caller vouches for the rest.
+            unsafe {
+                super::kernels::each::<$vector, C, $lanes>(register, intervals, target, registers)
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn $feed<C: super::Crc>(register: u64, data: &[u8]) -> u64 {
+            // SAFETY: this function has the features.
+            unsafe { super::kernels::feed::<$vector, C, $lanes>(register, data) }
+        }
+
+        /// # Safety
+        /// As for [`sums::each`](super::sums::each).
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $sums(
+            intervals: super::Intervals<'_>,
+            target: Option<super::kernels::Target>,
+            values: &mut [u64],
+        ) {
+            // SAFETY: this function has the features; the caller vouches for the rest.
+            unsafe { super::sums::each::<$vector, $lanes>(intervals, target, values) }
+        }
+    };
+}
+
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod arm;
 mod folding;
-#[cfg(target_arch = "x86_64")]
 mod kernels;
-#[cfg(target_arch = "x86_64")]
 mod sums;
-#[cfg(target_arch = "x86_64")]
 mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -35,6 +76,8 @@ pub(crate) enum Level {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Sse,
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    Pmull,
     Portable,
 }
 
@@ -46,6 +89,8 @@ impl Level {
         Self::Avx2,
         #[cfg(target_arch = "x86_64")]
         Self::Sse,
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        Self::Pmull,
         Self::Portable,
     ];
 
@@ -62,6 +107,8 @@ impl Level {
             Self::Avx2 => x86::has_avx2(),
             #[cfg(target_arch = "x86_64")]
             Self::Sse => x86::has_sse(),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Self::Pmull => arm::has_pmull(),
             Self::Portable => true,
         }
     }
@@ -84,14 +131,18 @@ impl Level {
         best
     }
 
-    /// Bytes that folding takes as a unit.
-    #[cfg(target_arch = "x86_64")]
-    const fn block_bytes(self) -> usize {
+    /// Bytes that folding takes as a unit; none where nothing is folded.
+    const fn block_bytes(self) -> Option<usize> {
         match self {
-            Self::Avx512 => 64 * folding::VECTORS,
-            Self::Avx2 => 32 * folding::VECTORS,
-            Self::Sse => 16 * folding::VECTORS,
-            Self::Portable => usize::MAX,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Some(64 * folding::VECTORS),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => Some(32 * folding::VECTORS),
+            #[cfg(target_arch = "x86_64")]
+            Self::Sse => Some(16 * folding::VECTORS),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Self::Pmull => Some(16 * folding::VECTORS),
+            Self::Portable => None,
         }
     }
 }
@@ -269,6 +320,9 @@ fn feed_crc<C: Crc>(level: Level, register: u64, data: &[u8]) -> u64 {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Sse => unsafe { x86::feed_sse::<C>(register, data) },
+        // SAFETY: as above.
+        #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+        Level::Pmull => unsafe { arm::feed_pmull::<C>(register, data) },
         Level::Portable => C::POLYNOMIAL.feed(register, data),
     }
 }
@@ -281,17 +335,21 @@ fn crcs<C: Crc>(
     copies: Option<Copies<'_>>,
     registers: &mut [u64],
 ) {
-    #[cfg(target_arch = "x86_64")]
-    if intervals.interval.is_multiple_of(level.block_bytes()) {
+    if level.block_bytes().is_some_and(|block| intervals.interval.is_multiple_of(block)) {
         let target = copies.map(kernels::Target::of);
         // SAFETY: each level is only made, in `available`, where its features were detected.
         // `guards_at` has checked that there is an interval and a place for each register, and an
         // interval is whole blocks. Places are borrowed mutably, so no interval is among them.
         unsafe {
             match level {
+                #[cfg(target_arch = "x86_64")]
                 Level::Avx512 => x86::each_avx512::<C>(start, intervals, target, registers),
+                #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => x86::each_avx2::<C>(start, intervals, target, registers),
+                #[cfg(target_arch = "x86_64")]
                 Level::Sse => x86::each_sse::<C>(start, intervals, target, registers),
+                #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+                Level::Pmull => arm::each_pmull::<C>(start, intervals, target, registers),
                 Level::Portable => {}
             }
         }
@@ -302,7 +360,6 @@ fn crcs<C: Crc>(
 
 /// The sum of each interval; see [`guards_at`], which has checked.
 fn sums_of(level: Level, intervals: Intervals<'_>, copies: Option<Copies<'_>>, sums: &mut [u64]) {
-    #[cfg(target_arch = "x86_64")]
     if level != Level::Portable {
         let target = copies.map(kernels::Target::of);
         // SAFETY: each level is only made, in `available`, where its features were detected.
@@ -310,9 +367,14 @@ fn sums_of(level: Level, intervals: Intervals<'_>, copies: Option<Copies<'_>>, s
         // borrowed mutably, so no interval is among them.
         unsafe {
             match level {
+                #[cfg(target_arch = "x86_64")]
                 Level::Avx512 => x86::sums_avx512(intervals, target, sums),
+                #[cfg(target_arch = "x86_64")]
                 Level::Avx2 => x86::sums_avx2(intervals, target, sums),
+                #[cfg(target_arch = "x86_64")]
                 Level::Sse => x86::sums_sse(intervals, target, sums),
+                #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+                Level::Pmull => arm::sums_pmull(intervals, target, sums),
                 Level::Portable => {}
             }
         }

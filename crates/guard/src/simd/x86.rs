@@ -1,8 +1,6 @@
-//! Vectors of x86-64, and the functions that switch their features on.
+//! Vectors of x86-64.
 
-use super::kernels::{self, Target};
 use super::vector::Vector;
-use super::{Crc, Intervals, sums};
 use core::arch::x86_64::{
     __cpuid_count, __m128i, __m256i, __m512i, _MM_HINT_T0, _mm_add_epi64, _mm_and_si128,
     _mm_clmulepi64_si128, _mm_extract_epi64, _mm_loadu_si128, _mm_prefetch, _mm_set_epi64x,
@@ -48,41 +46,6 @@ pub(super) fn has_avx2() -> bool {
 /// Whether [`Xmm`] may be used.
 pub(super) fn has_sse() -> bool {
     sse::get()
-}
-
-macro_rules! level {
-    ($each:ident, $feed:ident, $sums:ident, $vector:ident, $lanes:literal, $features:literal) => {
-        /// # Safety
-        /// As for [`kernels::each`].
-        #[target_feature(enable = $features)]
-        pub(super) unsafe fn $each<C: Crc>(
-            register: u64,
-            intervals: Intervals<'_>,
-            target: Option<Target>,
-            registers: &mut [u64],
-        ) {
-            // SAFETY: this function has the features; the caller vouches for the rest.
-            unsafe { kernels::each::<$vector, C, $lanes>(register, intervals, target, registers) }
-        }
-
-        #[target_feature(enable = $features)]
-        pub(super) fn $feed<C: Crc>(register: u64, data: &[u8]) -> u64 {
-            // SAFETY: this function has the features.
-            unsafe { kernels::feed::<$vector, C, $lanes>(register, data) }
-        }
-
-        /// # Safety
-        /// As for [`sums::each`].
-        #[target_feature(enable = $features)]
-        pub(super) unsafe fn $sums(
-            intervals: Intervals<'_>,
-            target: Option<Target>,
-            values: &mut [u64],
-        ) {
-            // SAFETY: this function has the features; the caller vouches for the rest.
-            unsafe { sums::each::<$vector, $lanes>(intervals, target, values) }
-        }
-    };
 }
 
 level!(
