@@ -24,7 +24,7 @@ mod tagger;
 mod zero;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
-pub use crc::{SaltRegister, crc32c};
+pub use crc::{SaltRegister, crc32c, crc32c_register};
 pub use digest::Digest;
 pub use key::{KEY_BYTES_MAX, Key, KeyError};
 pub use mac::Mac;

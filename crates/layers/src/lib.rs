@@ -9,6 +9,7 @@ pub mod linear;
 pub mod memory;
 pub mod mirror;
 pub mod nbd;
+pub mod overlay;
 pub mod protect;
 pub mod raid456;
 pub mod sides;

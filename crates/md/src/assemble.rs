@@ -168,9 +168,10 @@ pub enum CannotStart {
          written when it stopped cannot be trusted"
     )]
     DirtyAndDegraded,
-    /// The newest data may be in the journal device only.
-    #[error("it has a journal device and was not closed cleanly: the journal is not read here")]
-    JournalNotReplayed,
+    /// The newest data may be in the journal device only. Superblocks say nothing of that: they call such
+    /// an array clean at all times.
+    #[error("its journal device is missing or stale, and what was written last may be only in it")]
+    JournalMissing,
     /// A change of shape is under way that cannot be read across.
     #[error(transparent)]
     Reshape(#[from] ReshapeError),
@@ -198,7 +199,7 @@ impl CannotStart {
     /// Whether an operator may accept the consequences and start it all the same.
     #[must_use]
     pub const fn forceable(&self) -> bool {
-        matches!(self, Self::DirtyAndDegraded | Self::JournalNotReplayed)
+        matches!(self, Self::DirtyAndDegraded | Self::JournalMissing)
     }
 }
 
@@ -502,8 +503,8 @@ impl Assembly {
         let freshest = candidates[self.newest].superblock;
         let dirty = self.resync != ResyncOffset::Clean;
         let features = freshest.features();
-        if features.contains(Features::JOURNAL) && dirty {
-            self.cannot_start.push(CannotStart::JournalNotReplayed);
+        if features.contains(Features::JOURNAL) && self.journals.is_empty() {
+            self.cannot_start.push(CannotStart::JournalMissing);
         }
         if let Err(why) = self.refuse_shape(freshest, candidates) {
             self.cannot_start.push(why);

@@ -10,6 +10,7 @@
 //! - [`reshape`]: the two shapes of an array whose shape is being changed;
 //! - [`bad_blocks`]: the log of sectors that a member cannot give;
 //! - [`bitmap`]: the write-intent bitmap, read and written;
+//! - [`journal`]: the write journal of a RAID 4, 5 or 6, read;
 //! - [`missed`](mod@missed): what a member missed that comes back;
 //! - [`ppl`]: the partial parity log of a RAID 5, read and written.
 
@@ -20,6 +21,7 @@ pub mod bad_blocks;
 pub mod bitmap;
 pub mod create;
 pub mod geometry;
+pub mod journal;
 pub mod missed;
 pub mod ppl;
 pub mod reshape;

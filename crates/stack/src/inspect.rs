@@ -67,6 +67,10 @@ pub struct MdInspection {
     pub partial_parity: Option<Vec<Field>>,
     /// Why the log says nothing, if so.
     pub partial_parity_problem: Option<String>,
+    /// The array's write journal, if this is its device.
+    pub write_journal: Option<Vec<Field>>,
+    /// What is wrong with the journal, if anything is.
+    pub write_journal_problem: Option<String>,
     /// First sector and sectors of each entry of the bad block log, counted on the whole member.
     pub bad_blocks: Vec<(u64, u64)>,
     /// Why the log cannot be read, if so: then nothing on the member is known to be good.
@@ -253,6 +257,7 @@ fn inspect_md(member: &Probed) -> Option<MdInspection> {
             let sectors = member.inner().map_or(0, |inner| inner.limits().sectors);
             let (bitmap, bitmap_problem) = inspect_bitmap(member, superblock).unzip();
             let (partial_parity, partial_parity_problem) = inspect_ppl(member).unzip();
+            let (write_journal, write_journal_problem) = inspect_journal(member).unzip();
             let log = member.logs.bad_blocks.as_ref();
             let entries = log.map(|log| log.ranges().map(|bad| (bad.start, bad.end - bad.start)));
             Some(MdInspection {
@@ -262,6 +267,8 @@ fn inspect_md(member: &Probed) -> Option<MdInspection> {
                 bitmap_problem: bitmap_problem.flatten(),
                 partial_parity,
                 partial_parity_problem: partial_parity_problem.flatten(),
+                write_journal,
+                write_journal_problem: write_journal_problem.flatten(),
                 fields: md_fields(superblock),
                 checksum_ok: !repaired,
                 refused: superblock.validate(sectors).err().map(|error| error.to_string()),
@@ -322,6 +329,16 @@ fn inspect_ppl(member: &Probed) -> Option<(Vec<Field>, Option<String>)> {
         fields.push(field("entry", value));
     }
     Some((fields, None))
+}
+
+/// What the array's write journal holds; and what is wrong with it, if anything is.
+fn inspect_journal(member: &Probed) -> Option<(Vec<Field>, Option<String>)> {
+    let journal = match member.write_journal.as_ref()? {
+        Ok(journal) => journal,
+        Err(problem) => return Some((Vec::new(), Some(problem.to_string()))),
+    };
+    let fields = journal.fields().into_iter().map(|(name, value)| Field { name, value });
+    Some((fields.collect(), journal.damage().map(|damage| damage.to_string())))
 }
 
 /// The fields of an md superblock (the md specification, section 2), in the order of their bytes.

@@ -41,6 +41,7 @@ mod upkeep;
 mod verdict;
 mod verified;
 mod volume;
+mod write_journal;
 
 pub use ::integrity::CipherKind;
 pub use ::integrity::open::Mode;
@@ -73,3 +74,4 @@ pub use trial::{Belief, Trial};
 pub use trust::TrustError;
 pub use verdict::{Fault, Verdict};
 pub use volume::{BitmapStatus, MemberState, MemberStatus, Volume, VolumeStatus};
+pub use write_journal::WriteJournalStatus;

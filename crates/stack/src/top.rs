@@ -1,6 +1,7 @@
 //! The layer that makes members an array, chosen by level.
 
 use crate::open::OpenError;
+use crate::write_journal::WriteJournal;
 use bio::{Device, Events, IoResult, LocalFuture, Scrub};
 use layers::array::Array;
 use layers::integrity::Integrity;
@@ -18,6 +19,8 @@ use std::rc::Rc;
 pub(crate) struct Top {
     pub device: Device,
     pub scrub: Option<Rc<dyn Scrub>>,
+    /// How many blocks are read from a write journal.
+    pub journal_blocks: u64,
     resyncing: Box<dyn Fn() -> bool>,
     close: Box<dyn Fn() -> LocalFuture<'static, IoResult>>,
 }
@@ -26,7 +29,8 @@ impl Top {
     /// A device without anything to check or to close.
     pub fn plain(device: Device) -> Self {
         let close = Box::new(|| -> LocalFuture<'static, IoResult> { Box::pin(async { Ok(()) }) });
-        Self { device, scrub: None, resyncing: Box::new(|| false), close }
+        let resyncing = Box::new(|| false);
+        Self { device, scrub: None, journal_blocks: 0, resyncing, close }
     }
 
     /// A single dm-integrity volume. It is closed as every member's is.
@@ -73,7 +77,8 @@ impl Top {
             let layer = Rc::clone(&layer);
             Box::pin(async move { layer.close().await })
         };
-        Ok(Self { device, scrub: Some(scrub), resyncing, close: Box::new(close) })
+        let close = Box::new(close);
+        Ok(Self { scrub: Some(scrub), resyncing, close, ..Self::plain(device) })
     }
 
     async fn parity(array: &Rc<Array>, options: &Options) -> Result<Self, OpenError> {
@@ -89,7 +94,15 @@ impl Top {
             let layer = Rc::clone(&layer);
             Box::pin(async move { layer.close().await })
         };
-        Ok(Self { device, scrub: Some(scrub), resyncing, close: Box::new(close) })
+        let close = Box::new(close);
+        Ok(Self { scrub: Some(scrub), resyncing, close, ..Self::plain(device) })
+    }
+
+    /// The array with what only its write journal has.
+    #[must_use]
+    pub fn with_journal(self, journal: &WriteJournal) -> Self {
+        let device = journal.over_array(self.device);
+        Self { device, journal_blocks: journal.found.rows.blocks(), ..self }
     }
 
     /// The array in the middle of a change of shape, over the members as each shape has them. It is

@@ -8,6 +8,7 @@ use crate::open::decide::{ArrayDecision, Decision, describe_problem};
 use crate::probe::{Probed, ReadIntegrity};
 use crate::spec::{ArrayLevel, Node};
 use crate::top::Top;
+use crate::write_journal::WriteJournalStatus;
 use bio::{Device, Events, IoResult, ScrubMode};
 use layers::array::Array;
 use layers::integrity::{Integrity, JournalKeys};
@@ -22,7 +23,7 @@ use std::time::Duration;
 /// An open volume. One that is open for writing must be [closed](Self::close): dropped, it is left
 /// as after a crash.
 pub struct Volume {
-    top: Top,
+    pub(crate) top: Top,
     node: Node,
     array: Option<Rc<Array>>,
     pub(crate) freshest: Option<Superblock>,
@@ -114,6 +115,8 @@ pub enum MemberState {
     LeftOut,
     /// It is there and holds nothing.
     Spare,
+    /// It is the array's write journal.
+    Journal,
     /// It failed while the volume was open.
     Failed,
     /// Nobody holds this slot.
@@ -201,6 +204,8 @@ pub struct VolumeStatus {
     pub bitmap: Option<BitmapStatus>,
     /// Whether it has a partial parity log: a crash leaves no write hole.
     pub partial_parity: bool,
+    /// Its write journal, if it has one.
+    pub write_journal: Option<WriteJournalStatus>,
     /// The change of shape that it was caught in, in words.
     pub reshape: Option<String>,
     /// Nothing is written, ever.
@@ -220,7 +225,8 @@ impl VolumeStatus {
             && self.synced_below.is_none()
             && self.reshape.is_none()
             && self.members.iter().all(|member| {
-                matches!(member.state, MemberState::InSync | MemberState::Spare)
+                use MemberState::{InSync, Journal, Spare};
+                matches!(member.state, InSync | Spare | Journal)
                     && member.problem.is_none()
                     && member.recalculated_below.is_none()
                     && member.suspect.is_empty()
@@ -367,6 +373,7 @@ impl Volume {
                 Some(BitmapStatus { chunk_bytes, chunks, dirty })
             }),
             partial_parity: md.and_then(Superblock::ppl).is_some(),
+            write_journal: self.write_journal(),
             reshape: md.and_then(Superblock::sides).and_then(Result::ok).map(|s| s.to_string()),
             read_only: self.read_only,
             unverified_blocks: self.integrity().map(|(_, part)| part.unverified()).sum(),
@@ -527,8 +534,11 @@ fn place(members: &mut [MemberPart], decision: &ArrayDecision) {
             members[index].state = state;
         }
     }
-    for &index in decision.spares.iter().chain(&decision.journals) {
+    for &index in &decision.spares {
         members[index].state = MemberState::Spare;
+    }
+    if let Some(index) = decision.journal {
+        members[index].state = MemberState::Journal;
     }
     for part in members.iter_mut() {
         part.is_written = matches!(

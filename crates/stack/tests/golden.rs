@@ -8,8 +8,7 @@ mod common;
 use common::*;
 use serde_json::Value;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use steadfast_stack as stack;
 use steadfast_stack::{
     Algorithm, CipherKind, Given, IntegrityChoice, Key, Member, Mode, OpenOptions, Recalculate,
@@ -73,31 +72,10 @@ const NOT_WHOLE: [&str; 4] =
     ["crc32c-512-nowipe", "crc32c-512-bitmap+unclean", "crc32c-512-nojournal+unclean", RECALC];
 const RECALC: &str = "recalc-half-crc32c";
 
-/// What the manifest says about the images, in its order.
-fn entries() -> Vec<Value> {
-    let text = std::fs::read_to_string(folder().join("manifest.json")).unwrap();
-    let manifest: Value = serde_json::from_str(&text).unwrap();
-    manifest["entries"].as_array().unwrap().clone()
-}
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden")
-}
-
 /// Decompressed into a folder of its own.
 fn unpack(entry: Value) -> Golden {
     let target = tempfile::tempdir().unwrap();
-    let files = entry["files"].as_array().unwrap().iter();
-    let paths = files.map(|file| {
-        let name = file["file"].as_str().unwrap();
-        let path = target.path().join(name.trim_end_matches(".zst"));
-        let source = folder().join(name);
-        let done = Command::new("zstd").arg("-dqo").arg(&path).arg(&source).status();
-        let done = done.expect("zstd runs; install the Debian package zstd");
-        assert!(done.success(), "zstd decompresses {name}");
-        path
-    });
-    let paths = paths.collect();
+    let paths = decompress(&entry, target.path());
     Golden { entry, paths, _folder: target }
 }
 
@@ -155,6 +133,11 @@ fn dm_integrity_volumes_give_the_kernels_content() {
 #[test]
 fn md_arrays_give_the_kernels_content() {
     give_the_kernels_content("md");
+}
+
+#[test]
+fn md_arrays_with_a_write_journal_give_the_kernels_content() {
+    give_the_kernels_content("md-journal");
 }
 
 #[test]
@@ -218,29 +201,6 @@ fn marked(map: &Value, sign: &str) -> Vec<Bytes> {
         (found == sign).then(|| begin..begin + number(length))
     });
     lines.collect()
-}
-
-/// What the manifest's generator wrote, over zeroes.
-fn generated(ranges: &str, bytes: u64) -> Vec<u8> {
-    let mix = |index: u64, seed: u64| {
-        let mut word = seed.wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        word ^ (word >> 31)
-    };
-    let mut content = vec![0; units::usize_of(bytes)];
-    for range in ranges.split_whitespace() {
-        let [kind, first, count] = range.split(':').collect::<Vec<_>>().try_into().unwrap();
-        let [first, count] = [first, count].map(|text| text.parse::<u64>().unwrap() * 4096);
-        let (kind, seed) = kind.split_at(2);
-        for at in (first..first + count).step_by(8) {
-            let index = if kind == "sm" { at / 8 } else { at / 512 };
-            let word = mix(index, seed.parse().unwrap()).to_le_bytes();
-            let at = units::usize_of(at);
-            content[at..at + 8].copy_from_slice(&word);
-        }
-    }
-    content
 }
 
 /// Content, and what of it could not be read.

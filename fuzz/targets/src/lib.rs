@@ -44,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "md_assemble", run: md_format::assemble },
     Target { name: "md_bad_blocks", run: md_format::bad_blocks },
     Target { name: "md_bitmap", run: md_format::bitmap },
+    Target { name: "md_journal", run: md_format::journal },
     Target { name: "md_ppl", run: md_format::ppl },
     Target { name: "md_superblock", run: md_format::superblock },
     Target { name: "nbd_client_handshake", run: nbd_protocol::client_handshake },

@@ -1,11 +1,12 @@
-//! md's bytes: superblocks, what several of them amount to, the bitmap, the bad block log and the partial
-//! parity log.
+//! md's bytes: superblocks, what several of them amount to, the bitmap, the bad block log, the partial parity
+//! log and the write journal.
 
 use crate::input::Input;
 use md::assemble::{Candidate, Slot};
 use md::bad_blocks::BadBlocks;
 use md::bitmap::{Bitmap, BitmapHeader};
 use md::geometry::{Geometry, Mirrors, ParityLevel, Strip, Stripes};
+use md::journal::{BLOCK_BYTES, BLOCK_SECTORS, Block, Ended, Payload, Ring, Scan, Seed};
 use md::ppl::{ENTRIES_MAX, Entry, HEADER_BYTES, Log, Plan, encode_header};
 use md::shape::Shape;
 use md::superblock::{Minor, SUPERBLOCK_BYTES, Superblock, SuperblockError, Uuid};
@@ -301,3 +302,77 @@ pub fn ppl(bytes: &[u8]) {
 }
 
 const PPL_MEMBER_SECTORS: u64 = 128 * 64;
+
+/// Any bytes as a write journal: behind a shape and a tail, blocks whose magic, place and checksums fit where
+/// they begin with a mark. What it holds lies in the ring and in the array, and each block of a row is one of its own.
+pub fn journal(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let (layout, disks, tail) = (input.byte() % 6, 4 + input.byte() % 5, input.byte() % 32);
+    let level = if input.byte() % 2 == 0 { ParityLevel::Raid5 } else { ParityLevel::Raid6 };
+    let seed = Seed::of(Uuid([7; 16]));
+    let mut area = input.0.to_vec();
+    area.truncate(JOURNAL_BLOCKS * BLOCK_BYTES);
+    area.resize(JOURNAL_BLOCKS * BLOCK_BYTES, 0);
+    let sound = Block { sequence: 0, position: 0, payloads: vec![] }.encode(seed);
+    for (number, block) in (0..).zip(area.chunks_exact_mut(BLOCK_BYTES)) {
+        if block[0] == 0x09 {
+            block[..12].copy_from_slice(&sound[..12]);
+            block[24..32].copy_from_slice(&(number * BLOCK_SECTORS).to_le_bytes());
+            block[4..8].fill(0);
+            let sum = seed.checksum(block).to_le_bytes();
+            block[4..8].copy_from_slice(&sum);
+        }
+    }
+    for number in 0..JOURNAL_BLOCKS {
+        let place = |number: usize| number % JOURNAL_BLOCKS * BLOCK_BYTES;
+        let block = &area[place(number)..][..BLOCK_BYTES];
+        let Ok(mut found) = Block::decode(block, seed) else { continue };
+        assert_eq!(Block::decode(&found.encode(seed), seed).as_ref(), Ok(&found));
+        let mut own = number;
+        for payload in &mut found.payloads {
+            let (Payload::Data { checksums, .. } | Payload::Parity { checksums, .. }) = payload
+            else {
+                continue;
+            };
+            for checksum in checksums {
+                own += 1;
+                *checksum = seed.checksum(&area[place(own)..][..BLOCK_BYTES]);
+            }
+        }
+        area[place(number)..][..BLOCK_BYTES].copy_from_slice(&found.encode(seed));
+    }
+    let geometry = Geometry::new(level, layout.into(), 128, disks.into());
+    let geometry = geometry.expect("a shape that there is");
+    let ring = Ring::new(u64_of(JOURNAL_BLOCKS) * BLOCK_SECTORS);
+    let tail = u64::from(tail) * BLOCK_SECTORS;
+    let mut scan = Scan::new(seed, ring, tail, (geometry, PPL_MEMBER_SECTORS));
+    let mut steps = 0;
+    while let Some(wanted) = scan.wanted() {
+        let part = |range: std::ops::Range<u64>| {
+            area[usize_of(range.start * 512)..usize_of(range.end * 512)].iter().copied()
+        };
+        let read: Vec<u8> = ring.ranges(wanted).flat_map(part).collect();
+        scan.feed(Some(&read));
+        steps += 1;
+        assert!(steps < JOURNAL_BLOCKS * 4, "each step goes on");
+    }
+    let found = scan.finish();
+    assert!(found.sectors <= ring.sectors() && (found.first.is_some() || found.meta_blocks == 0));
+    for (row, held) in found.rows.iter() {
+        assert!(row.0 < PPL_MEMBER_SECTORS && row.0 % BLOCK_SECTORS == 0);
+        for list in [&held.complete, &held.data_only] {
+            for (index, (slot, place)) in list.iter().enumerate() {
+                assert!(*slot < geometry.raid_disks() && place.at < ring.sectors());
+                assert!(list[..index].iter().all(|(earlier, _)| earlier != slot));
+            }
+        }
+    }
+    let end = geometry.array_sectors(PPL_MEMBER_SECTORS).expect("a size");
+    assert!(found.rows.data_only().all(|(sector, _)| sector.0 + BLOCK_SECTORS <= end));
+    if let Ended::Damaged(damage) = found.ended {
+        assert!(!damage.to_string().is_empty());
+    }
+}
+
+/// Blocks of the ring.
+const JOURNAL_BLOCKS: usize = 32;

@@ -21,6 +21,8 @@ pub(crate) struct Subject {
     pub(crate) integrity: Option<Format>,
     /// Options of `mdadm --create`.
     pub(crate) mdadm: &'static str,
+    /// The mode of its write journal, which lies on a disk behind the members'.
+    pub(crate) journal: Option<&'static str>,
 }
 
 impl Subject {
@@ -36,6 +38,7 @@ impl Subject {
             metadata: "1.2",
             integrity: Some(format),
             mdadm: "--bitmap=none",
+            journal: None,
         }
     }
 
@@ -51,6 +54,7 @@ impl Subject {
             metadata: "1.2",
             integrity: None,
             mdadm: if level == 0 { "" } else { "--bitmap=none" },
+            journal: None,
         }
     }
 
@@ -62,6 +66,11 @@ impl Subject {
     /// The same with a partial parity log.
     pub(crate) const fn with_ppl(self) -> Self {
         Self { mdadm: "--consistency-policy=ppl", ..self }
+    }
+
+    /// The same with a write journal, in this mode.
+    pub(crate) const fn with_journal(self, mode: &'static str) -> Self {
+        Self { mdadm: "", journal: Some(mode), ..self }
     }
 
     /// Whether the kernel can compare its members.
@@ -83,7 +92,20 @@ impl Subject {
 
     /// Disks of the guest, in order: each member's.
     pub(crate) fn disks(&self) -> usize {
-        self.members * self.integrity.map_or(1, |format| format.disks())
+        let journal = usize::from(self.journal.is_some());
+        self.members * self.integrity.map_or(1, |format| format.disks()) + journal
+    }
+
+    /// The disk of its write journal, if it has one.
+    fn journal_disk(&self) -> Option<String> {
+        self.journal.map(|_| format!("$D{}", self.disks() - 1))
+    }
+
+    /// The guest has its write journal work in its mode, which no disk says.
+    fn set_journal_mode(&self) -> String {
+        self.journal.map_or_else(String::new, |mode| {
+            format!("echo {mode} > /sys/block/md0/md/journal_mode\n")
+        })
     }
 
     /// Sectors of the smallest write.
@@ -111,10 +133,13 @@ impl Subject {
                 _ => format!(" --chunk={}", self.chunk_kib),
             };
             let layout = self.layout.map_or_else(String::new, |name| format!(" --layout={name}"));
+            let journal = self.journal_disk();
+            let journal =
+                journal.map_or_else(String::new, |disk| format!(" --write-journal {disk}"));
             let _fits = writeln!(
                 script,
                 "mdadm --create /dev/md0 --run --quiet --metadata={} --homehost=any --name=it \
-                 --level={level}{layout}{chunk} {} --raid-devices={} {}\nmd_settled",
+                 --level={level}{layout}{chunk} {} --raid-devices={} {}{journal}\nmd_settled",
                 self.metadata,
                 self.mdadm,
                 self.members,
@@ -128,8 +153,11 @@ impl Subject {
     pub(crate) fn open(&self) -> String {
         let mut script = self.open_members();
         if self.level.is_some() {
-            let devices = self.member_devices();
+            let journal = self.journal_disk();
+            let devices = [Some(self.member_devices()), journal].map(Option::unwrap_or_default);
+            let devices = devices.join(" ");
             let _fits = writeln!(script, "mdadm --assemble /dev/md0 --quiet {devices}\nmd_settled");
+            script += &self.set_journal_mode();
         }
         script
     }

@@ -66,6 +66,15 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     u32::from_le_bytes(crc.finish())
 }
 
+/// The bare register of a CRC-32C after `bytes`, which was `register` before them: neither set to ones at the
+/// start nor inverted at the end. Parts of a message can be fed one after the other.
+#[must_use]
+pub fn crc32c_register(register: u32, bytes: &[u8]) -> u32 {
+    let mut crc = Crc::<Castagnoli>::at(register);
+    crc.update(bytes);
+    crc.register()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +91,8 @@ mod tests {
         assert_eq!(crc32c(&down), 0x113F_DB5C);
         assert_eq!(crc32c(b"123456789"), 0xE306_9283);
         assert_eq!(crc32c(b""), 0);
+        let parts = crc32c_register(crc32c_register(u32::MAX, b"1234"), b"56789");
+        assert_eq!(parts, !0xE306_9283);
     }
 
     #[test]

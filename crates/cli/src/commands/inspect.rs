@@ -221,6 +221,12 @@ fn member_lines(member: &MemberInspection) -> Vec<String> {
             let why = md.partial_parity_problem.as_ref();
             lines.extend(why.map(|why| format!("    {:<26} {why}", "not believed because")));
         }
+        if let Some(journal) = &md.write_journal {
+            lines.push("  write journal".to_owned());
+            fields(&mut lines, journal);
+            let why = md.write_journal_problem.as_ref();
+            lines.extend(why.map(|why| format!("    {:<26} {why}", "damaged")));
+        }
         lines.extend(listed("bad blocks", &md.bad_blocks));
         let why = md.bad_blocks_problem.as_ref();
         lines.extend(why.map(|why| format!("    {:<26} {why}", "all bad because")));

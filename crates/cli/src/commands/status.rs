@@ -155,7 +155,10 @@ fn state(status: &VolumeStatus) -> (&'static str, Vec<String>) {
                 why.push(format!("{name} is to replace the member in slot {slot}: {filled} %"));
             }
             MemberState::Replaced => why.push(format!("{} was replaced", member.name)),
-            MemberState::InSync | MemberState::Spare | MemberState::LeftOut => {}
+            MemberState::InSync
+            | MemberState::Spare
+            | MemberState::Journal
+            | MemberState::LeftOut => {}
         }
         if let Some(sector) = member.recalculated_below {
             let from = &member.name;
@@ -289,6 +292,10 @@ pub fn lines(object: &Value) -> Vec<String> {
     }
     if object["partial_parity"] == true {
         lines.push("ppl      what is being written is in the partial parity log".to_owned());
+    }
+    if let Some(journal) = object.get("write_journal").filter(|journal| journal.is_object()) {
+        let member = journal["member"].as_str().unwrap_or_default();
+        lines.push(format!("journal  {member}: {} blocks are not home", journal["blocks"]));
     }
     lines.push(format!("stack    {}", text("stack")));
     lines.push(format!(

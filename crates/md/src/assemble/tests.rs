@@ -213,6 +213,31 @@ fn features_that_we_do_not_maintain_forbid_writing_by_name() {
 }
 
 #[test]
+fn without_its_journal_an_array_is_not_started_though_it_is_clean_and_with_it_it_is() {
+    let features = 0x200_u32.to_le_bytes();
+    let mut members: Vec<Superblock> =
+        array(Level::Raid5, 4).iter().map(|m| forged(m, 8, &features)).collect();
+    let journal = forged(&members[1], 160, &[4]);
+    // Its ring may be shorter than what is used of the others.
+    let journal = forged(&journal, 136, &64_u64.to_le_bytes());
+    let mut journal = forged(&journal, 168, &[9; 16]);
+    members.iter_mut().chain([&mut journal]).for_each(|member| member.set_role(4, Role::Journal));
+    let missing = judged(&members).unwrap();
+    assert_eq!(missing.resync, ResyncOffset::Clean);
+    assert_eq!(missing.cannot_start, [CannotStart::JournalMissing]);
+    assert!(CannotStart::JournalMissing.forceable());
+
+    let fresh = [&members[..], &[journal.clone()]].concat();
+    let assembly = judged(&fresh).unwrap();
+    assert_eq!((&assembly.journals[..], &assembly.cannot_start[..]), (&[4][..], &[][..]));
+    // One that missed what the others know is none.
+    members.iter_mut().for_each(|member| member.set_events(member.events() + 2));
+    let stale = judged(&[&members[..], &[journal]].concat()).unwrap();
+    assert_eq!((&stale.journals[..], stale.left_out.len()), (&[][..], 1));
+    assert_eq!(stale.cannot_start, [CannotStart::JournalMissing]);
+}
+
+#[test]
 fn a_member_under_rebuild_counts_as_missing_and_one_with_bad_blocks_does_not() {
     let mut members = array(Level::Raid5, 4);
     members[1] = forged(&members[1], 8, &[2]);

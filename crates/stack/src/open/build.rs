@@ -7,6 +7,7 @@ use crate::probe::{IntegrityFound, MdFound, Probed};
 use crate::top::Top;
 use crate::verified::verified;
 use crate::volume::{MemberPart, Parts, Volume};
+use crate::write_journal::WriteJournal;
 use bio::{Bio, Buf, Device, EventKind, Events, IoError};
 use integrity::superblock::{AREA_SECTORS, SUPERBLOCK_BYTES};
 use layers::array::{Array, Found, Options as ArrayOptions, wall_clock};
@@ -177,9 +178,14 @@ async fn build_array(
     let holders = decision.in_sync.iter().filter_map(|&(_, index)| members[index].md());
     let data_sizes: Vec<u64> = holders.map(Superblock::data_size).collect();
     let shape = freshest.shape(&data_sizes).map_err(refuse)?;
+    let journal = decision.journal.and_then(|index| members[index].write_journal.as_ref());
+    let journal = journal.and_then(|journal| journal.as_ref().ok());
     let array = |slots: usize, data: DataOffset| -> Result<Rc<Array>, OpenError> {
         let holders = decision.holders().filter(|(slot, _)| *slot < slots);
-        let found = holders.map(|(slot, index)| found(&members[index], slot, data, events));
+        let found = holders.map(|(slot, index)| {
+            let found = found(&members[index], slot, data, events)?;
+            with_journal(journal, found)
+        });
         let found = found.collect::<Result<Vec<Found>, OpenError>>()?;
         let options = ArrayOptions {
             read_only: rules.read_only,
@@ -196,7 +202,8 @@ async fn build_array(
         for &index in decision.spares.iter().filter(|_| !rules.read_only) {
             array.add_spare(found(&members[index], 0, data_offset, events)?);
         }
-        return Ok((Top::over(&array, shape, rules.force || rules.as_given).await?, array));
+        let top = Top::over(&array, shape, rules.force || rules.as_given).await?;
+        return Ok((journal.into_iter().fold(top, Top::with_journal), array));
     };
     let sides = sides.map_err(refuse)?;
     let before = array(sides.before.raid_disks(), data_offset)?;
@@ -204,6 +211,19 @@ async fn build_array(
     let top = Top::sides(&before, &after, &sides, freshest.size())?;
     let wider = if sides.slots() == sides.after.raid_disks() { after } else { before };
     Ok((top, wider))
+}
+
+/// A member's data as it is once the journal has come home.
+///
+/// # Errors
+/// If it keeps what no journal keeps.
+fn with_journal(journal: Option<&WriteJournal>, found: Found) -> Result<Found, OpenError> {
+    let Some(journal) = journal else { return Ok(found) };
+    if found.data.limits().tag_size > 0 {
+        let why = format!("{}: a write journal keeps no tags beside its blocks", found.name);
+        return Err(OpenError::Array { why });
+    }
+    Ok(Found { data: journal.over_member(found.slot, found.data), ..found })
 }
 
 /// Where a member's data starts, in one of the array's shapes.
@@ -266,6 +286,9 @@ fn tell(members: &[Probed], decision: &ArrayDecision, rules: Rules, events: &Eve
         let detail = format!("slot {slot} has no member, the array is degraded");
         events.emit_detail(EventKind::MemberMissing, Sector::ZERO, 0, detail);
     }
+    if let Some(index) = decision.journal {
+        tell_journal(&members[index], events);
+    }
     if decision.assembly.resync != md::superblock::ResyncOffset::Clean {
         let detail = if rules.read_only {
             "redundancy may not be true everywhere until it is opened for writing"
@@ -273,6 +296,21 @@ fn tell(members: &[Probed], decision: &ArrayDecision, rules: Rules, events: &Eve
             "redundancy is made true again in the background"
         };
         events.emit_detail(EventKind::Dirty, Sector::ZERO, 0, detail.to_owned());
+    }
+}
+
+/// What the write journal adds, and what is wrong with it.
+fn tell_journal(member: &Probed, events: &Events) {
+    let Some(Ok(journal)) = &member.write_journal else { return };
+    let events = events.for_member(&member.name);
+    let blocks = journal.found.rows.blocks();
+    if blocks > 0 {
+        let detail = format!("{blocks} blocks are read from the write journal");
+        events.emit_detail(EventKind::JournalReplayed, Sector::ZERO, 0, detail);
+    }
+    if let Some(damage) = journal.damage() {
+        let detail = format!("what the write journal held from there on is lost: {damage}");
+        events.emit_detail(EventKind::Dirty, Sector::ZERO, 0, detail);
     }
 }
 

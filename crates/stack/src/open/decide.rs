@@ -9,7 +9,7 @@ use md::assemble::{
     AssembleError, Assembly, Candidate, CannotStart, Slot, assemble, assemble_as_given,
 };
 use md::bitmap::BitmapError;
-use md::superblock::Role;
+use md::superblock::{Features, Role};
 use std::mem;
 
 /// What the members are.
@@ -32,8 +32,8 @@ pub(crate) struct ArrayDecision {
     pub replacing: Vec<(usize, usize)>,
     /// The members that hold nothing.
     pub spares: Vec<usize>,
-    /// The members that are the array's journal.
-    pub journals: Vec<usize>,
+    /// The member that is the array's journal.
+    pub journal: Option<usize>,
     /// For its other findings; its indexes are not those of the members.
     pub assembly: Assembly,
     pub left_out: Vec<(usize, WhyLeftOut)>,
@@ -108,7 +108,8 @@ pub(crate) fn decide(
     });
     let replacing: Vec<(usize, usize)> = replacements.collect();
     let named = |list: &[usize]| list.iter().map(|&index| with_md[index]).collect::<Vec<_>>();
-    let (mut spares, journals) = (named(&assembly.spares), named(&assembly.journals));
+    let mut spares = named(&assembly.spares);
+    let journal = journal(members, newest, &named(&assembly.journals), rules)?;
     let names = |left_out: Vec<(usize, WhyLeftOut)>| {
         left_out.into_iter().map(|(index, why)| (members[index].name.to_string(), why)).collect()
     };
@@ -145,11 +146,47 @@ pub(crate) fn decide(
         rebuilding,
         replacing,
         spares,
-        journals,
+        journal,
         assembly,
         left_out,
     };
     Ok(Decision::Array(Box::new(decision)))
+}
+
+/// The device of the write journal, if the array has one that can be used.
+///
+/// # Errors
+/// [`OpenError::WriteJournal`] if what was promised may be lost with it, unless that is accepted.
+fn journal(
+    members: &[Probed],
+    newest: usize,
+    journals: &[usize],
+    rules: Rules,
+) -> Result<Option<usize>, OpenError> {
+    let freshest = members[newest].md().expect("the newest has a superblock");
+    let kept = freshest.features().contains(Features::JOURNAL);
+    // Taken as given, members may be of any age: what an old journal holds has long been overwritten.
+    let is_current = |&&index: &&usize| {
+        members[index].md().is_some_and(|own| own.events().saturating_add(1) >= freshest.events())
+    };
+    let mut current = journals.iter().filter(is_current).filter(|_| kept);
+    let Some(&index) = current.next() else { return Ok(None) };
+    let refuse = |index: usize, why: String| {
+        let member = members[index].name.to_string();
+        Err(OpenError::WriteJournal { member, why })
+    };
+    if let Some(&other) = current.next() {
+        return refuse(other, "the array has two write journals".to_owned());
+    }
+    let accepted = rules.force || rules.as_given;
+    match &members[index].write_journal {
+        Some(Ok(found)) => match found.damage() {
+            Some(damage) if !accepted => refuse(index, format!("the write journal: {damage}")),
+            _ => Ok(Some(index)),
+        },
+        Some(Err(problem)) if !accepted => refuse(index, problem.to_string()),
+        Some(Err(_)) | None => Ok(None),
+    }
 }
 
 /// A bitmap whose bytes are of another version is not made anew: somebody's work is in it.

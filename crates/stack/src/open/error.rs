@@ -153,6 +153,14 @@ pub enum OpenError {
         /// The member.
         member: String,
     },
+    /// What was written last is in a write journal that does not hold.
+    #[error("{member}: {why}")]
+    WriteJournal {
+        /// The journal's device.
+        member: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// It can be read, but what its journal holds has to be decided on before it is written.
     #[error("{member}: {why}")]
     JournalDamaged {
@@ -206,6 +214,15 @@ impl Fault for OpenError {
                 "name the members of one array; 'steadfast inspect' shows who belongs where"
             }
             Self::SameMember { .. } => "name only the newer one",
+            Self::WriteJournal { .. } => {
+                "look at it with 'inspect'; --force --read-only reads the array with what the journal \
+                 holds before that place, and what was acknowledged after it is lost"
+            }
+            Self::CannotStart { why: CannotStart::JournalMissing, .. } => {
+                "name its device too; --force --read-only reads the array without it, as old as it is \
+                 at home: what was acknowledged last is missing, and rows that were being written \
+                 may be half old and half new"
+            }
             Self::CannotStart { why, .. } if why.forceable() => {
                 "look at it with 'inspect'; --force starts it all the same, and stripes that were \
                  being written may then give wrong data of the missing member, or errors"
@@ -240,6 +257,7 @@ impl Fault for OpenError {
             | Self::Md { member, .. }
             | Self::JournalKey { member }
             | Self::JournalDamaged { member, .. }
+            | Self::WriteJournal { member, .. }
             | Self::Io { member, .. } => Some(member),
             Self::CannotWrite { member, .. } => member.as_deref(),
             Self::MixedArrays { members, .. }

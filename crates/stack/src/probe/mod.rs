@@ -16,6 +16,7 @@ use crate::given::{Given, IntegrityChoice};
 use crate::leaf::Leaf;
 use crate::member::Member;
 use crate::trial::{Trial, read_bytes};
+use crate::write_journal::{self, WriteJournal};
 use bio::{Buf, Device, Events, IoError};
 use checksum::{Algorithm, KeyError};
 use integrity::layout::JournalLayout;
@@ -210,6 +211,8 @@ pub(crate) struct Probed {
     pub md: MdFound,
     /// What lies beside the md superblock; see [`read_logs`].
     pub logs: Logs,
+    /// The array's write journal, if this is its device; see [`read_logs`].
+    pub write_journal: Option<Result<WriteJournal, write_journal::Problem>>,
 }
 
 impl Probed {
@@ -257,7 +260,8 @@ pub(crate) async fn probe(
         _ => find_integrity(&leaf.lower(), given, &events).await?,
     };
     let (md, logs) = (MdFound::None, Logs::default());
-    let mut probed = Probed { name, member, leaf, integrity, md, logs };
+    let write_journal = None;
+    let mut probed = Probed { name, member, leaf, integrity, md, logs, write_journal };
     if let Some(inner) = probed.inner() {
         probed.md = find_md(&inner).await?;
     }
@@ -349,7 +353,9 @@ async fn journal_is_foreign(
 pub(crate) async fn read_logs(members: &mut [Probed]) {
     for member in members {
         if let (Some(inner), Some(superblock)) = (member.inner(), member.md()) {
-            member.logs = Logs::read(&inner, superblock).await;
+            let logs = Logs::read(&inner, superblock).await;
+            member.write_journal = WriteJournal::read(&inner, superblock).await;
+            member.logs = logs;
         }
     }
 }

@@ -2,10 +2,12 @@
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
 use runtime::Runtime;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use stack::create::{CreateLevel, CreateOptions, Created, create};
 use stack::{Member, OpenOptions, Volume};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use steadfast_stack as stack;
 
 /// Runs `future` as the program would.
@@ -93,4 +95,55 @@ pub fn flip(path: &Path, byte: u64, mask: u8) {
     file.read_exact_at(&mut one, byte).expect("the byte");
     one[0] ^= mask;
     file.write_all_at(&one, byte).expect("the byte");
+}
+
+/// What the manifest says about the images of the real kernel, in its order.
+pub fn entries() -> Vec<Value> {
+    let text = std::fs::read_to_string(golden().join("manifest.json")).expect("the manifest");
+    let manifest: Value = serde_json::from_str(&text).expect("JSON");
+    manifest["entries"].as_array().expect("a list").clone()
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden")
+}
+
+/// The files of an entry, decompressed.
+pub fn decompress(entry: &Value, target: &Path) -> Vec<PathBuf> {
+    let files = entry["files"].as_array().expect("a list").iter();
+    let paths = files.map(|file| {
+        let name = file["file"].as_str().expect("a name");
+        let path = target.join(name.trim_end_matches(".zst"));
+        let source = golden().join(name);
+        let done = Command::new("zstd").arg("-dqo").arg(&path).arg(&source).status();
+        let done = done.expect("zstd runs; install the Debian package zstd");
+        assert!(done.success(), "zstd decompresses {name}");
+        path
+    });
+    paths.collect()
+}
+
+/// What the manifest's generator wrote, over zeroes.
+pub fn generated(ranges: &str, bytes: u64) -> Vec<u8> {
+    let mix = |index: u64, seed: u64| {
+        let mut word = seed.wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        word ^ (word >> 31)
+    };
+    let mut content = vec![0; units::usize_of(bytes)];
+    for range in ranges.split_whitespace() {
+        let [kind, first, count] =
+            range.split(':').collect::<Vec<_>>().try_into().expect("three parts");
+        let [first, count] =
+            [first, count].map(|text| text.parse::<u64>().expect("a number") * 4096);
+        let (kind, seed) = kind.split_at(2);
+        for at in (first..first + count).step_by(8) {
+            let index = if kind == "sm" { at / 8 } else { at / 512 };
+            let word = mix(index, seed.parse().expect("a number")).to_le_bytes();
+            let at = units::usize_of(at);
+            content[at..at + 8].copy_from_slice(&word);
+        }
+    }
+    content
 }

@@ -20,6 +20,7 @@ mod partial_parity;
 mod pi;
 mod server;
 mod unlogged;
+mod write_journal;
 
 use crate::format::{Format, Mode};
 use crate::lab::Lab;
@@ -300,6 +301,20 @@ fn crashes() -> Vec<Case> {
         "our server is killed while it writes; by our log the kernel finds the same",
         move |lab| partial_parity::cut_here(lab, &logged),
     ));
+    for (name, subject, part) in [
+        ("raid5", Subject::md(5, 3).with_journal("write-through"), Part::All),
+        ("raid5-write-back", Subject::md(5, 3).with_journal("write-back"), Part::Ci),
+        ("raid6", Subject::md(6, 4).with_journal("write-through"), Part::Ci),
+        ("raid6-write-back", Subject::md(6, 5).with_journal("write-back"), Part::All),
+        ("raid4-write-back", Subject::md(4, 3).with_journal("write-back"), Part::All),
+    ] {
+        cases.push(row(
+            part,
+            format!("power-cut-journal-{name}"),
+            "the kernel's machine dies with a write journal full; we read it, whoever is missing",
+            move |lab| write_journal::cut_there(lab, &subject),
+        ));
+    }
     for (name, subject, part) in [
         ("raid1", Subject::md(1, 2).with_intent(), Part::Ci),
         ("raid5", Subject::md(5, 3).with_intent(), Part::All),

@@ -177,6 +177,12 @@ impl Superblock {
         filled.then(|| Sector(self.raw.recovery_offset.get()))
     }
 
+    /// Of the device that is the array's journal: the sector of its data at which the journal begins.
+    #[must_use]
+    pub fn journal_tail(&self) -> Option<u64> {
+        (self.role() == Some(Role::Journal)).then(|| self.raw.recovery_offset.get())
+    }
+
     /// The member's own index into the device table, which is not its slot.
     #[must_use]
     pub fn dev_number(&self) -> u32 {

@@ -1,0 +1,140 @@
+//! The write journal of an array, as far as reading needs it: found on its device, and laid over the
+//! members and the array.
+//!
+//! ```text
+//!            overlay: data without parity, in the array's sectors
+//!               |
+//!            raid456
+//!            /  |  \
+//!     overlay  overlay  overlay: data and parity that belong home, each over its member
+//!        |        |        |
+//!     member   member   member            journal device: read by all four
+//! ```
+//! Rows that the journal names whole are as if they had come home, whatever a crash left of them there. So
+//! all rows are in sync, and a missing member's blocks can be made from the others. Data without
+//! parity has touched nothing at home: without it rows agree as well, so it lies over everything.
+
+use crate::volume::{MemberState, Volume};
+use bio::Device;
+use layers::linear::{Linear, LinearError};
+use layers::overlay::Overlay;
+use md::journal::{Damage, Ended, Found, Ring, Scan, Seed, Wanted};
+use md::superblock::Superblock;
+use serde::Serialize;
+use units::{SECTOR_BYTES, Sector, usize_of};
+
+/// What an array's write journal holds.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct WriteJournalStatus {
+    /// Its device, as it was named.
+    pub member: String,
+    /// Blocks of 4096 bytes that are not home yet and are read from there.
+    pub blocks: u64,
+}
+
+impl Volume {
+    /// The array's write journal, if it has one and reads it.
+    pub(crate) fn write_journal(&self) -> Option<WriteJournalStatus> {
+        let parts = self.parts();
+        let part = parts.iter().find(|part| part.state == MemberState::Journal)?;
+        Some(WriteJournalStatus { member: part.name.to_string(), blocks: self.top.journal_blocks })
+    }
+}
+
+/// Why a journal cannot be read at all.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Problem {
+    /// No level that has one, or an impossible shape.
+    #[error("an array of this shape has no write journal")]
+    Shape,
+    /// Its data lies outside the device.
+    #[error("the write journal: {0}")]
+    Place(LinearError),
+}
+
+/// What the device of a journal holds.
+#[derive(Clone)]
+pub(crate) struct WriteJournal {
+    ring: Device,
+    seed: Seed,
+    /// Where it begins.
+    pub tail: u64,
+    /// Its length in sectors.
+    pub ring_sectors: u64,
+    pub found: Found,
+}
+
+impl WriteJournal {
+    /// Reads the journal on `device`; none: the device is not one.
+    pub async fn read(device: &Device, superblock: &Superblock) -> Option<Result<Self, Problem>> {
+        let tail = superblock.journal_tail()?;
+        Some(Self::read_from(device, superblock, tail).await)
+    }
+
+    async fn read_from(
+        device: &Device,
+        superblock: &Superblock,
+        tail: u64,
+    ) -> Result<Self, Problem> {
+        let Some(Ok(geometry)) = superblock.geometry() else { return Err(Problem::Shape) };
+        let length = Ring::new(superblock.data_size());
+        let ring = Linear::new(device.clone(), superblock.data_offset(), length.sectors());
+        let ring = Device::new(ring.map_err(Problem::Place)?);
+        let seed = Seed::of(superblock.set_uuid());
+        let mut scan = Scan::new(seed, length, tail, (geometry, superblock.size()));
+        while let Some(wanted) = scan.wanted() {
+            scan.feed(read_ring(&ring, length, wanted).await.as_deref());
+        }
+        let (found, ring_sectors) = (scan.finish(), length.sectors());
+        Ok(Self { ring, seed, tail, ring_sectors, found })
+    }
+
+    /// What is wrong with it, if anything is.
+    pub const fn damage(&self) -> Option<Damage> {
+        match self.found.ended {
+            Ended::Here => None,
+            Ended::Damaged(damage) => Some(damage),
+        }
+    }
+
+    /// What a person wants to know of it, with its names in md's words.
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        let Found { rows, first, meta_blocks, sectors, .. } = &self.found;
+        let complete = rows.iter().filter(|(_, row)| !row.complete.is_empty()).count();
+        let data_only = rows.iter().filter(|(_, row)| !row.data_only.is_empty()).count();
+        let sequence = first.map_or_else(|| "none".to_owned(), |first| first.to_string());
+        vec![
+            ("journal_tail", format!("{} of {} sectors", self.tail, self.ring_sectors)),
+            ("sequence", sequence),
+            ("meta_blocks", format!("{meta_blocks}, in {sectors} sectors")),
+            ("data-parity stripes", complete.to_string()),
+            ("data-only stripes", data_only.to_string()),
+            ("logged", format!("{} bytes that may not be home", rows.blocks() * BLOCK)),
+        ]
+    }
+
+    /// The data of the member in `slot` as it is once the journal has come home.
+    pub fn over_member(&self, slot: usize, lower: Device) -> Device {
+        let blocks = self.found.rows.of_slot(slot);
+        Device::new(Overlay::new(lower, self.ring.clone(), self.seed, blocks))
+    }
+
+    /// The array with what was acknowledged and never got parity.
+    pub fn over_array(&self, lower: Device) -> Device {
+        let blocks = self.found.rows.data_only();
+        Device::new(Overlay::new(lower, self.ring.clone(), self.seed, blocks))
+    }
+}
+
+/// Bytes of a block of the journal.
+const BLOCK: u64 = md::journal::BLOCK_SECTORS * units::SECTOR;
+
+/// What the scan asks for; none: it cannot be read.
+async fn read_ring(ring: &Device, length: Ring, wanted: Wanted) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(usize_of(wanted.sectors) * SECTOR_BYTES);
+    for range in length.ranges(wanted) {
+        let part = ring.read(Sector(range.start), range.end - range.start).await.ok()?;
+        bytes.extend_from_slice(part.as_slice());
+    }
+    Some(bytes)
+}

@@ -1,0 +1,399 @@
+//! Arrays with a write journal that the kernel was killed over: what is read is what it had acknowledged,
+//! whatever a crash left at home and whoever is missing; what cannot be known is refused.
+
+#![allow(clippy::unwrap_used, reason = "tests end with the first surprise")]
+
+mod common;
+
+use bio::Event;
+use common::*;
+use md::journal::{BLOCK_BYTES, Block, Payload, Ring, Scan, Seed};
+use md::superblock::{Minor, SUPERBLOCK_BYTES, Superblock};
+use serde_json::Value;
+use std::cell::RefCell;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use steadfast_stack as stack;
+use steadfast_stack::{Given, Member, MemberState, OpenOptions};
+use units::{Sector, u64_of, usize_of};
+
+/// Mode write-back: data that never got parity, among rows that came home.
+const CACHED: &str = "md-raid5-3-r5l-write-back+unreplayed";
+/// Mode write-through, RAID 6: rows that are named whole.
+const COMPLETE: &str = "md-raid6-4-r5l+unreplayed";
+
+struct Array {
+    entry: Value,
+    /// The journal is the last.
+    paths: Vec<PathBuf>,
+    _folder: tempfile::TempDir,
+}
+
+/// A meta block of the journal, where its own lie in the ring.
+struct Meta {
+    at: u64,
+    block: Block,
+    own: Vec<u64>,
+}
+
+impl Array {
+    fn new(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = entries().into_iter().find(|entry| entry["name"] == name).unwrap();
+        let paths = decompress(&entry, folder.path());
+        Self { entry, paths, _folder: folder }
+    }
+
+    /// What was acknowledged, the last `less` blocks of it not.
+    fn content(&self, less: u64) -> Vec<u8> {
+        let ranges = self.entry["ranges"].as_str().unwrap();
+        let (before, last) = ranges.rsplit_once(' ').unwrap();
+        let (first, count) = last.rsplit_once(':').unwrap();
+        let count: u64 = count.parse().unwrap();
+        let ranges = format!("{before} {first}:{}", count - less);
+        generated(&ranges, self.entry["array_sectors"].as_u64().unwrap() * 512)
+    }
+
+    fn journal(&self) -> &PathBuf {
+        self.paths.last().unwrap()
+    }
+
+    fn superblock(&self, index: usize) -> Superblock {
+        let bytes = std::fs::read(&self.paths[index]).unwrap();
+        let sectors = u64_of(bytes.len()) / 512;
+        Superblock::decode(&bytes[4096..8192], Minor::V2, sectors).unwrap()
+    }
+
+    fn ring(&self) -> (Superblock, Ring) {
+        let superblock = self.superblock(self.paths.len() - 1);
+        let ring = Ring::new(superblock.data_size());
+        (superblock, ring)
+    }
+
+    /// Reads or changes a block of the ring.
+    fn in_ring(&self, at: u64, change: impl FnOnce(&mut Vec<u8>)) {
+        let (superblock, _) = self.ring();
+        let file = std::fs::File::options().read(true).write(true).open(self.journal()).unwrap();
+        let byte = (superblock.data_offset().0 + at) * 512;
+        let mut bytes = vec![0; BLOCK_BYTES];
+        file.read_exact_at(&mut bytes, byte).unwrap();
+        change(&mut bytes);
+        file.write_all_at(&bytes, byte).unwrap();
+    }
+
+    fn flip_in_ring(&self, at: u64) {
+        self.in_ring(at, |bytes| bytes[2000] ^= 0x20);
+    }
+
+    /// Every meta block, from the tail on.
+    fn chain(&self) -> Vec<Meta> {
+        let (superblock, ring) = self.ring();
+        let seed = Seed::of(superblock.set_uuid());
+        let mut at = superblock.journal_tail().unwrap();
+        let mut chain: Vec<Meta> = Vec::new();
+        loop {
+            let mut decoded = None;
+            self.in_ring(at, |bytes| decoded = Block::decode(bytes, seed).ok());
+            let next = |last: &Meta| last.block.sequence + 1;
+            let follows = |block: &Block| chain.last().is_none_or(|l| next(l) == block.sequence);
+            let Some(block) = decoded.filter(follows) else { return chain };
+            let own: Vec<u64> = (1..=block.blocks()).map(|n| ring.after(at, n * 8)).collect();
+            let after = ring.after(at, (1 + block.blocks()) * 8);
+            chain.push(Meta { at, block, own });
+            at = after;
+        }
+    }
+
+    /// What the journal holds, by md's own reader.
+    fn found(&self) -> md::journal::Found {
+        let (superblock, ring) = self.ring();
+        let seed = Seed::of(superblock.set_uuid());
+        let shape = (superblock.geometry().unwrap().unwrap(), superblock.size());
+        let mut scan = Scan::new(seed, ring, superblock.journal_tail().unwrap(), shape);
+        while let Some(wanted) = scan.wanted() {
+            let mut all = Vec::new();
+            for range in ring.ranges(wanted) {
+                for at in range.step_by(8) {
+                    self.in_ring(at, |bytes| all.extend_from_slice(bytes));
+                }
+            }
+            scan.feed(Some(&all));
+        }
+        scan.finish()
+    }
+
+    /// Overwrites what is at home of what the journal holds whole: `which` says of which slots.
+    fn spoil_home(&self, which: impl Fn(usize, usize) -> bool) -> usize {
+        let mut spoilt = 0;
+        for (number, (row, held)) in self.found().rows.iter().enumerate() {
+            for &(slot, _) in held.complete.iter().filter(|(slot, _)| which(number, *slot)) {
+                let file = std::fs::File::options().write(true).open(&self.paths[slot]).unwrap();
+                let byte = (self.superblock(slot).data_offset() + row.0).bytes();
+                file.write_all_at(&noise(BLOCK_BYTES, u64_of(number) + 1), byte).unwrap();
+                spoilt += 1;
+            }
+        }
+        spoilt
+    }
+
+    /// All but these.
+    fn without(&self, missing: &[usize]) -> Vec<Member> {
+        let here = (0..self.paths.len()).filter(|index| !missing.contains(index));
+        here.map(|index| Member::Path(self.paths[index].clone())).collect()
+    }
+
+    fn read_without(&self, missing: &[usize]) -> (Vec<u8>, u64) {
+        let options = OpenOptions::read_only(self.without(missing));
+        with_volume(options, |volume| async move { read_all(&volume).await })
+    }
+
+    #[track_caller]
+    fn must_give(&self, expected: &[u8], missing: &[usize]) {
+        let before: Vec<String> =
+            self.paths.iter().map(|path| sha256(&std::fs::read(path).unwrap())).collect();
+        let (content, bad) = self.read_without(missing);
+        assert_eq!(bad, 0, "without {missing:?}");
+        let differs = content.chunks(4096).zip(expected.chunks(4096)).position(|(a, b)| a != b);
+        assert_eq!(differs, None, "first block that differs without {missing:?}");
+        for (path, before) in self.paths.iter().zip(before) {
+            assert_eq!(sha256(&std::fs::read(path).unwrap()), before, "nothing is written");
+        }
+    }
+
+    fn refusal(&self, missing: &[usize], read_only: bool) -> String {
+        let options = OpenOptions { read_only, ..OpenOptions::read_only(self.without(missing)) };
+        run(async move { stack::open(&options).await.err().unwrap().to_string() })
+    }
+}
+
+#[test]
+fn what_the_kernel_acknowledged_is_what_is_read() {
+    for name in [CACHED, COMPLETE] {
+        let array = Array::new(name);
+        let expected = array.content(0);
+        assert_eq!(
+            sha256(&expected),
+            array.entry["expect_sha256"].as_str().unwrap(),
+            "the kernel's"
+        );
+        array.must_give(&expected, &[]);
+    }
+}
+
+#[test]
+fn data_without_parity_is_read_whoever_is_missing() {
+    let array = Array::new(CACHED);
+    assert!(array.found().rows.data_only().count() > 50, "that is what it holds");
+    for missing in 0..3 {
+        array.must_give(&array.content(0), &[missing]);
+    }
+}
+
+#[test]
+fn home_may_be_half_written_wherever_the_journal_is_whole_and_any_two_of_a_raid6_are_missing() {
+    let all: fn(usize, usize) -> bool = |_, _| true;
+    let some: fn(usize, usize) -> bool = |number, slot| (number + slot) % 2 == 0;
+    for which in [all, some] {
+        let array = Array::new(COMPLETE);
+        assert!(array.spoil_home(which) > 50);
+        let expected = array.content(0);
+        array.must_give(&expected, &[]);
+        for first in 0..4 {
+            array.must_give(&expected, &[first]);
+            for second in first + 1..4 {
+                array.must_give(&expected, &[first, second]);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_that_were_flushed_are_read_from_home() {
+    let array = Array::new(CACHED);
+    let flushes = |payload: &Payload| matches!(payload, Payload::Flush { .. });
+    let chain = array.chain();
+    let parities = chain.iter().flat_map(|meta| &meta.block.payloads);
+    let parities = parities.filter(|payload| matches!(payload, Payload::Parity { .. })).count();
+    assert!(parities > 50 && chain.iter().flat_map(|m| &m.block.payloads).any(flushes));
+    // What had parity came home, all of it: data alone is left.
+    assert!(array.found().rows.iter().all(|(_, row)| row.complete.is_empty()));
+    // Without the flushes, the parity would be laid over its rows again, which changes nothing either.
+    array.must_give(&array.content(0), &[]);
+}
+
+#[test]
+fn a_ring_that_goes_on_at_its_start_is_read_to_its_end() {
+    for name in [CACHED, COMPLETE] {
+        let array = Array::new(name);
+        let (superblock, ring) = array.ring();
+        let chain = array.chain();
+        let offset = usize_of(superblock.data_offset().bytes());
+        let old = std::fs::read(array.journal()).unwrap();
+        // The third block that follows a meta block with many is behind the ring's end.
+        let large = chain.iter().find(|meta| meta.own.len() > 8).unwrap();
+        let turn = ring.sectors() - large.own[2];
+        let mut new = old.clone();
+        let place = |at: u64| offset + usize_of(at * 512);
+        for at in (0..ring.sectors()).step_by(8) {
+            let (from, to) = (place(at), place(ring.after(at, turn)));
+            new[to..to + BLOCK_BYTES].copy_from_slice(&old[from..from + BLOCK_BYTES]);
+        }
+        for Meta { at, block, .. } in &chain {
+            let position = ring.after(*at, turn);
+            let bytes = Block { position, ..block.clone() }.encode(Seed::of(superblock.set_uuid()));
+            new[place(position)..place(position) + BLOCK_BYTES].copy_from_slice(&bytes);
+        }
+        let tail = ring.after(superblock.journal_tail().unwrap(), turn);
+        new[4096 + 152..4096 + 160].copy_from_slice(&tail.to_le_bytes());
+        reseal(&mut new[4096..4096 + SUPERBLOCK_BYTES]);
+        std::fs::write(array.journal(), new).unwrap();
+        assert!(array.chain().iter().any(|meta| meta.own.contains(&0)), "it goes over the end");
+        array.must_give(&array.content(0), &[]);
+        array.must_give(&array.content(0), &[1]);
+    }
+}
+
+/// The checksum of a superblock that was changed (the md specification, section 2).
+fn reseal(superblock: &mut [u8]) {
+    superblock[216..220].fill(0);
+    let slots = u32::from_le_bytes(superblock[220..224].try_into().unwrap());
+    let summed = &superblock[..256 + 2 * usize_of(slots.into())];
+    let words = summed.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap()));
+    let sum: u64 = words.map(u64::from).sum();
+    let folded = (sum & 0xFFFF_FFFF) + (sum >> 32);
+    superblock[216..220].copy_from_slice(&folded.to_le_bytes()[..4]);
+}
+
+#[test]
+fn what_was_torn_at_the_end_is_old_and_all_before_it_is_there() {
+    for name in [CACHED, COMPLETE] {
+        let array = Array::new(name);
+        let mut chain = array.chain();
+        // The mark of the flush that acknowledged it goes with it.
+        let is_flush_mark = |meta: &Meta| meta.block.payloads.is_empty();
+        if let Some(mark) = chain.pop_if(|meta| is_flush_mark(meta)) {
+            array.in_ring(mark.at, |bytes| bytes.fill(0));
+        }
+        let last = chain.last().unwrap();
+        for torn in last.own.iter().chain([&last.at]) {
+            array.flip_in_ring(*torn);
+            let (content, bad) = array.read_without(&[]);
+            assert_eq!(bad, 0);
+            if name == CACHED {
+                assert!(content == array.content(1), "the last block is as it was");
+            } else {
+                // It had come home meanwhile.
+                assert!(content == array.content(0));
+            }
+            array.flip_in_ring(*torn);
+        }
+    }
+}
+
+#[test]
+fn damage_in_the_middle_is_refused_by_name_and_force_reads_what_comes_before_it() {
+    let array = Array::new(CACHED);
+    let chain = array.chain();
+    let first_data = |meta: &&Meta| {
+        let wanted = |payload: &Payload| matches!(payload, Payload::Data { sector, .. } if *sector == Sector(5600));
+        meta.block.payloads.iter().any(wanted)
+    };
+    let rotten = chain.iter().find(first_data).unwrap();
+    for at in [rotten.at, rotten.own[0]] {
+        array.flip_in_ring(at);
+        let refused = array.refusal(&[], true);
+        let words = [
+            "3.img: the write journal: ",
+            &format!("the block at sector {} does not hold", rotten.at),
+        ];
+        assert!(words.iter().all(|word| refused.contains(word)), "{refused}");
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let seen = Rc::clone(&told);
+        let on_event = Rc::new(move |event: &Event| seen.borrow_mut().push(event.detail.clone()));
+        let options = OpenOptions::read_only(array.without(&[]));
+        let options = OpenOptions { force: true, on_event, ..options };
+        let (content, bad) = with_volume(options, |volume| async move { read_all(&volume).await });
+        let ranges = "se1:0:640 se2:3:4 se1:768:192 se2:40:3 se2:320:32";
+        assert!(bad == 0 && content == generated(ranges, u64_of(content.len())));
+        assert!(told.borrow().iter().any(|line| line.contains("is lost: ")), "{told:?}");
+        array.flip_in_ring(at);
+    }
+    array.flip_in_ring(chain[0].at);
+    let refused = array.refusal(&[], true);
+    assert!(refused.contains("its first block, at sector"), "{refused}");
+}
+
+#[test]
+fn what_rots_in_the_journal_while_the_array_is_open_is_an_error_or_made_from_parity() {
+    let array = Array::new(CACHED);
+    let last = array.found().rows.data_only().find(|(sector, _)| *sector == Sector(528)).unwrap();
+    let options = OpenOptions::read_only(array.without(&[]));
+    let expected = array.content(0);
+    let (content, bad) = with_volume(options, move |volume| async move {
+        array.flip_in_ring(last.1.at);
+        read_all(&volume).await
+    });
+    assert_eq!(bad, 4096, "data without parity is nowhere else");
+    let lost = 528 * 512..528 * 512 + 4096;
+    assert!(content[..lost.start] == expected[..lost.start]);
+    assert!(content[lost.end..] == expected[lost.end..]);
+
+    let array = Array::new(COMPLETE);
+    array.spoil_home(|_, _| true);
+    let place = |(_, row): (Sector, &md::journal::Row)| row.complete[0].1;
+    let places: Vec<md::journal::Place> = array.found().rows.iter().map(place).collect();
+    let options = OpenOptions::read_only(array.without(&[]));
+    let expected = array.content(0);
+    let (content, bad) = with_volume(options, move |volume| async move {
+        places.iter().for_each(|place| array.flip_in_ring(place.at));
+        read_all(&volume).await
+    });
+    assert!(bad == 0 && content == expected, "each row has one block that rotted");
+}
+
+#[test]
+fn without_its_journal_an_array_is_refused_though_it_calls_itself_clean() {
+    let array = Array::new(CACHED);
+    let journal = array.paths.len() - 1;
+    let refused = array.refusal(&[journal], true);
+    assert!(refused.contains("its journal device is missing or stale"), "{refused}");
+    let options = OpenOptions { force: true, ..OpenOptions::read_only(array.without(&[journal])) };
+    let (content, bad) = with_volume(options, |volume| async move { read_all(&volume).await });
+    assert!(bad == 0 && content != array.content(0), "the newest is in the journal only");
+}
+
+#[test]
+fn it_is_not_written_and_says_so() {
+    let array = Array::new(COMPLETE);
+    let refused = array.refusal(&[], false);
+    assert!(refused.contains("a journal device is not implemented for writing"), "{refused}");
+}
+
+#[test]
+fn the_journal_is_named_and_counted() {
+    for (name, data_parity, data_only) in [(CACHED, "0", "53"), (COMPLETE, "47", "0")] {
+        let array = Array::new(name);
+        let named = array.without(&[]);
+        let inspection = run(async move { stack::inspect(&named, &Given::default()).await });
+        let md = inspection.members.last().unwrap().md.as_ref().unwrap();
+        assert_eq!(md.write_journal_problem, None);
+        let field = |name: &str| {
+            let fields = md.write_journal.as_ref().unwrap();
+            fields.iter().find(|field| field.name == name).unwrap().value.clone()
+        };
+        // As the kernel counted when it recovered the same images.
+        assert_eq!(field("data-parity stripes"), data_parity);
+        assert_eq!(field("data-only stripes"), data_only);
+        assert!(inspection.members[0].md.as_ref().unwrap().write_journal.is_none());
+        assert_eq!(inspection.groups[0].problem, None);
+
+        let blocks = array.found().rows.blocks();
+        let journal = array.journal().display().to_string();
+        let options = OpenOptions::read_only(array.without(&[]));
+        let status = with_volume(options, |volume| async move { volume.status() });
+        let told = status.write_journal.as_ref().unwrap();
+        assert!(status.is_healthy() && told.blocks == blocks && told.member.contains(&journal));
+        assert_eq!(status.members.last().unwrap().state, MemberState::Journal);
+    }
+}

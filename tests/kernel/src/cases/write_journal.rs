@@ -1,0 +1,86 @@
+//! The write journal of RAID 4, 5 and 6: the kernel dies while it holds what is not home, or may not be; we
+//! read the array, with all members and without any that it can spare, and the kernel then agrees.
+
+use super::crash::{History, NEWEST, begun_there};
+use super::exchange::{agrees_inside, read, write};
+use crate::content::Content;
+use crate::disks::Disks;
+use crate::lab::{Lab, flip, text};
+use crate::subject::Subject;
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+/// # Errors
+/// If we do not find what the kernel had synced, or it anything else than we.
+pub(super) fn cut_there(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+    let (members, history) = begun_there(lab, subject)?;
+    let loose: String = history.loose.iter().map(|w| w.command(subject.device())).collect();
+    let synced = write(subject, &history.synced);
+    let script = [subject.open(), synced, loose, "echo now\nsleep 1000\n".into()];
+    lab.cut_power(&members, "now", &script.concat())?;
+
+    let (complete, data_only) = held(lab, subject, &members)?;
+    if subject.journal == Some("write-back") {
+        ensure!(data_only > 0, "nothing is in the journal alone, so nothing is judged");
+    } else {
+        ensure!(complete > 0, "the journal is empty, so nothing is judged");
+        // It had come home already. A crash could have left it in the middle.
+        half_written(lab, &members)?;
+    }
+    let whole = exported(lab, &members, &history, "with all members")?;
+    let spare = if subject.level == Some(6) { 2 } else { 1 };
+    for first in 0..subject.members {
+        for second in first..subject.members {
+            let gone = [first, second];
+            if (spare == 1) != (first == second) {
+                continue;
+            }
+            let here = 0..members.members();
+            let here: Vec<usize> = here.filter(|member| !gone.contains(member)).collect();
+            let what = format!("without members {gone:?}");
+            let found = exported(lab, &members.choose(&here), &history, &what)?;
+            Content::from(whole.clone()).must_be(&found, &what)?;
+        }
+    }
+    let answer = lab.guest(&members, &[subject.open(), read(subject), subject.close()].concat())?;
+    Content::from(whole).must_be(&lab.given(&answer)?, "what the kernel recovers")?;
+    agrees_inside(subject, &answer)?;
+    Content::from(lab.given(&answer)?).must_be(&lab.export(&members)?, "what we read then")
+}
+
+/// What we read of it, and that it is what was synced.
+fn exported(
+    lab: &Lab<'_>,
+    members: &Disks,
+    history: &History,
+    what: &str,
+) -> anyhow::Result<Vec<u8>> {
+    let file = lab.path("export");
+    let options = ["-q", "--yes", "--to", text(&file)?];
+    // That a member is missing is said.
+    lab.steadfast("export", members, &options)?.ended_within(&[0, 1])?;
+    let bytes = std::fs::read(&file).context("what was exported")?;
+    history.must_hold(&bytes, &format!("what we read {what}"))?;
+    Ok(bytes)
+}
+
+/// How many rows the journal holds whole, and how many have data alone in it.
+fn held(lab: &Lab<'_>, subject: &Subject, members: &Disks) -> anyhow::Result<(u64, u64)> {
+    let found = lab.inspect(&members.member(subject.members))?;
+    let fields = found["md"]["write_journal"].as_array().context("it has a journal")?.clone();
+    let number = |name: &str| -> anyhow::Result<u64> {
+        let is_named = |field: &&Value| field["name"] == name;
+        let field = fields.iter().find(is_named).with_context(|| name.to_owned())?;
+        Ok(field["value"].as_str().unwrap_or_default().parse()?)
+    };
+    Ok((number("data-parity stripes")?, number("data-only stripes")?))
+}
+
+/// A bit of a block that the journal holds is wrong at home.
+fn half_written(lab: &Lab<'_>, members: &Disks) -> anyhow::Result<()> {
+    for sector in [NEWEST, 4216] {
+        let place = lab.place(members, sector)?;
+        flip(members.data(place.member), place.data)?;
+    }
+    Ok(())
+}
