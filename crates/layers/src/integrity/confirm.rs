@@ -5,11 +5,13 @@
 //! going home, land on the very data they vouch for, and are by chance what was there before. Then old
 //! data has its old tag, and nothing ever disagrees again.
 //!
-//! Tags are as good as random, so what they can pass for is zeroes: where a page of tags has its
-//! padding, or tags that nobody wrote yet. Journal sections have a commit id in every sector. So a page
-//! with a sector of zeroes is read again when it is durable, and if it is not there, everything is
-//! brought home once more from the journal, also the data it may have landed on. Volumes with the
-//! default interleave, made with all their tags, have no such pages, and read nothing.
+//! Hashes are as good as random, so what they can pass for is zeroes: where a page of tags has its
+//! padding, or tags that nobody wrote yet. Tags from above may be the same byte throughout as well: tuples
+//! that nobody gave are all ones, as is what erased flash gives. Journal sections have a commit id in every
+//! sector. So a page with a sector of one byte repeated is read again when it is durable, and if it is
+//! not there, everything is brought home once more from the journal, also the data it may have landed on.
+//! Volumes of hashes with the default interleave, made with all their tags, have no such pages, and read
+//! nothing.
 
 use super::Inner;
 use super::ordering::CONFIRM;

@@ -225,7 +225,7 @@ impl TagCache {
     async fn put_down(&self, first_page: u64, bytes: Buf) -> IoResult {
         let count = u64_of(bytes.len()) / PAGE;
         let mut checksums = Vec::new();
-        if bytes.as_slice().chunks_exact(SECTOR_BYTES).any(is_zero) {
+        if bytes.as_slice().chunks_exact(SECTOR_BYTES).any(is_uniform) {
             checksums.extend(bytes.as_slice().chunks_exact(PAGE_BYTES).map(crc32c));
         }
         let result = self.lower.write(Sector(first_page * PAGE_SECTORS), bytes).await;
@@ -245,8 +245,8 @@ impl TagCache {
         !self.unconfirmed.borrow().is_empty()
     }
 
-    /// Reads again, past every cache, what was written since the last call with a sector of zeroes in
-    /// it ([`super::confirm`] says why). Returns the pages' first bytes on the device, of those that
+    /// Reads again, past every cache, what was written since the last call with a sector of one byte
+    /// repeated in it ([`super::confirm`] says why). Returns the pages' first bytes on the device, of those that
     /// hold something else.
     ///
     /// # Errors
@@ -344,8 +344,8 @@ pub(super) fn pages_of(address: u64, length: usize) -> Range<u64> {
     address / PAGE..(address + u64_of(length)).div_ceil(PAGE)
 }
 
-fn is_zero(sector: &[u8]) -> bool {
-    sector.iter().all(|&byte| byte == 0)
+fn is_uniform(sector: &[u8]) -> bool {
+    sector.iter().all(|&byte| byte == sector[0])
 }
 
 const _: () = assert!(PAGE_BYTES.is_multiple_of(SECTOR_BYTES));
