@@ -66,7 +66,8 @@ impl Op {
 /// | read | both are filled, as one block was written | the tags stay where they are |
 /// | write | both are stored, a block and its tags at once: a crash leaves both old or both new | the blank is stored for the tags |
 /// | discard, write zeroes | refused | the blank is stored for the tags |
-/// | flush, vouch, peek | refused | |
+/// | peek | both are filled, as they lie | the tags stay where they are |
+/// | flush, vouch | refused | |
 ///
 /// Whoever writes without tags has none to give, and old ones would vouch for what is gone. The blank is
 /// zeroes; on a device with an integrity profile it is all ones, which is the escape of protection

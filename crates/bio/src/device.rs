@@ -197,7 +197,7 @@ impl Device {
         }
         let limits = self.limits();
         let blocks = bio.data.len_bytes() / limits.logical_block.bytes();
-        matches!(bio.op, Op::Read | Op::Write { .. })
+        matches!(bio.op, Op::Read | Op::Write { .. } | Op::Peek { .. })
             && blocks.checked_mul(limits.tag_size) == Some(tags)
     }
 }

@@ -5,7 +5,7 @@
 //! the way has tuples that say so.
 
 use crate::{Bio, Buf, EventKind, Events, IoErrorKind, IoResult};
-use dif::{Mismatch, Profile, Protection};
+use dif::{Checks, Mismatch, Profile, Protection};
 use units::{SECTOR, Sector, u64_of};
 
 /// A device has no integrity profile where one is needed.
@@ -44,9 +44,18 @@ impl Bio {
     ///
     /// # Panics
     /// If its tags are not those of its data.
-    pub fn verify(&self, profile: &Profile, mut found: impl FnMut(Mismatch)) -> IoResult {
+    pub fn verify(&self, profile: &Profile, found: impl FnMut(Mismatch)) -> IoResult {
+        self.check(profile, &Self::protection(profile, self.sector), found)
+    }
+
+    fn check(
+        &self,
+        profile: &Profile,
+        protection: &Protection,
+        mut found: impl FnMut(Mismatch),
+    ) -> IoResult {
         let mut first = None;
-        Self::protection(profile, self.sector).verify_each(
+        protection.verify_each(
             self.data.iter().map(Buf::as_slice),
             self.tags.iter().map(Buf::as_slice),
             |mismatch| {
@@ -57,6 +66,20 @@ impl Bio {
         let Some(interval) = first else { return Ok(()) };
         let bytes = interval * u64_of(profile.format.interval());
         Err(IoErrorKind::Protection.at(self.sector + bytes / SECTOR))
+    }
+
+    /// Whether its tags vouch for its data: as [`Self::verify`], and an escape, which says that nothing may be
+    /// checked, vouches for nothing.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    ///
+    /// # Panics
+    /// As [`Self::verify`].
+    pub fn vouched(&self, profile: &Profile) -> IoResult {
+        let strict = Checks { escape: false, ..Checks::ALL };
+        let protection = Self::protection(profile, self.sector).with_checks(strict);
+        self.check(profile, &protection, drop)
     }
 
     /// [`Self::verify`], telling `events` of every interval that disagrees.
@@ -108,6 +131,16 @@ mod tests {
             bio.verify(&profile(), |mismatch| found.push((mismatch.tag, mismatch.address)));
         assert_eq!(refused, Err(IoErrorKind::Protection.at(Sector(16))));
         assert!(found.iter().copied().eq((16..24).map(|address| (Tag::Reference, address))));
+    }
+
+    #[test]
+    fn an_escape_passes_and_vouches_for_nothing() {
+        let mut bio = Bio::write(Sector(8), Buf::copy_of(&[7; 1024]));
+        bio.sign(&profile());
+        assert_eq!(bio.vouched(&profile()), Ok(()));
+        bio.tags.copy_from(8 + 2, &[0xff; 2]);
+        assert_eq!(bio.verify(&profile(), |_| panic!("an escape is not looked at")), Ok(()));
+        assert_eq!(bio.vouched(&profile()), Err(IoErrorKind::Protection.at(Sector(9))));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 
 use super::Array;
 use bio::{Bio, Buf, Limits, Segments};
-use dif::Profile;
+use dif::{Profile, Tuple};
 use std::fmt;
 use units::{BlockSize, Sector, usize_of};
 
@@ -158,6 +158,21 @@ impl Tagging {
                 bio.tags.copy_from(self.tag_bytes(before), piece.as_slice());
             }
         }
+    }
+
+    /// Whether some of these tags are escapes: nobody may check their block.
+    pub(crate) fn any_escape(self, tags: &[u8]) -> bool {
+        let Some(Profile { format, kind }) = self.profile else { return false };
+        let place = format.tuple_offset()..format.tuple_offset() + format.tuple_bytes();
+        let mut each = tags.chunks_exact(format.metadata());
+        each.any(|one| Tuple::decode(&format, &one[place.clone()]).is_escaped(&format, kind))
+    }
+
+    /// Whether a block of these, which lie interleaved, has an escape.
+    pub(crate) fn is_escaped(self, interleaved: &[u8]) -> bool {
+        let (block, tag) = (self.block.bytes(), self.tag_size);
+        self.profile.is_some()
+            && interleaved.chunks_exact(block + tag).any(|one| self.any_escape(&one[block..]))
     }
 
     /// Whether tags say where their block lies.

@@ -213,6 +213,10 @@ impl Disk {
             }
             bio.data.copy_from(usize_of(at - bio.sector.0) * SECTOR_BYTES, &bytes);
         }
+        if !bio.tags.is_empty() {
+            let range = bio.sector.0..bio.end().0;
+            bio.tags.copy_from(0, &self.metadata.borrow()[self.metadata_of(range)]);
+        }
         Ok(())
     }
 

@@ -90,13 +90,22 @@ pub(super) fn sign(tagging: Tagging, role: Role, data: &Segments, tags: &mut Seg
 
 /// Whether some of these tags of parity spell the escape, and are not blank.
 pub(super) fn spells_escape(tagging: Tagging, tags: &Segments) -> bool {
+    any(tagging, tags, |tagging, one| tagging.any_escape(one) && !is_blank(one))
+}
+
+/// Whether some of these tags vouch for nothing: of data those that are escaped, of parity the blank. (What
+/// else spells the escape there is checked here.)
+pub(super) fn vouch_for_nothing(tagging: Tagging, role: Role, tags: &Segments) -> bool {
+    match role {
+        Role::Data => tagging.any_escape(tags.to_single().as_slice()),
+        Role::Parity => any(tagging, tags, |_, one| is_blank(one)),
+    }
+}
+
+fn any(tagging: Tagging, tags: &Segments, what: impl Fn(Tagging, &[u8]) -> bool) -> bool {
     let Some(profile) = tagging.profile() else { return false };
     let tags = tags.to_single();
-    let mut each = tags.as_slice().chunks_exact(profile.format.metadata());
-    each.any(|one| {
-        let tuple = Tuple::decode(&profile.format, &one[tuple_range(&profile)]);
-        tuple.is_escaped(&profile.format, profile.kind) && !is_blank(one)
-    })
+    tags.as_slice().chunks_exact(profile.format.metadata()).any(|one| what(tagging, one))
 }
 
 /// The first sector of parity at member sector `at` that is not blank, and whose guard or reference

@@ -2,16 +2,16 @@
 //!
 //! What a disagreement between verified data and parity means depends on the row alone: where a
 //! write may have been interrupted, parity is made anew; elsewhere it is listed and nothing is
-//! changed, because nobody knows which part is right. Members without tags are judged by the same
-//! rules, as md does.
+//! changed, because nobody knows which part is right, unless all but one of the strips were checked (an
+//! escape is not). Members without tags are judged by the same rules, as md does.
 
 use super::application::Role;
 use super::columns::{Block, Columns};
 use super::content::Content;
-use super::heal::Healing;
+use super::heal::{Healing, Settled};
 use super::store::Store;
 use super::{Inner, bytes};
-use bio::{Buf, EventKind, Extent, Finding, Findings, IoResult};
+use bio::{Buf, EventKind, Extent, Finding, Findings, IoErrorKind, IoResult};
 use runtime::join_all;
 use std::ops::Range;
 use units::{Sector, u64_of};
@@ -101,7 +101,11 @@ impl Inner {
         let mut columns = self.load(stripe, 0..chunk, bypass).await?;
         let mut verdict = Verdict::default();
         for index in 0..columns.height() {
-            let settled = self.settle_row(&mut columns, index, healing, true).await;
+            let mut settled = self.settle_row(&mut columns, index, healing, true).await;
+            if let Some(slot) = self.wrong_unchecked(&columns, index, &settled) {
+                columns.strips[slot].blocks[index] = Block::Damaged(IoErrorKind::Protection);
+                settled = self.settle_row(&mut columns, index, healing, true).await;
+            }
             for (finding, slot, sector) in settled.found {
                 let Some(member) = self.array.member(slot) else { continue };
                 let extent = Extent { sector: member.place(sector), sectors: columns.block };
@@ -127,6 +131,20 @@ impl Inner {
         self.array.events().emit(EventKind::Resynced, extent.sector, extent.sectors);
         findings.push(Finding::Resynced, None, extent);
         Ok(())
+    }
+
+    /// The strip of a row in sync that disagrees with parity and with its tuple, an escape, says that nobody may
+    /// check it, if all others were checked: then it is the one that is wrong, and they give it back.
+    fn wrong_unchecked(&self, columns: &Columns, index: usize, settled: &Settled) -> Option<usize> {
+        let rows = self.absolute(columns.equations.stripe, &columns.rows_of(index));
+        let read = columns.strips.iter().all(|strip| strip.blocks[index] == Block::Good);
+        if settled.disagreeing.is_empty() || !read || !self.in_sync(&rows) {
+            return None;
+        }
+        match self.unchecked(columns, index)[..] {
+            [slot] => Some(slot),
+            _ => None,
+        }
     }
 
     /// Rows that nobody can decide, unless somebody does.

@@ -8,7 +8,8 @@
 //! It stores nothing and makes nothing: what it is given, or what is kept below, has to agree. A read
 //! without tags asks for them and checks all the same, so above this layer a device of tuples is one whose
 //! every byte is verified: redundancy above it heals by that. A write without tags has nothing to check and
-//! passes (the device below then stores escapes).
+//! passes (the device below then stores escapes). What is
+//! escaped passes, and vouches for nothing.
 
 use bio::{Bio, BlockDevice, Buf, Device, Events, IoResult, Limits, NoProfile, Op, Segments};
 use dif::Profile;
@@ -58,7 +59,7 @@ impl Verify {
         let mut stored = Bio::read(bio.sector, bio.sectors());
         let check = |stored: &Bio| {
             let given = Bio::write(bio.sector, bio.data.clone()).tagged(stored.tags.clone());
-            given.verify(&self.profile, drop)
+            given.vouched(&self.profile)
         };
         self.read(&mut stored, check).await
     }
@@ -79,7 +80,7 @@ impl BlockDevice for Verify {
             Op::Vouch => self.vouch(bio).await,
             Op::Peek { mend: false } => self.read(bio, |_| Ok(())).await,
             // Which bit of an interval turned is not looked for: what disagrees stays as it is.
-            Op::Peek { mend: true } => self.read(bio, |bio| bio.verify(&self.profile, drop)).await,
+            Op::Peek { mend: true } => self.read(bio, |bio| bio.vouched(&self.profile)).await,
             _ => self.lower.submit(bio).await,
         }
     }

@@ -1,6 +1,7 @@
 //! The promises of the layer, each on disks that can be damaged.
 
 mod combine;
+mod combine_tags;
 mod crash;
 mod damage;
 mod decide;
