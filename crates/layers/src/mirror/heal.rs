@@ -3,7 +3,8 @@
 //! 1. The range is locked: nobody writes there. Crash: as before.
 //! 2. The damaged member is asked once more: somebody may have healed or rewritten it.
 //! 3. The others are asked. A copy for which the damaged member's own tag vouches is what was
-//!    there; failing that a copy that its own member verified; failing that the first.
+//!    there; failing that a copy that its own member checked; failing that the first. If all are
+//!    damaged, what lies in one may be vouched for by another (crossed.rs).
 //! 4. It is written back. Crash: the block is as damaged as before, or whole.
 //! 5. It is read again from the medium and compared.
 //!
@@ -11,6 +12,7 @@
 
 use super::Inner;
 use super::placement::Site;
+use super::unchecked::Best;
 use crate::array::{Member, Tagging};
 use bio::{Bio, Buf, EventKind, Extent, IoErrorKind, IoResult};
 use units::Sector;
@@ -61,6 +63,9 @@ impl Inner {
             return Ok(found.bytes);
         }
         if single {
+            if let Some(bytes) = self.heal_crossed(extent).await {
+                return Ok(bytes);
+            }
             self.lost(extent);
             return Err(kind.at(extent.sector));
         }
@@ -86,7 +91,7 @@ impl Inner {
 
     /// The best copy of `extent` that the other members have.
     async fn find(&self, damaged: &Site, extent: Extent) -> Option<Evidence> {
-        let mut best: Option<(bool, Buf)> = None;
+        let mut best = Best::default();
         for other in self.sites(extent) {
             if other.is(damaged) {
                 continue;
@@ -99,15 +104,10 @@ impl Inner {
             if vouches(damaged, extent.sector, &bytes).await {
                 return Some(Evidence { bytes, vouched: true });
             }
-            let better = match &best {
-                None => true,
-                Some((checked, _)) => !checked && verified(&other.member),
-            };
-            if better {
-                best = Some((verified(&other.member), bytes));
-            }
+            let checked = verified(&other.member) && !self.tagging.is_escaped(bytes.as_slice());
+            best.offer(checked, bytes);
         }
-        best.map(|(_, bytes)| Evidence { bytes, vouched: false })
+        best.taken(self).map(|bytes| Evidence { bytes, vouched: false })
     }
 
     /// Steps 4 and 5. What cannot be rewritten stays damaged, which readers notice: the member is

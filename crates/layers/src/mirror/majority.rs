@@ -2,6 +2,7 @@
 //!
 //! | the copies of one block, all readable, differ | |
 //! |---|---|
+//! | those that were checked agree, the others have escapes for tags | healed (unchecked.rs) |
 //! | the ones outvoted have no tags, and more than half of three or more agree | inferred |
 //! | the same, with `--repair inferred` | the outvoted are given what most hold |
 //! | `--trust member=N` | every other is given N's |
@@ -13,7 +14,6 @@
 //! votes: that one is healed first.
 
 use super::Inner;
-use super::heal::verified;
 use super::read::Copy;
 use super::scrub::place;
 use bio::{Buf, EventKind, Extent, Finding, Findings, ScrubMode, Trust};
@@ -50,7 +50,7 @@ impl Inner {
         }?;
         let outvoted: Vec<usize> = all.filter(|&index| !alike(winner, index)).collect();
         let by_votes = mode.decision().trust.is_none();
-        let has_tag = outvoted.iter().any(|&index| verified(&copies[index].site.member));
+        let has_tag = outvoted.iter().any(|&index| copies[index].is_checked(one));
         (!(by_votes && has_tag)).then_some(Verdict { winner, outvoted })
     }
 

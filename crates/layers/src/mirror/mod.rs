@@ -18,9 +18,11 @@
 //!
 //! What is believed when:
 //!
-//! - In sync, any copy that its member gives out. Damage on one member is rebuilt from another,
+//! - In sync, any copy that its member checked and gives out; one that it could not check (an escape) only
+//!   where no other member could (unchecked.rs). Damage on one member is rebuilt from another,
 //!   preferring a copy for which the damaged member's own tag vouches, then one that has a tag of
-//!   its own. No member is failed for damage: its good sectors still help.
+//!   its own. Where every copy is damaged, data of one for which another's tag vouches (crossed.rs). No
+//!   member is failed for damage: its good sectors still help.
 //! - Not in sync (after a crash): always the first copy that can be given (of RAID 1, that of the first
 //!   member in slot order), for reading and for resync alike. Before a reader gets it, all members are made to hold
 //!   it, durably, so that what was read once stays so, whatever then happens to the first and to
@@ -36,6 +38,7 @@
 //! written everywhere and read from one member, and copies that differ in one of them differ. So
 //! wherever copies are compared and given to others they lie interleaved ([`Tagging`]).
 
+mod crossed;
 mod fill;
 #[cfg(test)]
 mod filled_tests;
@@ -47,6 +50,7 @@ mod resync;
 mod scrub;
 #[cfg(test)]
 mod tests;
+mod unchecked;
 mod write;
 
 use crate::array::ordering::PROMISE;
@@ -102,6 +106,12 @@ pub enum MirrorError {
     /// Members keep different tags.
     #[error(transparent)]
     Tags(#[from] Disagreement),
+    /// What a member that checks no tuples gives would be taken for checked, and given to others.
+    #[error("the member in slot {slot} keeps protection information that nobody checks below")]
+    Unverified {
+        /// Its slot.
+        slot: usize,
+    },
     /// The members have no whole block in common.
     #[error("members of {sectors} sectors hold no block of {block} bytes")]
     Small {
@@ -207,6 +217,11 @@ impl Mirror {
 fn limits_of(array: &Array, placement: &Placement) -> Result<Limits, MirrorError> {
     array.tagging()?;
     let mut limits = array.common_limits().ok_or(MirrorError::NoMember)?;
+    if limits.protection.is_some()
+        && let Some(member) = array.members().find(|member| !member.data().limits().verified)
+    {
+        return Err(MirrorError::Unverified { slot: member.slot() });
+    }
     let block = limits.logical_block;
     if let Placement::Dealt(mirrors) = placement {
         assert!(block.divides(mirrors.chunk_sectors()), "a chunk is a page, and no block is more");

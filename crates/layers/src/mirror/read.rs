@@ -3,7 +3,7 @@
 use super::Inner;
 use super::placement::Site;
 use crate::array::{Member, Tagging};
-use bio::{Bio, Buf, Extent, IoError, IoErrorKind, IoResult};
+use bio::{Bio, Buf, Extent, IoError, IoErrorKind, IoResult, Segments};
 use std::rc::Rc;
 use units::Sector;
 
@@ -42,6 +42,19 @@ impl Copy {
 impl Inner {
     /// Reads what lies in one run.
     pub(super) async fn read(&self, bio: &mut Bio) -> IoResult {
+        // Whether a block could be checked is in its tags.
+        let asked = self.tagging.profile().is_none() || !bio.tags.is_empty();
+        if !asked {
+            bio.tags = self.tagging.alloc(bio.sectors());
+        }
+        let result = self.read_run(bio).await;
+        if !asked {
+            bio.tags = Segments::default();
+        }
+        result
+    }
+
+    async fn read_run(&self, bio: &mut Bio) -> IoResult {
         self.settle_for_reader(Extent { sector: bio.sector, sectors: bio.sectors() }).await;
         loop {
             let run = Extent { sector: bio.sector, sectors: bio.sectors() };
@@ -57,11 +70,16 @@ impl Inner {
             match result {
                 Err(error) if error.kind.is_damage() => {
                     if self.read_around(bio, &site).await? {
+                        self.weigh(bio, &site).await;
                         return Ok(());
                     }
                 }
                 Err(error) if error.kind == IoErrorKind::Unavailable => {
                     self.give_up(&site.member, error).await?;
+                }
+                Ok(()) => {
+                    self.weigh(bio, &site).await;
+                    return Ok(());
                 }
                 settled => return settled,
             }

@@ -157,7 +157,15 @@ impl Inner {
             let first = self.sites(run).into_iter().next();
             let first = first.ok_or(IoErrorKind::Unavailable.at(run.sector))?;
             match self.copy_of(&first, run.sector, run.sectors, false).await {
-                Ok(copy) => return Ok(self.fill(copy).await),
+                Ok(copy) => {
+                    let (mut copy, lost) = self.fill(copy).await;
+                    if self.tagging.is_escaped(copy.bytes.as_slice()) {
+                        for (one, bytes) in self.checked_instead(run).await {
+                            copy.put(one.sector, bytes.as_slice());
+                        }
+                    }
+                    return Ok((copy, lost));
+                }
                 Err(error) if error.kind == IoErrorKind::Unavailable => {
                     self.give_up(&first.member, error).await?;
                 }

@@ -4,6 +4,7 @@ use super::heal::{Evidence, vouches};
 use super::placement::Site;
 use super::read::Copy;
 use super::resync::{blocks, tell_resynced};
+use super::unchecked::Best;
 use super::{Inner, Mirror};
 use crate::array::ordering::AGREED;
 use bio::{Buf, EventKind, Extent, Finding, Findings, IoErrorKind, LocalFuture, Scrub, ScrubMode};
@@ -49,8 +50,7 @@ impl Inner {
         // What is damaged everywhere, before anything is rewritten.
         let lost = self.lost_runs(&copies);
         for run in &lost {
-            self.lost(*run);
-            findings.found.push((Finding::Unreadable, None, *run));
+            self.scrub_lost(&copies, *run, mode, &mut findings).await;
         }
         for index in 0..copies.len() {
             self.scrub_damage(&copies, index, &lost, mode, &mut findings).await;
@@ -93,6 +93,40 @@ impl Inner {
         runs.filter(|one| others.iter().all(|copy| copy.damaged_at(one.sector))).collect()
     }
 
+    /// A block that every copy has damaged: put together, or lost.
+    async fn scrub_lost(
+        &self,
+        copies: &[Copy],
+        one: Extent,
+        mode: ScrubMode,
+        findings: &mut Findings,
+    ) {
+        let bytes = match mode {
+            ScrubMode::Check => self.crossed(one).await,
+            ScrubMode::Repair | ScrubMode::Decide(_) => self.heal_crossed(one).await,
+        };
+        if bytes.is_none() {
+            self.lost(one);
+            findings.found.push((Finding::Unreadable, None, one));
+            return;
+        }
+        for Copy { site, .. } in copies {
+            let finding = self.healed(site, one, mode).await;
+            findings.push(finding, Some(Rc::clone(site.member.name())), place(site, one));
+        }
+    }
+
+    /// What became of a block that was written back, or could be.
+    async fn healed(&self, site: &Site, one: Extent, mode: ScrubMode) -> Finding {
+        if mode == ScrubMode::Check {
+            return Finding::Healable;
+        }
+        match self.copy_of(site, one.sector, one.sectors, true).await {
+            Ok(copy) if copy.damaged.is_empty() => Finding::Healed,
+            _ => Finding::Healable,
+        }
+    }
+
     /// Heals, or lists, what is damaged in copy `index`.
     async fn scrub_damage(
         &self,
@@ -119,24 +153,41 @@ impl Inner {
 
     /// Rewrites one damaged block with the best copy of the same reading.
     async fn scrub_heal(&self, copies: &[Copy], site: &Site, one: Extent) -> Finding {
-        let mut best: Option<Evidence> = None;
+        let (mut best, mut proof) = (Best::default(), None);
         for copy in copies.iter().filter(|copy| !copy.damaged_at(one.sector)) {
             let bytes = Buf::copy_of(copy.piece(one));
-            let vouched = vouches(site, one.sector, &bytes).await;
-            if vouched || best.is_none() {
-                best = Some(Evidence { bytes, vouched });
-            }
-            if vouched {
+            if vouches(site, one.sector, &bytes).await {
+                proof = Some(Evidence { bytes, vouched: true });
                 break;
             }
+            best.offer(copy.is_checked(one), bytes);
         }
-        let Some(best) = best else { return Finding::Unreadable };
-        self.write_back(site, one, &best).await;
-        let again = self.copy_of(site, one.sector, one.sectors, true).await;
-        match again {
-            Ok(copy) if copy.damaged.is_empty() => Finding::Healed,
-            _ => Finding::Healable,
+        let unproven = || best.taken(self).map(|bytes| Evidence { bytes, vouched: false });
+        let Some(found) = proof.or_else(unproven) else { return Finding::Unreadable };
+        self.write_back(site, one, &found).await;
+        self.healed(site, one, ScrubMode::Repair).await
+    }
+
+    /// Heals, or lists, copies without tags that differ from those that were checked. Whether that is all
+    /// there is to be said of the block.
+    async fn scrub_unchecked(
+        &self,
+        copies: &[Copy],
+        one: Extent,
+        mode: ScrubMode,
+        findings: &mut Findings,
+    ) -> bool {
+        let Some((right, wrong)) = Self::by_tags(copies, one) else { return false };
+        let bytes = Buf::copy_of(copies[right].piece(one));
+        for Copy { site, .. } in wrong.into_iter().map(|index| &copies[index]) {
+            if mode != ScrubMode::Check {
+                let found = Evidence { bytes: bytes.clone(), vouched: false };
+                self.write_back(site, one, &found).await;
+            }
+            let finding = self.healed(site, one, mode).await;
+            findings.push(finding, Some(Rc::clone(site.member.name())), place(site, one));
         }
+        true
     }
 
     /// Lists copies that are all readable and differ; where the array is not in sync, makes them
@@ -159,6 +210,9 @@ impl Inner {
                 continue;
             }
             if self.array.in_sync(&(one.sector.0..one.sector.0 + block)) {
+                if self.scrub_unchecked(copies, one, mode, findings).await {
+                    continue;
+                }
                 let whole = copies.iter().all(|copy| !copy.damaged_at(one.sector));
                 let verdict = whole.then(|| Self::verdict(copies, one, mode)).flatten();
                 let mut words = String::new();

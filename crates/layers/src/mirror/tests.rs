@@ -9,10 +9,12 @@ use runtime::{block_on, join_all, sleep, spawn};
 use std::time::Duration;
 use units::{SECTOR_BYTES, u64_of, usize_of};
 
+mod beyond;
 mod crash;
 mod raid10;
 mod scrub;
 mod tags;
+mod unchecked;
 
 use scrub::scrubbed;
 
@@ -192,7 +194,7 @@ fn what_nobody_has_is_an_error_for_exactly_that_and_no_member_is_failed() {
         for sector in 0..64 {
             held.disks[usize_of(sector % 2)].flip(DATA_OFFSET + sector);
         }
-        held.disks[1].flip(DATA_OFFSET + 20);
+        (0..2).for_each(|disk| held.disks[disk].garble(DATA_OFFSET + 20));
         for _ in 0..2 {
             let error = raid.device().read(Sector(16), 8).await.unwrap_err();
             assert_eq!(error, IoErrorKind::Protection.at(Sector(20)));
@@ -404,8 +406,8 @@ fn resync_goes_by_the_first_copy_that_can_be_read() {
     rig.disks[0].flip(DATA_OFFSET + 3);
     rig.disks[1].replace(DATA_OFFSET + 3, &[4; 512]);
     rig.disks[1].flip(DATA_OFFSET + 5);
-    rig.disks[0].flip(DATA_OFFSET + 7);
-    rig.disks[1].flip(DATA_OFFSET + 7);
+    rig.disks[0].garble(DATA_OFFSET + 7);
+    rig.disks[1].garble(DATA_OFFSET + 7);
     let held = Rc::clone(&rig);
     block_on(async move {
         let raid = open(&held);

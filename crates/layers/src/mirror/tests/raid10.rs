@@ -106,7 +106,7 @@ fn a_sector_whose_copies_are_all_damaged_is_an_error_at_the_arrays_address() {
             let raid = open(&held);
             fill(&raid).await;
             for (disk, at) in copies(&held, 29) {
-                held.disks[disk].flip(DATA_OFFSET + at);
+                held.disks[disk].garble(DATA_OFFSET + at);
             }
             let error = read(&raid, 0, 64).await.unwrap_err();
             assert_eq!(error, IoErrorKind::Protection.at(Sector(29)), "{layout:#x}");

@@ -89,8 +89,8 @@ fn a_scrub_heals_damage_and_a_check_only_lists_it() {
     let rig = rig(2);
     rig.disks[0].flip(DATA_OFFSET + 2);
     rig.disks[1].flip_tag(DATA_OFFSET + 77);
-    rig.disks[0].flip(DATA_OFFSET + 90);
-    rig.disks[1].flip(DATA_OFFSET + 90);
+    rig.disks[0].garble(DATA_OFFSET + 90);
+    rig.disks[1].garble(DATA_OFFSET + 90);
     let before = rig.images();
     let kinds = |findings: &Findings| {
         let mut found: Vec<(Finding, u64)> =
