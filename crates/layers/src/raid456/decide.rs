@@ -17,10 +17,18 @@
 //! One block is written at a time, and read again. A crash leaves it old or new: the row disagrees as
 //! before, or agrees. No write intent is needed; of a parity that is made anew in two blocks, P and Q,
 //! a crash between them leaves one wrong, which the other names.
+//!
+//! With a partial parity log, a record that names the row would make its parity anew from what the other
+//! strips held when it was written. So:
+//!
+//! 1. Everything is flushed, and a record that names nothing takes its place, durably (`ppl.rs`). Crash: the
+//!    row disagrees as before, and no log says anything of it.
+//! 2. The block is written. Crash: old or new, as above.
 
 use super::Inner;
 use super::columns::{Block, Columns};
 use super::content::Content;
+use super::store::Store;
 use bio::{Buf, Decision, EventKind, Extent, Finding, Findings, Trust};
 use gf::Wrong;
 use md::geometry::ParityLevel;
@@ -151,7 +159,13 @@ impl Inner {
         let extent = self.place_of(columns, one);
         let sector = Sector(rows.start);
         let content = self.signed(columns, one);
-        if let Err(why) = self.rewrite(&member, sector, content).await {
+        let store = Store { slot: one.slot, rows: rows.clone(), content: content.clone() };
+        let logged = self.log(&[store]).await.map_err(|error| error.to_string());
+        let written = match &logged {
+            Ok(_) => self.rewrite(&member, sector, content).await,
+            Err(why) => Err(why.clone()),
+        };
+        if let Err(why) = written {
             let detail = format!("could not be written as decided: {why}");
             let (sector, sectors) = (extent.sector, extent.sectors);
             member.events().emit_detail(EventKind::Note, sector, sectors, detail);

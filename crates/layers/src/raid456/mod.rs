@@ -99,6 +99,7 @@ use md::ppl::Plan;
 use md::superblock::ResyncOffset;
 use parity::Equations;
 use ppl::Ppl;
+use replay::InMemory;
 use runtime::{RangeLock, Tasks};
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -209,6 +210,8 @@ struct Inner {
     ppl: Option<Ppl>,
     /// What that asks for after a crash, until it is done.
     plan: RefCell<Option<Plan>>,
+    /// What that made, if nothing is written.
+    in_memory: InMemory,
     /// By stripe.
     locks: RangeLock,
     told: Told,
@@ -267,6 +270,7 @@ impl Raid456 {
             cache: Cache::new(&geometry, tagging, options.cache_bytes),
             ppl,
             plan: RefCell::new(plan),
+            in_memory: InMemory::default(),
             locks: RangeLock::default(),
             told: Told::default(),
             resyncing: Cell::new(false),

@@ -2,7 +2,9 @@
 //! that were being written. Everything else is in sync.
 //!
 //! Until that is done the rows are not in sync, so a missing block of them is an error and nothing else.
-//! Where nothing is written they stay so.
+//! Where nothing is written, parity is made all the same, and kept in memory: whoever reads it is given that
+//! ([`InMemory`]). Where members keep tags nothing is made, since the log has no parity of those: rows stay as
+//! they are.
 //!
 //! # What a crash leaves
 //!
@@ -20,6 +22,8 @@ use md::geometry::Geometry;
 use md::ppl::{Plan, Update};
 use md::superblock::ResyncOffset;
 use runtime::join_all;
+use std::cell::RefCell;
+use std::ops::Range;
 use units::Sector;
 
 /// What the logs of `array` say, after a crash; none if nothing has to be done, or they cannot be
@@ -68,25 +72,71 @@ pub(super) fn loses(plan: &Plan, array: &Array, geometry: &Geometry) -> bool {
     plan.lost(geometry, complete).next().is_some()
 }
 
+/// Parity that was made and is not to be written: what a member is taken to hold.
+#[derive(Default)]
+pub(super) struct InMemory(RefCell<Vec<Made>>);
+
+struct Made {
+    slot: usize,
+    /// Member sectors.
+    rows: Range<u64>,
+    parity: Buf,
+}
+
+impl InMemory {
+    /// All of `rows` of `slot`, if it was made.
+    pub(super) fn whole(&self, slot: usize, rows: &Range<u64>) -> Option<Buf> {
+        let all = self.0.borrow();
+        let covers = |one: &&Made| {
+            one.slot == slot && one.rows.start <= rows.start && rows.end <= one.rows.end
+        };
+        let made = all.iter().find(covers)?;
+        let at = rows.start - made.rows.start;
+        Some(made.parity.slice(bytes(at)..bytes(at + rows.end - rows.start)))
+    }
+
+    /// Puts what was made of `rows` of `slot` in place of what was read.
+    pub(super) fn overlay(&self, slot: usize, rows: &Range<u64>, data: &mut Segments) {
+        for made in self.0.borrow().iter().filter(|made| made.slot == slot) {
+            let both = made.rows.start.max(rows.start)..made.rows.end.min(rows.end);
+            if both.is_empty() {
+                continue;
+            }
+            let from = bytes(both.start - made.rows.start);
+            let length = bytes(both.end - both.start);
+            let parity = &made.parity.as_slice()[from..from + length];
+            data.copy_from(bytes(both.start - rows.start), parity);
+        }
+    }
+}
+
 impl Inner {
     /// Does what the logs ask for.
     ///
     /// # Errors
     /// What is neither damage nor absence.
     pub(super) async fn replay(&self) -> IoResult {
-        let Some(plan) = self.plan.take().filter(|_| !self.limits.read_only) else { return Ok(()) };
+        let Some(plan) = self.plan.take() else { return Ok(()) };
+        let read_only = self.limits.read_only;
+        if read_only && !self.tagging.is_none() {
+            return Ok(());
+        }
         let mut sectors = 0;
         for (update, partial) in &plan.updates {
             self.replay_one(update, partial).await?;
             sectors += update.rows.end - update.rows.start;
         }
         if sectors > 0 {
-            let detail = "parity made from the partial parity log".to_owned();
+            let mut detail = "parity made from the partial parity log".to_owned();
+            if read_only {
+                detail += ", in memory";
+            }
             let first = plan.updates.iter().map(|(update, _)| update.stripe).min().unwrap_or(0);
             let extent = self.extent_of(&(first..first + 1));
             self.array.events().emit_detail(EventKind::Resynced, extent.sector, sectors, detail);
         }
-        if self.array.synced() == ResyncOffset::Clean { self.array.settle().await } else { Ok(()) }
+        let settles = !read_only && self.array.synced() == ResyncOffset::Clean;
+        if settles { self.array.settle().await } else { Ok(()) }
     }
 
     async fn replay_one(&self, update: &Update, partial: &[u8]) -> IoResult {
@@ -123,6 +173,15 @@ impl Inner {
         let mut parity = Buf::alloc(bytes(rows.end - rows.start));
         let each: Vec<&Segments> = written.iter().collect();
         equations.generate(&each, Some(parity.as_mut_slice()), None);
+        if self.limits.read_only {
+            self.in_memory.0.borrow_mut().push(Made {
+                slot: equations.p,
+                rows: rows.clone(),
+                parity,
+            });
+            self.made_true(rows);
+            return Ok(());
+        }
         let _guard = self.array.begin_write(rows.clone()).await?;
         let content = Content { data: parity.into(), tags: Segments::default() };
         let store = Store { slot: equations.p, rows: rows.clone(), content };

@@ -140,9 +140,13 @@ impl Inner {
         range: Range<u64>,
         bypass: bool,
     ) -> IoResult<Content> {
+        if let Some(made) = self.in_memory.whole(member.slot(), &range) {
+            return Ok(Content { data: made.into(), tags: Segments::default() });
+        }
         let mut bio = self.tagging.read(Sector(range.start), range.end - range.start);
         bio.bypass = bypass;
         submit(member.data(), &mut bio).await?;
+        self.in_memory.overlay(member.slot(), &range, &mut bio.data);
         let content = Content::of(bio);
         self.check_parity(member, &range, &content)?;
         Ok(content)
