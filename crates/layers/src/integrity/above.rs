@@ -113,7 +113,8 @@ impl Inner {
             let body = data.split_off(hull.start * self.block_bytes());
             let from = sector + self.sectors_of(hull.start);
             let mut result = Ok(());
-            for piece in self.fetch(from, body, bypass, !tags.is_empty()).await {
+            let wanted = (bypass, !tags.is_empty());
+            for piece in self.fetch_around((sector, &held), from, body, wanted).await {
                 result = result.and(piece.result);
                 let first = self.blocks_in(piece.run.sector - sector) * tag_bytes;
                 if !piece.tags.is_empty() {

@@ -202,7 +202,7 @@ impl Inner {
             let tail = data.split_off(hull.end * self.block_bytes());
             let body = data.split_off(hull.start * self.block_bytes());
             let from = sector + self.sectors_of(hull.start);
-            let pieces = self.fetch(from, body, bypass, true).await;
+            let pieces = self.fetch_around((sector, held), from, body, (bypass, true)).await;
             let mut result = Ok(());
             for piece in pieces {
                 result = result.and(piece.result);
@@ -223,7 +223,7 @@ impl Inner {
 
     /// Reads data, and tags if they are wanted, of one contiguous range, in as many pieces as it has
     /// runs.
-    pub(super) async fn fetch(
+    async fn fetch(
         &self,
         sector: Sector,
         data: Segments,
@@ -239,6 +239,47 @@ impl Inner {
         }
         join_all(pieces.into_iter().map(|(run, data)| self.fetch_run(run, data, bypass, tags)))
             .await
+    }
+
+    /// The same as [`Self::fetch`] within a request from `sector` on, of which the journal holds `held`: what
+    /// cannot be read whole is read without them, as nobody asks for their copies at home.
+    pub(super) async fn fetch_around(
+        &self,
+        (sector, held): (Sector, &[Held]),
+        from: Sector,
+        data: Segments,
+        (bypass, tags): (bool, bool),
+    ) -> Vec<Piece> {
+        let mut pieces = self.fetch(from, data, bypass, tags).await;
+        for piece in &mut pieces {
+            if !held.is_empty() && piece.result.is_err_and(|error| error.kind.is_damage()) {
+                Box::pin(self.fetch_gaps((sector, held), piece, (bypass, tags))).await;
+            }
+        }
+        pieces
+    }
+
+    async fn fetch_gaps(
+        &self,
+        (sector, held): (Sector, &[Held]),
+        piece: &mut Piece,
+        (bypass, tags): (bool, bool),
+    ) {
+        let (block_bytes, tag_bytes) = (self.block_bytes(), self.layout.tag_bytes);
+        let first = self.blocks_in(piece.run.sector - sector);
+        piece.result = Ok(());
+        for gap in gaps(held, first..first + self.blocks_in(piece.run.sectors)) {
+            let from = sector + self.sectors_of(gap.start);
+            let run = self.layout.run(from, self.sectors_of(gap.len()));
+            let data = Buf::alloc(gap.len() * block_bytes);
+            let part = self.fetch_run(run, data.into(), bypass, tags).await;
+            piece.result = piece.result.and(part.result);
+            let at = gap.start - first;
+            piece.data.copy_from(at * block_bytes, part.data.into_single().as_slice());
+            if tags {
+                piece.tags[at * tag_bytes..][..part.tags.len()].copy_from_slice(&part.tags);
+            }
+        }
     }
 
     async fn fetch_run(&self, run: Run, data: Segments, bypass: bool, tags: bool) -> Piece {
