@@ -90,8 +90,9 @@ pub struct Bio {
     /// Read the medium itself, past every cache and journal copy that the device could answer from
     /// (a scrub asks this way). What has not reached the medium yet is exempt.
     pub bypass: bool,
-    /// Of a flush, and of a write with FUA: what it must come before, in words. The simulator leaves
-    /// out those of one reason at a time, and has to find the bug. Empty: whoever is above asked.
+    /// Of a flush, and of a write with FUA: what it must come before, in words. Of a read or a question
+    /// by which a layer checks something: what. The simulator leaves out those of one reason at a time,
+    /// and has to find the bug. Empty: whoever is above asked.
     pub reason: &'static str,
 }
 

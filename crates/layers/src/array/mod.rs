@@ -60,6 +60,7 @@
 mod bad_blocks;
 mod bitmap;
 mod bits;
+pub(crate) mod checks;
 mod limits;
 mod logs;
 mod member;
@@ -78,6 +79,7 @@ mod tests;
 
 pub use bad_blocks::BadBlockProblem;
 pub use bitmap::{BitmapProblem, believed};
+pub use checks::CHECKS;
 pub use logs::Logs;
 pub use member::Member;
 pub use ordering::ORDERINGS;

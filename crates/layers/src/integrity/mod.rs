@@ -59,6 +59,7 @@
 
 mod above;
 mod bitmap;
+mod checks;
 mod close;
 mod codec;
 mod commit;
@@ -93,6 +94,7 @@ mod zero;
 #[cfg(test)]
 mod tests;
 
+pub use checks::CHECKS;
 pub use codec::{Codec, CodecError, JournalKeys, sealed_area};
 pub use create::{CreateError, NewVolume, Wipe, create};
 pub use inline::{InlineError, TUPLE_BYTES_MAX, inline_fits, read_inline, write_inline};

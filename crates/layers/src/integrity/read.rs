@@ -223,13 +223,7 @@ impl Inner {
 
     /// Reads data, and tags if they are wanted, of one contiguous range, in as many pieces as it has
     /// runs.
-    async fn fetch(
-        &self,
-        sector: Sector,
-        data: Segments,
-        bypass: bool,
-        tags: bool,
-    ) -> Vec<Piece> {
+    async fn fetch(&self, sector: Sector, data: Segments, bypass: bool, tags: bool) -> Vec<Piece> {
         let sectors = u64_of(data.len_bytes()) / SECTOR;
         let mut rest = data;
         let mut pieces = Vec::new();

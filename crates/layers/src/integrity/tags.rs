@@ -10,6 +10,7 @@
 
 mod delayed;
 
+use super::checks::CONFIRMED;
 use super::log::SectorHasher;
 use bio::{Bio, Buf, Device, IoError, IoResult};
 use checksum::crc32c;
@@ -276,8 +277,10 @@ impl TagCache {
     async fn differing(&self, run: &[(u64, u32)]) -> IoResult<Vec<u64>> {
         let (first, count) = (run[0].0, u64_of(run.len()));
         let _guard = self.lock.lock_shared(first..first + count).await;
-        let bytes = match self.fetch(first * PAGE_SECTORS, count * PAGE_SECTORS, true).await {
-            Ok(bytes) => bytes,
+        let read = Bio::read(Sector(first * PAGE_SECTORS), count * PAGE_SECTORS).bypassing();
+        let mut read = read.because(CONFIRMED);
+        let bytes = match self.lower.submit(&mut read).await {
+            Ok(()) => read.data.into_single(),
             Err(error) if error.kind.is_damage() => {
                 return Ok(run.iter().map(|(page, _)| page * PAGE).collect());
             }

@@ -26,10 +26,15 @@ impl Inner {
     pub(super) async fn heal_crossed(&self, one: Extent) -> Option<Buf> {
         let bytes = self.crossed(one).await?;
         for site in self.sites(one) {
-            let vouched = vouches(&site, one.sector, &bytes).await;
-            self.write_back(&site, one, &Evidence { bytes: bytes.clone(), vouched }).await;
+            self.heal_one_crossed(&site, one, &bytes).await;
         }
         Some(bytes)
+    }
+
+    /// Writes what [`crossed`](Self::crossed) found back to one of them; whether it is healed.
+    pub(super) async fn heal_one_crossed(&self, site: &Site, one: Extent, bytes: &Buf) -> bool {
+        let vouched = vouches(site, one.sector, bytes).await;
+        self.write_back(site, one, &Evidence { bytes: bytes.clone(), vouched }).await
     }
 
     /// The same, and nothing is written.

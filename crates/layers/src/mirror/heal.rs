@@ -13,6 +13,7 @@
 use super::Inner;
 use super::placement::Site;
 use super::unchecked::Best;
+use crate::array::checks::{COPY, COPY_HEALED, COPY_VOUCHED};
 use crate::array::{Member, Tagging};
 use bio::{Bio, Buf, EventKind, Extent, IoErrorKind, IoResult};
 use units::Sector;
@@ -49,7 +50,8 @@ impl Inner {
         extent: Extent,
         kind: IoErrorKind,
     ) -> IoResult<Buf> {
-        let mut again = self.tagging.read(extent.sector, extent.sectors).bypassing();
+        let again = self.tagging.read(extent.sector, extent.sectors).bypassing();
+        let mut again = again.because(COPY);
         if site.submit(&mut again).await.is_ok() {
             return Ok(self.tagging.taken(again));
         }
@@ -59,7 +61,7 @@ impl Inner {
         if let Some(found) = found
             && (single || found.vouched || !verified(&site.member))
         {
-            self.write_back(site, extent, &found).await;
+            let _ = self.write_back(site, extent, &found).await;
             return Ok(found.bytes);
         }
         if single {
@@ -96,7 +98,7 @@ impl Inner {
             if other.is(damaged) {
                 continue;
             }
-            let mut bio = self.tagging.read(extent.sector, extent.sectors);
+            let mut bio = self.tagging.read(extent.sector, extent.sectors).because(COPY);
             if other.submit(&mut bio).await.is_err() {
                 continue;
             }
@@ -110,21 +112,22 @@ impl Inner {
         best.taken(self).map(|bytes| Evidence { bytes, vouched: false })
     }
 
-    /// Steps 4 and 5. What cannot be rewritten stays damaged, which readers notice: the member is
-    /// failed only if it does not answer, or says that it wrote what it did not.
-    pub(super) async fn write_back(&self, site: &Site, extent: Extent, found: &Evidence) {
+    /// Steps 4 and 5; whether it is healed. What cannot be rewritten stays damaged, which readers notice:
+    /// the member is failed only if it does not answer, or says that it wrote what it did not.
+    pub(super) async fn write_back(&self, site: &Site, extent: Extent, found: &Evidence) -> bool {
         let (member, place) = (&site.member, site.place(extent.sector));
         if self.limits.read_only {
             if self.tell_once(member.slot(), extent.sector) {
                 member.events().emit(EventKind::Healable, place, extent.sectors);
             }
-            return;
+            return false;
         }
         match self.rewrite(site, extent, &found.bytes).await {
             Ok(()) => {
                 self.array.count_corrected(member, extent.sectors);
                 let kind = EventKind::Healed { source: "mirror", vouched: found.vouched };
                 member.events().emit(kind, place, extent.sectors);
+                return true;
             }
             Err(error) if error.kind == IoErrorKind::Unavailable => {
                 // If it is the last one it stays; the reader has its bytes either way.
@@ -141,6 +144,7 @@ impl Inner {
                 }
             }
         }
+        false
     }
 
     /// Writes `bytes`, interleaved with their tags, to one member and reads them again from the medium.
@@ -148,8 +152,10 @@ impl Inner {
     /// # Errors
     /// What the member said; `Unavailable` if it gives back something else: it cannot be relied on.
     pub(super) async fn rewrite(&self, site: &Site, extent: Extent, bytes: &Buf) -> IoResult {
-        site.submit(&mut self.tagging.write(extent.sector, bytes)).await?;
-        let mut again = self.tagging.read(extent.sector, extent.sectors).bypassing();
+        let mut write = self.tagging.write(extent.sector, bytes).because(COPY_HEALED);
+        site.submit(&mut write).await?;
+        let again = self.tagging.read(extent.sector, extent.sectors).bypassing();
+        let mut again = again.because(COPY_HEALED);
         site.submit(&mut again).await?;
         if self.tagging.taken(again).as_slice() != bytes.as_slice() {
             return Err(IoErrorKind::Unavailable.at(extent.sector));
@@ -181,7 +187,7 @@ pub(super) async fn vouches(site: &Site, sector: Sector, bytes: &Buf) -> bool {
         return false;
     }
     let (data, _) = Tagging::of(site.member.data().limits()).apart(bytes);
-    site.submit(&mut Bio::vouch(sector, data)).await.is_ok()
+    site.submit(&mut Bio::vouch(sector, data).because(COPY_VOUCHED)).await.is_ok()
 }
 
 /// Places remembered so as not to be told twice.

@@ -2,6 +2,7 @@
 
 use super::Inner;
 use super::placement::Site;
+use crate::array::checks::{COPY, GIVEN};
 use crate::array::{Member, Tagging};
 use bio::{Bio, Buf, Extent, IoError, IoErrorKind, IoResult, Segments};
 use std::rc::Rc;
@@ -42,6 +43,7 @@ impl Copy {
 impl Inner {
     /// Reads what lies in one run.
     pub(super) async fn read(&self, bio: &mut Bio) -> IoResult {
+        bio.reason = GIVEN;
         // Whether a block could be checked is in its tags.
         let asked = self.tagging.profile().is_none() || !bio.tags.is_empty();
         if !asked {
@@ -148,7 +150,7 @@ impl Inner {
         let mut copy = Copy { site, sector, tagging, bytes, damaged: Vec::new() };
         let mut parts = vec![Extent { sector, sectors }];
         while let Some(part) = parts.pop() {
-            let mut bio = tagging.read(part.sector, part.sectors);
+            let mut bio = tagging.read(part.sector, part.sectors).because(COPY);
             bio.bypass = bypass;
             let read = copy.site.submit(&mut bio).await;
             if read.is_err() && copy.bytes.is_empty() {

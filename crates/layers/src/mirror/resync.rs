@@ -208,7 +208,8 @@ impl Inner {
             let bytes = Buf::copy_of(first.piece(run));
             if damaged {
                 let vouched = vouches(&copy.site, run.sector, &bytes).await;
-                self.write_back(&copy.site, run, &Evidence { bytes, vouched }).await;
+                // If not it stays damaged, as it was.
+                let _ = self.write_back(&copy.site, run, &Evidence { bytes, vouched }).await;
                 continue;
             }
             match self.rewrite(&copy.site, run, &bytes).await {

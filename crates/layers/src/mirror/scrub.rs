@@ -101,29 +101,15 @@ impl Inner {
         mode: ScrubMode,
         findings: &mut Findings,
     ) {
-        let bytes = match mode {
-            ScrubMode::Check => self.crossed(one).await,
-            ScrubMode::Repair | ScrubMode::Decide(_) => self.heal_crossed(one).await,
-        };
-        if bytes.is_none() {
+        let Some(bytes) = self.crossed(one).await else {
             self.lost(one);
             findings.found.push((Finding::Unreadable, None, one));
             return;
-        }
+        };
         for Copy { site, .. } in copies {
-            let finding = self.healed(site, one, mode).await;
+            let finding =
+                written(mode != ScrubMode::Check && self.heal_one_crossed(site, one, &bytes).await);
             findings.push(finding, Some(Rc::clone(site.member.name())), place(site, one));
-        }
-    }
-
-    /// What became of a block that was written back, or could be.
-    async fn healed(&self, site: &Site, one: Extent, mode: ScrubMode) -> Finding {
-        if mode == ScrubMode::Check {
-            return Finding::Healable;
-        }
-        match self.copy_of(site, one.sector, one.sectors, true).await {
-            Ok(copy) if copy.damaged.is_empty() => Finding::Healed,
-            _ => Finding::Healable,
         }
     }
 
@@ -164,8 +150,7 @@ impl Inner {
         }
         let unproven = || best.taken(self).map(|bytes| Evidence { bytes, vouched: false });
         let Some(found) = proof.or_else(unproven) else { return Finding::Unreadable };
-        self.write_back(site, one, &found).await;
-        self.healed(site, one, ScrubMode::Repair).await
+        written(self.write_back(site, one, &found).await)
     }
 
     /// Heals, or lists, copies without tags that differ from those that were checked. Whether that is all
@@ -180,11 +165,9 @@ impl Inner {
         let Some((right, wrong)) = Self::by_tags(copies, one) else { return false };
         let bytes = Buf::copy_of(copies[right].piece(one));
         for Copy { site, .. } in wrong.into_iter().map(|index| &copies[index]) {
-            if mode != ScrubMode::Check {
-                let found = Evidence { bytes: bytes.clone(), vouched: false };
-                self.write_back(site, one, &found).await;
-            }
-            let finding = self.healed(site, one, mode).await;
+            let found = Evidence { bytes: bytes.clone(), vouched: false };
+            let finding =
+                written(mode != ScrubMode::Check && self.write_back(site, one, &found).await);
             findings.push(finding, Some(Rc::clone(site.member.name())), place(site, one));
         }
         true
@@ -276,4 +259,9 @@ impl Inner {
 /// An extent in the member's own sectors, as events name it.
 pub(super) fn place(site: &Site, extent: Extent) -> Extent {
     Extent { sector: site.place(extent.sector), sectors: extent.sectors }
+}
+
+/// What became of a block that was written back, or could be.
+const fn written(healed: bool) -> Finding {
+    if healed { Finding::Healed } else { Finding::Healable }
 }

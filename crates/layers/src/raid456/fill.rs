@@ -15,6 +15,7 @@ use super::content::Content;
 use super::heal::Healing;
 use super::store::submit;
 use super::{Inner, is_loss};
+use crate::array::checks::ROW;
 use crate::array::rebuild::{Filler, STEPS_MIN, WINDOW_SECTORS};
 use crate::array::{Array, Member};
 use bio::{Bio, EventKind, IoErrorKind, IoResult};
@@ -74,7 +75,7 @@ impl Inner {
             let rows = rows.clone();
             async move {
                 match self.array.reader(slot, &rows) {
-                    Some(_) => self.read_member(slot, rows, false).await.map(Some),
+                    Some(_) => self.read_member(slot, rows, false, ROW).await.map(Some),
                     None => Ok(None),
                 }
             }

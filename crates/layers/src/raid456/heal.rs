@@ -27,6 +27,7 @@ use super::columns::{Block, Columns};
 use super::combine::Combined;
 use super::content::Content;
 use crate::array::Member;
+use crate::array::checks::HEALED;
 use bio::{Bio, Buf, Decision, EventKind, Finding, IoErrorKind};
 use gf::Strip;
 use std::cell::RefCell;
@@ -318,8 +319,9 @@ impl Inner {
     ) -> Result<(), String> {
         let device = member.data();
         let told = |error: bio::IoError| error.kind.to_string();
-        let mut again = self.tagging.read(sector, content.sectors()).bypassing();
-        let mut write = Bio::write(sector, content.data).tagged(content.tags);
+        let again = self.tagging.read(sector, content.sectors()).bypassing();
+        let mut again = again.because(HEALED);
+        let mut write = Bio::write(sector, content.data).tagged(content.tags).because(HEALED);
         device.submit(&mut write).await.map_err(told)?;
         device.submit(&mut again).await.map_err(told)?;
         let whole = |bio: Bio| self.tagging.taken(bio);

@@ -10,6 +10,7 @@ use super::columns::Block;
 use super::content::Content;
 use super::store::submit;
 use super::{Inner, at, is_loss};
+use crate::array::checks::{GIVEN, ROW};
 use crate::array::{RangeSet, Tagging};
 use bio::{Allocation, Bio, Buf, IoError, IoErrorKind, IoResult, Segments};
 use gf::Strip;
@@ -84,7 +85,7 @@ impl Inner {
         let rows = place.member_sector.0..place.member_sector.0 + length;
         if let Some(member) = self.reader(place.slot, &rows) {
             let Content { data, tags } = std::mem::take(&mut part.content);
-            let mut asked = Bio::read_into(place.member_sector, data).tagged(tags);
+            let mut asked = Bio::read_into(place.member_sector, data).tagged(tags).because(GIVEN);
             asked.bypass = bio.bypass;
             let result = submit(member.data(), &mut asked).await;
             part.content = taken(&mut asked);
@@ -175,7 +176,8 @@ impl Inner {
             }
             let place = parts[run[0]].place;
             async move {
-                let mut asked = Bio::read_into(place.member_sector, all.data).tagged(all.tags);
+                let asked = Bio::read_into(place.member_sector, all.data).tagged(all.tags);
+                let mut asked = asked.because(GIVEN);
                 asked.bypass = bypass;
                 let rows = place.member_sector.0..asked.end().0;
                 let result = match self.reader(place.slot, &rows) {
@@ -258,7 +260,7 @@ impl Inner {
         let parity = equations.parity().filter(present).take(unknown);
         let needed: Vec<usize> =
             equations.data.iter().copied().filter(present).chain(parity).collect();
-        let reads = needed.iter().map(|&slot| self.read_member(slot, range.clone(), false));
+        let reads = needed.iter().map(|&slot| self.read_member(slot, range.clone(), false, ROW));
         let reads: IoResult<Vec<Content>> = join_all(reads).await.into_iter().collect();
         let reads = reads.ok()?;
         // Data, and then what the application said of it.

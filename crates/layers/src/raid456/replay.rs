@@ -17,6 +17,7 @@ use super::content::Content;
 use super::store::Store;
 use super::{Inner, bytes, is_loss};
 use crate::array::Array;
+use crate::array::checks::ROW;
 use bio::{Buf, EventKind, IoResult, Segments};
 use md::geometry::Geometry;
 use md::ppl::{Plan, Update};
@@ -153,7 +154,7 @@ impl Inner {
             return Ok(());
         }
         let slots: Vec<usize> = update.strips.clone().map(|strip| equations.data[strip]).collect();
-        let reads = slots.iter().map(|&slot| self.read_member(slot, rows.clone(), false));
+        let reads = slots.iter().map(|&slot| self.read_member(slot, rows.clone(), false, ROW));
         let mut written: Vec<Segments> = Vec::new();
         for read in join_all(reads).await {
             match read {

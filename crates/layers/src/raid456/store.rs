@@ -6,6 +6,7 @@
 use super::content::Content;
 use super::{Inner, at, bytes, is_loss};
 use crate::array::Member;
+use crate::array::checks::{ROW, VOUCHED};
 use bio::{Bio, Buf, Device, IoError, IoErrorKind, IoResult, Op, Segments};
 use runtime::join_all;
 use std::ops::Range;
@@ -42,7 +43,7 @@ pub(super) async fn submit(device: &Device, bio: &mut Bio) -> IoResult {
         }
         let (data, tags) = std::mem::replace(&mut rest, next);
         let mut part = Bio::read_into(sector, data).tagged(tags);
-        (part.op, part.bypass) = (bio.op, bio.bypass);
+        (part.op, part.bypass, part.reason) = (bio.op, bio.bypass, bio.reason);
         sector = part.end();
         if outcome.is_ok() {
             outcome = device.submit(&mut part).await;
@@ -66,17 +67,19 @@ impl Inner {
         self.array.fail(member, error).await
     }
 
-    /// Reads sectors of one slot and their tags. `Unavailable` if nobody holds all of them.
+    /// Reads sectors of one slot and their tags, to check what `reason` says. `Unavailable` if nobody
+    /// holds all of them.
     pub(super) async fn read_member(
         &self,
         slot: usize,
         range: Range<u64>,
         bypass: bool,
+        reason: &'static str,
     ) -> IoResult<Content> {
         let Some(member) = self.reader(slot, &range) else {
             return Err(IoErrorKind::Unavailable.at(Sector(range.start)));
         };
-        self.read_from(&member, range, bypass).await
+        self.read_from(&member, range, bypass, reason).await
     }
 
     /// Reads what can be read of sectors of one slot, block by block where that is necessary.
@@ -102,7 +105,7 @@ impl Inner {
                 }
                 continue;
             };
-            let error = match self.read_from(&member, part.clone(), bypass).await {
+            let error = match self.read_from(&member, part.clone(), bypass, ROW).await {
                 Ok(content) if part == range => return Ok(Some((content, bad))),
                 Ok(content) => {
                     whole.put(self.tagging, part.start - range.start, &content);
@@ -139,11 +142,13 @@ impl Inner {
         member: &Member,
         range: Range<u64>,
         bypass: bool,
+        reason: &'static str,
     ) -> IoResult<Content> {
         if let Some(made) = self.in_memory.whole(member.slot(), &range) {
             return Ok(Content { data: made.into(), tags: Segments::default() });
         }
-        let mut bio = self.tagging.read(Sector(range.start), range.end - range.start);
+        let sectors = range.end - range.start;
+        let mut bio = self.tagging.read(Sector(range.start), sectors).because(reason);
         bio.bypass = bypass;
         submit(member.data(), &mut bio).await?;
         self.in_memory.overlay(member.slot(), &range, &mut bio.data);
@@ -276,7 +281,7 @@ impl Inner {
         if !member.data().limits().verified {
             return false;
         }
-        let mut bio = Bio::vouch(sector, data);
+        let mut bio = Bio::vouch(sector, data).because(VOUCHED);
         submit(member.data(), &mut bio).await.is_ok()
     }
 

@@ -11,6 +11,7 @@ use super::content::Content;
 use super::heal::{Healing, Settled};
 use super::store::Store;
 use super::{Inner, bytes};
+use crate::array::checks::ROW;
 use bio::{Buf, EventKind, Extent, Finding, Findings, IoErrorKind, IoResult};
 use runtime::join_all;
 use std::ops::Range;
@@ -54,7 +55,7 @@ impl Inner {
             found: Vec::new(),
         };
         let reads = if present == self.geometry.raid_disks() {
-            let reads = (0..present).map(|slot| self.read_member(slot, rows.clone(), bypass));
+            let reads = (0..present).map(|slot| self.read_member(slot, rows.clone(), bypass, ROW));
             join_all(reads).await.into_iter().collect::<IoResult<Vec<Content>>>().ok()
         } else {
             None

@@ -22,6 +22,7 @@ use super::content::Content;
 use super::parity::Equations;
 use super::store::Store;
 use super::{Inner, is_loss};
+use crate::array::checks::PARITY;
 use bio::{Bio, IoError, IoResult};
 use runtime::join_all;
 use std::ops::Range;
@@ -320,7 +321,7 @@ impl Inner {
         }
         let reads = join_all(needed.iter().map(|&(number, slot)| {
             let range = self.absolute(equations.stripe, &intervals[number].rows);
-            self.read_member(slot, range, false)
+            self.read_member(slot, range, false, PARITY)
         }));
         let mut old: Vec<Vec<Option<Content>>> = Vec::new();
         old.resize_with(intervals.len(), || vec![None; slots]);
