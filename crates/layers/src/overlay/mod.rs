@@ -69,7 +69,7 @@ impl Overlay {
     }
 
     /// A request for part of one block of the journal.
-    async fn from_ring(&self, bio: &mut Bio, block: u64, place: Place) -> IoResult {
+    async fn read_ring(&self, bio: &mut Bio, block: u64, place: Place) -> IoResult {
         let sector = bio.sector;
         let lost = IoErrorKind::Protection.at(sector);
         let mut read = Bio::read(Sector(place.at), BLOCK_SECTORS);
@@ -115,7 +115,7 @@ impl BlockDevice for Overlay {
         }
         let pieces = self.pieces(bio).into_iter().map(|(mut piece, place)| async move {
             let result = match place {
-                Some((block, place)) => self.from_ring(&mut piece, block, place).await,
+                Some((block, place)) => self.read_ring(&mut piece, block, place).await,
                 None => self.lower.submit(&mut piece).await,
             };
             (piece, result)
