@@ -161,8 +161,11 @@ fn flush(row: u64) -> Payload {
     Payload::Flush { rows: vec![Sector(row)] }
 }
 
+/// Slots, and where the block of each is.
+type Places = Vec<(usize, u64)>;
+
 /// Row, slots of what is complete with places, and of what is data alone.
-fn held(found: &Found) -> Vec<(u64, Vec<(usize, u64)>, Vec<(usize, u64)>)> {
+fn held(found: &Found) -> Vec<(u64, Places, Places)> {
     let places = |list: &[(usize, Place)]| {
         let mut places: Vec<_> = list.iter().map(|(slot, place)| (*slot, place.at)).collect();
         places.sort_unstable();
