@@ -9,9 +9,6 @@ fn any_pair() -> impl Strategy<Value = (Oracle, Oracle)> {
     (any_oracle(), guard, 0_u8..49).prop_filter_map(
         "profiles go together",
         |(from, guard, more)| {
-            if from.interval % 4096 != 0 {
-                return (guard.bytes() == 2).then_some((from, Oracle { guard, ..from }));
-            }
             let mut to = Oracle { guard, interval: from.interval, ..from };
             to.metadata = from.metadata - from.tuple_bytes() + to.tuple_bytes();
             let (fewest, most) = match guard {

@@ -200,9 +200,7 @@ fn any_oracle() -> impl Strategy<Value = Oracle> {
     (guard, any::<(bool, prop::sample::Index, prop::sample::Index)>(), any_kind(), 0_u8..65, tags)
         .prop_map(
             |(guard, (first, interval, owner), kind, bits, (application, storage, reference))| {
-                let is_short = guard.bytes() == 2;
-                let interval =
-                    *interval.get(if is_short { &[512, 1024, 4096][..] } else { &[4096] });
+                let interval = *interval.get(&[512, 1024, 4096]);
                 let (fewest, most) = match guard {
                     Guard::Crc16 | Guard::Ip => (0, 32),
                     Guard::Crc32c => (16, 64),

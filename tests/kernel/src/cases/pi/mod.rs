@@ -167,7 +167,7 @@ const fn format(kind: u8, guard: &'static str, block: u64, metadata: u64, first:
 }
 
 /// The first has the number 1.
-const NAMESPACES: [(Tuples, Buffers, Part); 18] = [
+const NAMESPACES: [(Tuples, Buffers, Part); 19] = [
     (format(1, "crc16", 512, 8, LAST), Buffers::Two, Part::Ci),
     (format(2, "crc16", 4096, 8, LAST), Buffers::Two, Part::All),
     (format(3, "crc16", 512, 8, LAST), Buffers::Two, Part::All),
@@ -186,6 +186,8 @@ const NAMESPACES: [(Tuples, Buffers, Part); 18] = [
     (format(3, "crc64", 4096, 16, LAST), Buffers::One, Part::All),
     (format(1, "crc16", 512, 16, FIRST), Buffers::One, Part::All),
     (format(1, "crc64", 4096, 64, LAST), Buffers::One, Part::Ci),
+    // The NVM command set has this guard over 4096 bytes and more: who makes it over less is asked.
+    (format(1, "crc64", 512, 16, LAST), Buffers::Two, Part::All),
 ];
 
 /// Its target knows no type 2, and no guard but this.
