@@ -101,8 +101,9 @@ impl Subject {
         self.journal.map(|_| format!("$D{}", self.disks() - 1))
     }
 
-    /// The guest has its write journal work in its mode, which no disk says.
-    fn set_journal_mode(&self) -> String {
+    /// The guest has its write journal work in its mode, which no disk says: each start begins in mode
+    /// write-through.
+    pub(crate) fn set_journal_mode(&self) -> String {
         self.journal.map_or_else(String::new, |mode| {
             format!("echo {mode} > /sys/block/md0/md/journal_mode\n")
         })
@@ -157,7 +158,6 @@ impl Subject {
             let devices = [Some(self.member_devices()), journal].map(Option::unwrap_or_default);
             let devices = devices.join(" ");
             let _fits = writeln!(script, "mdadm --assemble /dev/md0 --quiet {devices}\nmd_settled");
-            script += &self.set_journal_mode();
         }
         script
     }

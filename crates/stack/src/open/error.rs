@@ -215,13 +215,13 @@ impl Fault for OpenError {
             }
             Self::SameMember { .. } => "name only the newer one",
             Self::WriteJournal { .. } => {
-                "look at it with 'inspect'; --force --read-only reads the array with what the journal \
-                 holds before that place, and what was acknowledged after it is lost"
+                "look at it with 'inspect'; 'export --force' reads the array with what the journal holds \
+                 before that place, and what was acknowledged after it is lost"
             }
             Self::CannotStart { why: CannotStart::JournalMissing, .. } => {
-                "name its device too; --force --read-only reads the array without it, as old as it is \
-                 at home: what was acknowledged last is missing, and rows that were being written \
-                 may be half old and half new"
+                "name its device too; 'export --force' reads the array without it: what was \
+                 acknowledged last is missing, and rows that were being written may be half old and \
+                 half new"
             }
             Self::CannotStart { why, .. } if why.forceable() => {
                 "look at it with 'inspect'; --force starts it all the same, and stripes that were \

@@ -304,7 +304,7 @@ fn crashes() -> Vec<Case> {
     for (name, subject, part) in [
         ("raid5", Subject::md(5, 3).with_journal("write-through"), Part::All),
         ("raid5-write-back", Subject::md(5, 3).with_journal("write-back"), Part::Ci),
-        ("raid6", Subject::md(6, 4).with_journal("write-through"), Part::Ci),
+        ("raid6", Subject::md(6, 4).with_journal("write-through"), Part::All),
         ("raid6-write-back", Subject::md(6, 5).with_journal("write-back"), Part::All),
         ("raid4-write-back", Subject::md(4, 3).with_journal("write-back"), Part::All),
     ] {

@@ -3,7 +3,7 @@
 
 use super::crash::{History, NEWEST, begun_there};
 use super::exchange::{agrees_inside, read, write};
-use crate::content::Content;
+use crate::content::{Content, index};
 use crate::disks::Disks;
 use crate::lab::{Lab, flip, text};
 use crate::subject::Subject;
@@ -16,7 +16,10 @@ pub(super) fn cut_there(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<
     let (members, history) = begun_there(lab, subject)?;
     let loose: String = history.loose.iter().map(|w| w.command(subject.device())).collect();
     let synced = write(subject, &history.synced);
-    let script = [subject.open(), synced, loose, "echo now\nsleep 1000\n".into()];
+    // All that came before was written in mode write-through: in the other one those writes were seen to
+    // hang the kernel (6.12.117, three members).
+    let end = "echo now\nsleep 1000\n".to_owned();
+    let script = [subject.open(), subject.set_journal_mode(), synced, loose, end];
     lab.cut_power(&members, "now", &script.concat())?;
 
     let (complete, data_only) = held(lab, subject, &members)?;
@@ -79,8 +82,10 @@ fn held(lab: &Lab<'_>, subject: &Subject, members: &Disks) -> anyhow::Result<(u6
 /// A bit of a block that the journal holds is wrong at home.
 fn half_written(lab: &Lab<'_>, members: &Disks) -> anyhow::Result<()> {
     for sector in [NEWEST, 4216] {
-        let place = lab.place(members, sector)?;
-        flip(members.data(place.member), place.data)?;
+        let options = ["--json", "--sector", &sector.to_string()];
+        let explained = lab.steadfast("explain", members, &options)?.object()?;
+        let number = |name: &str| explained["places"][0][name].as_u64().context("its place");
+        flip(members.data(index(number("slot")?)), number("data_byte")?)?;
     }
     Ok(())
 }
