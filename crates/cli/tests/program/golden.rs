@@ -221,6 +221,44 @@ fn raid6() {
     opened_for_writing(&looked_at("md-raid6-5-ls-64k", 2));
 }
 
+/// An array with a write journal, which is its last file: read with it, whoever of up to `missing` members is
+/// gone, never without it, and never written.
+fn journalled(name: &str, missing: usize) {
+    let golden = Golden::unpack(name);
+    let before = hashes(&golden.files);
+    let [members @ .., journal] = &golden.files[..] else { panic!("{name} has files") };
+    let status = golden.on("status", &[]).ended(0).text();
+    let words = [text(journal), "blocks are not home"];
+    words.iter().for_each(|word| assert!(status.contains(word), "'{word}' is not said: {status}"));
+    let inspected = golden.on("inspect", &[]).text();
+    assert!(inspected.contains("journal_tail"), "{inspected}");
+    golden.comes_out(&[]);
+    let count = members.len();
+    (0..count).for_each(|slot| golden.comes_out(&[slot]));
+    if missing >= 2 {
+        let pairs = (0..count).flat_map(|a| (a + 1..count).map(move |b| [a, b]));
+        pairs.for_each(|pair| golden.comes_out(&pair));
+    }
+    golden.on("scrub", &["--check"]).ended(0);
+    golden
+        .on_some("export", members, &["-q", "--to", "-"])
+        .one_line(3, &["its journal device is missing or stale", "export --force"]);
+    golden
+        .on("serve", &["--nbd", "unix:/nowhere"])
+        .one_line(3, &["a journal device is not implemented for writing", "--read-only"]);
+    assert_eq!(hashes(&golden.files), before, "{name}: looking writes nothing");
+}
+
+#[test]
+fn raid5_with_a_write_journal_that_holds_data_alone() {
+    journalled("md-raid5-3-r5l-write-back+unreplayed", 1);
+}
+
+#[test]
+fn raid6_with_a_write_journal() {
+    journalled("md-raid6-4-r5l+unreplayed", 2);
+}
+
 /// An array caught in the middle of a reshape by side of where it stood, with any `missing` of its
 /// members gone: read, never written, never checked.
 fn reshaped(name: &str, missing: usize, words: &[&str]) {

@@ -48,7 +48,7 @@ impl Overlay {
 
     /// Cuts a request where blocks of the journal begin and end. What it has that is the journal's is named.
     fn pieces(&self, bio: &mut Bio) -> Vec<(Bio, Option<(u64, Place)>)> {
-        let (op, bypass, end) = (bio.op, bio.bypass, bio.end());
+        let (op, bypass, reason, end) = (bio.op, bio.bypass, bio.reason, bio.end());
         let mut data = std::mem::take(&mut bio.data);
         let mut pieces = Vec::new();
         let mut sector = bio.sector;
@@ -61,7 +61,7 @@ impl Overlay {
             };
             let next = Sector(next.min(end.0));
             let rest = data.split_off(usize_of(next.0 - sector.0) * SECTOR_BYTES);
-            let part = Bio { op, bypass, ..Bio::read_into(sector, data) };
+            let part = Bio { op, bypass, reason, ..Bio::read_into(sector, data) };
             pieces.push((part, place));
             (data, sector) = (rest, next);
         }
