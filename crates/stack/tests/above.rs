@@ -6,7 +6,7 @@ mod common;
 
 use common::*;
 use stack::create::{CreateLevel, CreateOptions};
-use stack::{Given, IntegrityChoice, OpenOptions, TagSource};
+use stack::{Given, IntegrityChoice, Member, OpenOptions, TagSource};
 use std::path::PathBuf;
 use steadfast_stack as stack;
 
@@ -122,4 +122,47 @@ fn a_mirror_heals_by_its_members_tuples() {
     });
     assert_eq!(bad, 0);
     assert!(content[..2_000_000] == bytes);
+}
+
+/// Byte of sector `sector`, and of its tuple, in a file of sectors of 520 bytes.
+fn interleaved(sector: u64) -> (u64, u64) {
+    (sector * 520, sector * 520 + 512)
+}
+
+#[test]
+fn superblocks_and_bitmaps_have_tuples_that_tell_when_they_rot() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = paths(folder.path(), 2);
+    let named = |path: &PathBuf| format!("sectors:512+8/t10-dif-type1-crc16:{}", path.display());
+    let members: Vec<Member> =
+        paths.iter().map(|path| Member::parse(&named(path)).unwrap()).collect();
+    make(&CreateOptions {
+        member_bytes: Some(8 << 20),
+        integrity: None,
+        sector_size: 512,
+        ..CreateOptions::new(members.clone(), CreateLevel::Raid1)
+    });
+    with_volume(OpenOptions::writable(members.clone()), |volume| async move {
+        write_at(&volume, 0, &noise(200 * 512, 4)).await;
+    });
+    let inspect = || {
+        let members = members.clone();
+        let found = run(async move { stack::inspect(&members, &Given::default()).await });
+        found.members[1].md.clone().unwrap()
+    };
+    let md = inspect();
+    assert_eq!(md.bitmap_problem, None);
+    let value =
+        |name: &str| md.fields.iter().find(|field| field.name == name).unwrap().value.clone();
+    let bytes = std::fs::read(&paths[1]).unwrap();
+    for field in ["super_offset", "bitmap_sector"] {
+        let (_, tuple) = interleaved(value(field).parse().unwrap());
+        let tuple = usize::try_from(tuple).unwrap();
+        assert_ne!(bytes[tuple..tuple + 8], [0xff; 8], "{field} has a tuple");
+    }
+    // A bit of the bitmap, which has no checksum of its own.
+    let (byte, _) = interleaved(value("bitmap_sector").parse().unwrap());
+    flip(&paths[1], byte + 300, 1);
+    let problem = inspect().bitmap_problem.unwrap();
+    assert!(problem.contains("cannot be read"), "{problem}");
 }

@@ -5,7 +5,7 @@ use super::error::OpenError;
 use crate::events::{EventLog, INTEGRITY_SUPERBLOCK, MD_SUPERBLOCK};
 use crate::probe::{IntegrityFound, MdFound, Probed};
 use crate::top::Top;
-use crate::verified::verified;
+use crate::verified::{signed, verified};
 use crate::volume::{MemberPart, Parts, Volume};
 use crate::write_journal::WriteJournal;
 use bio::{Bio, Buf, Device, EventKind, Events, IoError};
@@ -245,7 +245,8 @@ fn found(
 ) -> Result<Found, OpenError> {
     let superblock = member.md().expect("it takes part").clone();
     let device = member.inner().expect("it takes part, so it can be read");
-    let device = verified(device, &events.for_member(&member.name));
+    let events = events.for_member(&member.name);
+    let device = verified(device, &events);
     let sectors = superblock.used_sectors();
     let start = data(&superblock).ok_or_else(|| OpenError::Array {
         why: format!("{}: its data starts before its first sector", member.name),
@@ -254,6 +255,7 @@ fn found(
         .map_err(|error| OpenError::Array { why: format!("{}: {error}", member.name) })?;
     let name = Rc::clone(&member.name);
     let (data, superblock, logs) = (Device::new(data), Some(superblock), member.logs.clone());
+    let device = signed(device, &events);
     Ok(Found { slot, name, device, data, superblock, logs })
 }
 

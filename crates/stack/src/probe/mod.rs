@@ -16,6 +16,7 @@ use crate::given::{Given, IntegrityChoice};
 use crate::leaf::Leaf;
 use crate::member::Member;
 use crate::trial::{Trial, read_bytes};
+use crate::verified::verified;
 use crate::write_journal::{self, WriteJournal};
 use bio::{Buf, Device, Events, IoError};
 use checksum::{Algorithm, KeyError};
@@ -349,11 +350,12 @@ async fn journal_is_foreign(
     Ok(!(0..).zip(section.as_slice().chunks_exact(SECTOR_BYTES)).any(carries_id))
 }
 
-/// Reads what lies beside the md superblocks of `members`, once it is known what they are.
+/// Reads what lies beside the md superblocks of `members`, once it is known what they are. They have no
+/// checksums, but tuples where members keep some.
 pub(crate) async fn read_logs(members: &mut [Probed]) {
     for member in members {
         if let (Some(inner), Some(superblock)) = (member.inner(), member.md()) {
-            let logs = Logs::read(&inner, superblock).await;
+            let logs = Logs::read(&verified(inner.clone(), &Events::none()), superblock).await;
             member.write_journal = WriteJournal::read(&inner, superblock).await;
             member.logs = logs;
         }
