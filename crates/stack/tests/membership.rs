@@ -52,7 +52,7 @@ fn fill(paths: &[PathBuf], offset: u64, bytes: &[u8]) {
 /// Adds the file, and waits until it is filled. Also: how many slots are missing then.
 fn add(paths: &[PathBuf], new: PathBuf) -> (Added, usize) {
     with_volume(OpenOptions::writable(members(paths)), move |volume| async move {
-        let new = NewMember { member: Member::Path(new), yes: false };
+        let new = NewMember { member: Member::Path(new), data: None, yes: false };
         let added = volume.add(&new, &mut |_, _| ()).await.unwrap_or_else(|e| panic!("{e}"));
         while volume.rebuilding().0 {
             runtime::sleep(Duration::from_millis(5)).await;

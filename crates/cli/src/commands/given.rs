@@ -107,6 +107,14 @@ impl Arguments {
         pairs.collect()
     }
 
+    /// Takes out the device that is to hold the data of a member that is yet to come, if one was given.
+    pub fn take_data_device(&mut self, new: &str) -> Result<Option<Member>, Failure> {
+        let is_of = |text: &str| text.strip_prefix(new).is_some_and(|rest| rest.starts_with('='));
+        let of_new: Vec<String> = self.data_device.extract_if(.., |text| is_of(text)).collect();
+        let pairs = pairs("--data-device", &of_new, &[new.to_owned()])?;
+        pairs.first().map(|(_, data)| parse("--data-device", data)).transpose()
+    }
+
     /// The members whose superblock is not that on the disk, each with what it is.
     pub fn superblocks(
         &self,

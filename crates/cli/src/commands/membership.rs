@@ -26,7 +26,8 @@ pub struct AddArguments {
     volume: open::Arguments,
 
     /// The file or device that is to become a member: it gets dm-integrity as the others have it, unless
-    /// it was a member of this array before
+    /// it was a member of this array before. With --data-device MEMBER=PATH it holds only metadata, and
+    /// PATH its data
     #[arg(long, value_name = "MEMBER")]
     new: String,
 
@@ -87,15 +88,15 @@ enum Change {
 }
 
 /// Adds a member.
-pub fn add(context: &Rc<Context>, arguments: AddArguments) -> Result<Outcome, Failure> {
-    let change = Change::Add(new_member(&arguments)?);
+pub fn add(context: &Rc<Context>, mut arguments: AddArguments) -> Result<Outcome, Failure> {
+    let change = Change::Add(new_member(&mut arguments)?);
     run(context, arguments.volume, change, arguments.dry_run)
 }
 
 /// Replaces a member.
 pub fn replace(context: &Rc<Context>, arguments: ReplaceArguments) -> Result<Outcome, Failure> {
-    let ReplaceArguments { old, add } = arguments;
-    let change = Change::Replace { old, new: new_member(&add)? };
+    let ReplaceArguments { old, mut add } = arguments;
+    let change = Change::Replace { old, new: new_member(&mut add)? };
     run(context, add.volume, change, add.dry_run)
 }
 
@@ -116,10 +117,11 @@ pub fn rebuild(context: &Rc<Context>, arguments: RebuildArguments) -> Result<Out
     run(context, arguments.volume, Change::Rebuild, arguments.dry_run)
 }
 
-fn new_member(arguments: &AddArguments) -> Result<NewMember, Failure> {
+fn new_member(arguments: &mut AddArguments) -> Result<NewMember, Failure> {
     let member = Member::parse(&arguments.new);
     let member = member.map_err(|error| Failure::usage(format!("--new: {error}")))?;
-    Ok(NewMember { member, yes: arguments.yes })
+    let data = arguments.volume.given.take_data_device(&arguments.new)?;
+    Ok(NewMember { member, data, yes: arguments.yes })
 }
 
 fn run(
@@ -154,7 +156,11 @@ fn run(
 /// The command that goes on with what was interrupted.
 fn resume(volume: &open::Arguments, change: &Change) -> String {
     let new = match change {
-        Change::Add(new) | Change::Replace { new, .. } => format!(" {}", new.member),
+        Change::Add(NewMember { member, data, .. })
+        | Change::Replace { new: NewMember { member, data, .. }, .. } => {
+            let of_data = |data| format!(" --data-device {member}={data}");
+            format!(" {member}{}", data.as_ref().map_or_else(String::new, of_data))
+        }
         Change::Fail(_) | Change::Remove(_) | Change::Rebuild => String::new(),
     };
     format!("steadfast rebuild {}{new}", volume.spelled())
@@ -334,12 +340,20 @@ fn tell(context: &Context, object: &Value, outcome: Outcome, resume: &str) {
 impl Change {
     /// As a server is asked for it.
     fn request(&self) -> Value {
-        let new = |new: &NewMember| absolute(&new.member).to_string();
+        let asked = |verb: &str, new: &NewMember| {
+            let mut asked = json!({"verb": verb, "yes": new.yes});
+            asked["new"] = json!(absolute(&new.member).to_string());
+            if let Some(data) = &new.data {
+                asked["data_device"] = json!(absolute(data).to_string());
+            }
+            asked
+        };
         match self {
-            Self::Add(member) => json!({"verb": "add", "new": new(member), "yes": member.yes}),
-            Self::Replace { old, new: member } => {
-                let old = absolute_name(old);
-                json!({"verb": "replace", "old": old, "new": new(member), "yes": member.yes})
+            Self::Add(new) => asked("add", new),
+            Self::Replace { old, new } => {
+                let mut asked = asked("replace", new);
+                asked["old"] = json!(absolute_name(old));
+                asked
             }
             Self::Fail(member) => json!({"verb": "fail", "member": absolute_name(member)}),
             Self::Remove(member) => json!({"verb": "remove", "member": absolute_name(member)}),
@@ -352,7 +366,11 @@ impl Change {
         let text = |key: &str| request[key].as_str().map(ToOwned::to_owned);
         let new = || {
             let member = Member::parse(request["new"].as_str()?).ok()?;
-            Some(NewMember { member, yes: request["yes"] == json!(true) })
+            let data = match request.get("data_device") {
+                Some(data) => Some(Member::parse(data.as_str()?).ok()?),
+                None => None,
+            };
+            Some(NewMember { member, data, yes: request["yes"] == json!(true) })
         };
         Some(match request["verb"].as_str()? {
             "add" => Self::Add(new()?),

@@ -24,7 +24,7 @@ pub struct Arguments {
     integrity: Option<String>,
 
     #[command(flatten)]
-    given: given::Arguments,
+    pub given: given::Arguments,
 
     /// How dm-integrity runs while it is open: journal (a crash leaves old or new blocks), bitmap or
     /// direct (without a journal: faster, and what a crash interrupts may be unreadable), or recovery

@@ -56,6 +56,46 @@ fn data_on_devices_of_their_own() {
 }
 
 #[test]
+fn a_new_member_may_have_its_data_on_a_device_of_its_own() {
+    for served in [false, true] {
+        let given = Given::create(2, true, &[], &["--level", "1"]);
+        given.keeps_what_it_is_given(6);
+        let copy = |from: &std::path::Path, name: &str| {
+            let path = given.folder.path().join(name);
+            let length = std::fs::metadata(from).expect("it is there").len();
+            let file = std::fs::File::create(&path).expect("the folder is ours");
+            file.set_len(length).expect("there is room");
+            path
+        };
+        let (new, data) = (copy(&given.members[1], "new"), copy(&given.data[1], "data=new"));
+        let pair = format!("{}={}", text(&new), text(&data));
+        let left = [given.members[0].clone()];
+        let opened: Vec<&str> = given.options[..2].iter().map(String::as_str).collect();
+        let server = served.then(|| Server::start(&left, given.folder.path(), &opened));
+        let add = [&opened[..], &["--new", text(&new), "--data-device", &pair]].concat();
+        let mut bytes = vec![0; 8 << 20];
+        bytes[5000] = 1;
+        std::fs::write(&data, &bytes).expect("there is room");
+        let said = on("add", &left, &add).ended(3).to_string();
+        assert!(said.contains("data=new: is not all zero"), "{said}");
+        bytes[5000] = 0;
+        std::fs::write(&data, &bytes).expect("there is room");
+        on("add", &left, &add).ended(0);
+        if let Some(server) = server {
+            assert_eq!(server.stop().code, 0);
+        }
+        // Alone, and where it was said to be.
+        let alone = [new];
+        let said =
+            on("export", &alone, &["--data-device", &pair, "-q", "--to", "-", "--length", "4M"]);
+        assert!(said.ended(1).stdout == noise(4 * MIB, 6));
+        let explained = on("explain", &alone, &["--data-device", &pair, "--sector", "8", "--json"]);
+        let place = &explained.object()["places"][1];
+        assert_eq!(place["data_device"].as_str(), Some(text(&data)), "{place}");
+    }
+}
+
+#[test]
 fn the_data_of_a_lone_volume_lies_where_a_user_would_look_for_it() {
     let given = Given::create(1, true, &[], &[]);
     given.keeps_what_it_is_given(5);

@@ -222,7 +222,8 @@ pub(crate) fn plan_joining(
         .integrity
         .map(|tags| plan_integrity(options, tags, &member, sectors, block, identity.salts[0]));
     let integrity = integrity.transpose()?;
-    let (name, data, writes) = (member.to_string(), None, Vec::new());
+    let data = options.data_of(&member).cloned();
+    let (name, writes) = (member.to_string(), Vec::new());
     let mut member =
         MemberPlan { member, data, sectors, integrity, md: None, bitmap: None, writes };
     let inner = inner_sectors(&member);

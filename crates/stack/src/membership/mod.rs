@@ -35,6 +35,8 @@ use units::u64_of;
 pub struct NewMember {
     /// What it is called.
     pub member: Member,
+    /// The device that is to hold its data, if it holds only what belongs to it.
+    pub data: Option<Member>,
     /// Overwrite what lies there.
     pub yes: bool,
 }

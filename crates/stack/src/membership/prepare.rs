@@ -11,7 +11,7 @@ use crate::create::{
     Target, WriteKind, plan_joining, refuse_unfit, write,
 };
 use crate::given::{Given, IntegrityChoice};
-use crate::leaf::{Leaf, LeafKind};
+use crate::leaf::{self, Leaf, LeafKind};
 use crate::open::{OpenError, found_in, make_writable};
 use crate::probe::{IntegrityFound, MdFound, Probed, probe, read_logs};
 use crate::volume::{MemberPart, MemberState, Volume};
@@ -66,7 +66,8 @@ impl Volume {
     ) -> Result<Ready, MembershipError> {
         let name = new.member.to_string();
         self.release(&name).await?;
-        let given = self.given_for_new();
+        let given = self.given_for_new(new);
+        leaf::refuse_twice([&new.member].into_iter().chain(&new.data))?;
         let leaf = given.open_leaf(&new.member, true).await?;
         let kind = leaf.kind;
         let io = |error| MembershipError::Io { member: name.clone(), error };
@@ -76,8 +77,10 @@ impl Volume {
         match work {
             Work::Make(plan) => {
                 let device = probed.leaf.device.clone();
-                let blank = !new.yes && kind_is_looked_through(kind);
-                let targets = [Target { device, blank, data: None }];
+                let blank = |kind| !new.yes && kind_is_looked_through(kind);
+                let data = probed.leaf.data.as_ref();
+                let data = data.map(|data| (data.device.clone(), blank(data.kind)));
+                let targets = [Target { device, blank: blank(kind), data }];
                 let mut told = |progress: &CreateProgress| on_progress(Phase::Writing, progress);
                 let written = write(&plan, &targets, &mut told).await;
                 written.map_err(|failure| io(failure.error))?;
@@ -116,7 +119,8 @@ impl Volume {
         new: &NewMember,
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Vec<PlannedWrite>, MembershipError> {
-        let given = self.given_for_new();
+        let given = self.given_for_new(new);
+        leaf::refuse_twice([&new.member].into_iter().chain(&new.data))?;
         let leaf = given.open_leaf(&new.member, false).await?;
         let kind = leaf.kind;
         let probed = self.look(&new.member, leaf, &given).await?;
@@ -179,8 +183,15 @@ impl Volume {
         }
         if !new.yes {
             refuse_content(&name, &probed.leaf.device, kind, on_progress).await?;
+            if let (Some(data), Some(named)) = (&probed.leaf.data, &new.data) {
+                let named = named.to_string();
+                refuse_content(&named, &data.device, data.kind, on_progress).await?;
+            }
         }
         let options = self.options_for(new);
+        if new.data.is_some() && (options.integrity.is_none() || options.inline) {
+            return Err(CreateError::DataDevice { member: name }.into());
+        }
         refuse_unfit(&options, &new.member, probed.leaf.device.limits())?;
         let sectors = probed.leaf.lower().sectors();
         let taken = self.numbers();
@@ -241,8 +252,10 @@ impl Volume {
         with.next().map(|part| (part.tagger.source(), part.volume.superblock().clone()))
     }
 
-    fn given_for_new(&self) -> Given {
+    fn given_for_new(&self, new: &NewMember) -> Given {
         let mut given = self.given.clone();
+        given.data_devices.retain(|(of, _)| *of != new.member);
+        given.data_devices.extend(new.data.clone().map(|data| (new.member.clone(), data)));
         given.integrity = match self.integrity_of_peers() {
             Some((source, _)) => {
                 IntegrityChoice::Named(source, self.given.integrity_key().cloned())
@@ -255,6 +268,8 @@ impl Volume {
     fn options_for(&self, new: &NewMember) -> CreateOptions {
         let mut options = CreateOptions::new(vec![new.member.clone()], CreateLevel::None);
         options.yes = new.yes;
+        options.data_devices =
+            new.data.iter().map(|data| (new.member.clone(), data.clone())).collect();
         options.integrity = None;
         let Some((source, superblock)) = self.integrity_of_peers() else { return options };
         options.integrity = Some(source);
