@@ -9,11 +9,17 @@
 //! `{"verb":"add","new":"/dev/sdx","yes":false}`.
 //! The answer: any number of `{"progress":{...}}`, then `{"result":{...},"exit_code":N}` or
 //! `{"error":"...","exit_code":N}`.
+//!
+//! Whoever asked has left when his side of the connection is closed. What is done for his eyes only ends then
+//! (a scrub, which keeps its position and still answers, if somebody listens); a change of the members is
+//! carried through.
 
+use crate::commands::Context;
 use crate::error::Failure;
 use bio::Buf;
 use runtime::{Listener, Stream};
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::fs;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -25,6 +31,8 @@ use std::rc::Rc;
 
 /// The longest request line that is read.
 const REQUEST_BYTES_MAX: usize = 4096;
+/// The longest line of an answer: a scrub lists at most a thousand findings.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// The directory of this user's control sockets.
 fn directory() -> io::Result<PathBuf> {
@@ -107,7 +115,8 @@ impl Control {
             drop(runtime::spawn(async move {
                 let stream = Rc::new(stream);
                 if let Some(request) = receive(&stream).await {
-                    let teller = Teller { stream: Rc::clone(&stream) };
+                    let teller = Teller { stream: Rc::clone(&stream), left: Rc::default() };
+                    drop(runtime::spawn(watch(teller.clone())));
                     let result = answer(request, teller).await;
                     // Whoever asked and left needs no answer.
                     let _left = send(&stream, &result).await;
@@ -121,14 +130,26 @@ impl Control {
 #[derive(Clone)]
 pub struct Teller {
     stream: Rc<Stream>,
+    left: Rc<Cell<bool>>,
 }
 
 impl Teller {
+    /// Whether whoever asked has left.
+    pub fn has_left(&self) -> bool {
+        self.left.get()
+    }
+
     /// `done` of `total`.
     pub async fn progress(&self, done: u64, total: u64) {
         let line = json!({"progress": {"done": done, "total": total}});
         let _left = send(&self.stream, &line).await;
     }
+}
+
+/// Notices when whoever asked leaves. What else he says is not listened to.
+async fn watch(teller: Teller) {
+    while let (Ok(1..), _) = teller.stream.recv(Buf::alloc(64)).await {}
+    teller.left.set(true);
 }
 
 async fn send(stream: &Stream, value: &Value) -> io::Result<()> {
@@ -162,6 +183,72 @@ pub fn ask(
         .map_err(|error| Failure::io("the volume's server does not answer", &error))
 }
 
+/// The same of a request that ends when whoever asked leaves: after SIGINT or SIGTERM the answer says how far
+/// it came.
+pub fn ask_and_stop(
+    context: &Context,
+    members: &[String],
+    request: &Value,
+    on_progress: impl FnMut(u64, u64) + 'static,
+) -> Result<Option<Value>, Failure> {
+    let Ok(directory) = directory() else { return Ok(None) };
+    let paths: Vec<PathBuf> = members.iter().map(|member| directory.join(key(member))).collect();
+    let (line, interrupted) = (format!("{request}\n"), context.until_interrupted());
+    context.block_on(async move {
+        let mut found = None;
+        for path in paths {
+            found = Stream::connect_unix(&path).await.ok();
+            if found.is_some() {
+                break;
+            }
+        }
+        let Some(stream) = found.map(Rc::new) else { return Ok(None) };
+        let asked = Rc::clone(&stream);
+        drop(runtime::spawn(async move {
+            interrupted.await;
+            // If it is gone already, so is the server.
+            let _gone = asked.shutdown_send();
+        }));
+        let answer = converse_on(&stream, &line, on_progress).await;
+        answer.map(Some).map_err(|error| Failure::io("the volume's server does not answer", &error))
+    })
+}
+
+async fn converse_on(
+    stream: &Stream,
+    request: &str,
+    mut on_progress: impl FnMut(u64, u64),
+) -> io::Result<Value> {
+    stream.send_all(Buf::copy_of(request.as_bytes())).await?;
+    let mut received = Vec::new();
+    while received.len() < ANSWER_BYTES_MAX {
+        let (length, buf) = stream.recv(Buf::alloc(1 << 16)).await;
+        let length = length?;
+        if length == 0 {
+            break;
+        }
+        received.extend_from_slice(&buf.as_slice()[..length]);
+        while let Some(end) = received.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = received.drain(..=end).collect();
+            if let Some(answer) = heard(&line, &mut on_progress)? {
+                return Ok(answer);
+            }
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"))
+}
+
+/// What a line of an answer is: the answer, or progress.
+fn heard(line: &[u8], on_progress: &mut impl FnMut(u64, u64)) -> io::Result<Option<Value>> {
+    let value: Value = serde_json::from_slice(line)?;
+    let progress = &value["progress"];
+    if progress.is_null() {
+        return Ok(Some(value));
+    }
+    on_progress(progress["done"].as_u64().unwrap_or(0), progress["total"].as_u64().unwrap_or(0));
+    Ok(None)
+}
+
 fn connect(path: &Path) -> Option<UnixStream> {
     UnixStream::connect(path).ok()
 }
@@ -173,13 +260,8 @@ fn converse(
 ) -> io::Result<Value> {
     stream.write_all(format!("{request}\n").as_bytes())?;
     for line in BufReader::new(stream).lines() {
-        let value: Value = serde_json::from_str(&line?)?;
-        match &value["progress"] {
-            Value::Null => return Ok(value),
-            progress => on_progress(
-                progress["done"].as_u64().unwrap_or(0),
-                progress["total"].as_u64().unwrap_or(0),
-            ),
+        if let Some(answer) = heard(line?.as_bytes(), &mut on_progress)? {
+            return Ok(answer);
         }
     }
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"))

@@ -105,6 +105,8 @@ pub struct Context {
     pub report: Report,
     runtime: Runtime,
     interrupted: Rc<Interrupted>,
+    /// Somebody waits for signals: once for all that is run.
+    watched: Cell<bool>,
 }
 
 /// SIGINT or SIGTERM came.
@@ -124,7 +126,7 @@ impl Context {
         if let Backend::Threads { why } = runtime.backend() {
             report.warn(format!("no io_uring ({why}): using threads, which is slower"));
         }
-        Ok(Rc::new(Self { report, runtime, interrupted: Rc::default() }))
+        Ok(Rc::new(Self { report, runtime, interrupted: Rc::default(), watched: Cell::new(false) }))
     }
 
     /// Runs `future` to its end. SIGINT and SIGTERM only raise a flag meanwhile: see
@@ -133,15 +135,21 @@ impl Context {
         &self,
         future: impl Future<Output = Result<T, Failure>> + 'static,
     ) -> Result<T, Failure> {
-        let signals = Signals::new().map_err(|e| Failure::io("cannot watch signals", &e))?;
+        let mut signals = None;
+        if !self.watched.replace(true) {
+            let new = Signals::new().map_err(|e| Failure::io("cannot watch signals", &e))?;
+            signals = Some(new);
+        }
         let interrupted = Rc::clone(&self.interrupted);
         self.runtime.block_on(async move {
-            let _watch = runtime::spawn(async move {
-                while signals.next().await.is_ok() {
-                    interrupted.came.set(true);
-                    interrupted.changed.notify_all();
-                }
-            });
+            if let Some(signals) = signals {
+                drop(runtime::spawn(async move {
+                    while signals.next().await.is_ok() {
+                        interrupted.came.set(true);
+                        interrupted.changed.notify_all();
+                    }
+                }));
+            }
             future.await
         })
     }

@@ -229,7 +229,8 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
         Err(failure) if served && is_locked(&failure) => {
             let bar = context.report.percent("scrubbing (by its server)");
             let names = arguments.volume.names()?;
-            match control::ask(&names, &request, |done, total| bar.scale(done, total))? {
+            let on_progress = move |done, total| bar.scale(done, total);
+            match control::ask_and_stop(context, &names, &request, on_progress)? {
                 Some(answer) => served_answer(&answer)?,
                 None => return Err(failure),
             }

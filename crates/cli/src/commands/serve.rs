@@ -161,7 +161,10 @@ async fn scrub_here(context: &Context, volume: &Opened, request: &Value, teller:
             let teller = teller.clone();
             drop(runtime::spawn(async move { teller.progress(done, total).await }));
         }
-        if context.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        match context.interrupted() || teller.has_left() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     });
     match walked.await {
         Ok((object, outcome)) => json!({"result": object, "exit_code": outcome.code()}),

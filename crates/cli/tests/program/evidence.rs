@@ -62,6 +62,39 @@ fn an_operator_says_what_is_right_and_nonsense_is_refused_by_name() {
 }
 
 #[test]
+fn a_scrub_by_the_server_ends_with_whoever_asked_and_its_position_is_kept() {
+    let volume = Volume::create(Shape::tagged("5", 4096));
+    volume.fill(4);
+    let state = volume.path("state");
+    let server = volume.serve(&["--state", text(&state)]);
+    for signal in [Signal::INT, Signal::KILL] {
+        let mut command = program();
+        command.arg("scrub").args(&volume.members).args(["--rate", "3M"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = child.expect("it starts");
+        std::thread::sleep(Duration::from_millis(2500));
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("not 0");
+        kill_process(pid, signal).expect("it runs");
+        let said = child.wait_with_output().expect("it ends");
+        let stderr = String::from_utf8_lossy(&said.stderr).into_owned();
+        if signal == Signal::INT {
+            assert_eq!(said.status.code(), Some(130), "{stderr}");
+            assert!(stderr.contains("--continue"), "{stderr}");
+        }
+        let kept = state.join("scrub.json");
+        let waited = (0..100).find(|_| {
+            std::thread::sleep(Duration::from_millis(100));
+            kept.exists()
+        });
+        assert!(waited.is_some(), "the server goes on by itself");
+        let rest = volume.run("scrub", &["--continue", "--json"]).ended(0).object();
+        assert!(rest["continued_from_step"].as_u64() > Some(0), "{rest}");
+        assert!(!kept.exists());
+    }
+    assert_eq!(server.stop().code, 0);
+}
+
+#[test]
 fn an_interrupted_scrub_goes_on_where_it_was() {
     let volume = Volume::create(Shape::tagged("5", 4096));
     volume.fill(3);
