@@ -15,6 +15,7 @@
 //!   inline       tags in the metadata of the members' blocks
 //!   running      modes, tags computed anew, discards, damaged journals
 //!   ledger       what is remembered over restarts
+//!   policy       bitmap, partial parity log or neither: what is made, what is shown
 //!   members      members that are added, replaced, failed, removed, rebuilt
 //!   interop      integritysetup and mdadm look at what 'create' makes
 //! ```
@@ -34,6 +35,7 @@ mod inline;
 mod interop;
 mod ledger;
 mod members;
+mod policy;
 mod running;
 mod space;
 mod support;
