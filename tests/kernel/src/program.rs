@@ -144,6 +144,20 @@ impl Server {
         Ok(())
     }
 
+    /// Lets a client begin such commands, in one connection, and does not wait for it.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub(crate) fn begin_qemu_io(&self, commands: &[String], cache: &str) -> anyhow::Result<Client> {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--", "qemu-io", "-f", "raw", "-t", cache]);
+        commands.iter().for_each(|text| {
+            command.args(["-c", text]);
+        });
+        command.arg(&self.uri).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Client(command.spawn().context("qemu-io")?))
+    }
+
     /// `kill -9`.
     ///
     /// # Errors
@@ -182,6 +196,26 @@ impl Drop for Server {
         // Whoever stopped it has waited for it.
         let _gone = self.child.kill();
         let _gone = self.child.wait();
+    }
+}
+
+/// A client at work, killed when this is dropped.
+pub(crate) struct Client(Child);
+
+impl Client {
+    /// # Errors
+    /// If it has come to its end.
+    pub(crate) fn must_be_at_work(&mut self) -> anyhow::Result<()> {
+        ensure!(self.0.try_wait()?.is_none(), "the client ended by itself");
+        Ok(())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Whoever lost its server has ended.
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
     }
 }
 

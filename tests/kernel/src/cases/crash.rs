@@ -166,7 +166,11 @@ pub(super) fn patient(open: &str) -> String {
 }
 
 /// Writes for a client that takes its bytes from files.
-fn client_commands(lab: &Lab<'_>, name: &str, writes: &[Write]) -> anyhow::Result<Vec<String>> {
+pub(super) fn client_commands(
+    lab: &Lab<'_>,
+    name: &str,
+    writes: &[Write],
+) -> anyhow::Result<Vec<String>> {
     let command = |(index, write): (usize, &Write)| -> anyhow::Result<String> {
         let file = lab.path(&format!("{name}{index}"));
         std::fs::write(&file, write.bytes())?;

@@ -281,12 +281,15 @@ fn crashes() -> Vec<Case> {
             "the kernel's machine dies with its journal full; we recover what was synced",
             move |lab| crash::power_cut(lab, &subject),
         ));
-        cases.push(row(
-            part,
-            format!("killed-{name}"),
-            "our server is killed with its journal full; the kernel recovers what was flushed",
-            move |lab| crash::killed(lab, &subject),
-        ));
+        // With a partial parity log members are flushed before each record: no journal is left full.
+        if !subject.mdadm.contains("ppl") {
+            cases.push(row(
+                part,
+                format!("killed-{name}"),
+                "our server is killed with its journal full; the kernel recovers what was flushed",
+                move |lab| crash::killed(lab, &subject),
+            ));
+        }
     }
     let logged = Subject::md(5, 4).with_ppl();
     cases.push(row(
@@ -295,12 +298,17 @@ fn crashes() -> Vec<Case> {
         "the kernel's machine dies while it writes; by its log we find old or new, whoever is missing",
         move |lab| partial_parity::cut_there(lab, &logged),
     ));
-    cases.push(row(
-        Part::Ci,
-        "killed-ppl",
-        "our server is killed while it writes; by our log the kernel finds the same",
-        move |lab| partial_parity::cut_here(lab, &logged),
-    ));
+    for (name, subject, part) in [
+        ("killed-ppl", logged, Part::Ci),
+        ("killed-ppl-crc32c", stacked(5, 3, Format::CRC32C_4096).with_ppl(), Part::All),
+    ] {
+        cases.push(row(
+            part,
+            name,
+            "our server is killed while it writes; by our log the kernel finds old or new, whoever is missing",
+            move |lab| partial_parity::cut_here(lab, &subject),
+        ));
+    }
     for (name, subject, part) in [
         ("raid5", Subject::md(5, 3).with_journal("write-through"), Part::All),
         ("raid5-write-back", Subject::md(5, 3).with_journal("write-back"), Part::Ci),
