@@ -6,15 +6,15 @@
 //! ```
 //!
 //! Reads see what is complete. A power cut takes what is not durable (see [`crate::power`]). Damage
-//! is done to the stored bytes and stays until they are written again; damage that is permanent
-//! outlives that. A disk whose image has metadata keeps it as [`bio::Bio`] says: with each block, as
+//! is done to the stored bytes and stays until they are written again. Sectors that refuse to be written
+//! keep what they have, until the disk takes writes again. A disk whose image has metadata keeps it as [`bio::Bio`] says: with each block, as
 //! one.
 
 use crate::image::Image;
 use crate::ordering::Orderings;
 use crate::power::{Power, Unsettled, Write};
 use crate::rng::{hash_bytes, mix};
-use bio::{Bio, BlockDevice, Buf, Device, IoErrorKind, IoResult, Limits, Op, Segments};
+use bio::{Bio, BlockDevice, Buf, Device, IoError, IoErrorKind, IoResult, Limits, Op, Segments};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -39,7 +39,6 @@ struct State {
     visible: Image,
     cached: Vec<Write>,
     flying: Vec<Write>,
-    dead: BTreeSet<u64>,
     writes: u64,
     flushes: u64,
     reads: u64,
@@ -50,6 +49,8 @@ struct State {
     /// Where writes began, so that damage can be done where it matters.
     written: Vec<u64>,
     tricks: BTreeMap<u64, Trick>,
+    /// Writes that went astray, as they should have been stored.
+    astray: Vec<Write>,
 }
 
 /// What a disk may do to a write while saying that all is well. No array can be right about these
@@ -77,7 +78,6 @@ impl SimDisk {
             durable: image,
             cached: Vec::new(),
             flying: Vec::new(),
-            dead: BTreeSet::new(),
             writes: 0,
             flushes: 0,
             reads: 0,
@@ -85,6 +85,7 @@ impl SimDisk {
             stale: BTreeMap::new(),
             written: Vec::new(),
             tricks: BTreeMap::new(),
+            astray: Vec::new(),
         };
         Rc::new(Self {
             index: u64_of(index),
@@ -124,27 +125,44 @@ impl SimDisk {
 
     /// Flips the bits of `mask` in byte `byte` of `sector`, on the medium and in the cache of reads.
     pub fn flip(&self, sector: u64, byte: usize, mask: u8) {
-        let mut state = self.state.borrow_mut();
-        state.durable.flip(sector, byte, mask);
-        state.visible.flip(sector, byte, mask);
+        self.on_medium(|image| image.flip(sector, byte, mask));
     }
 
     /// Stores other bytes in `sector`, behind everybody's back.
     pub fn overwrite(&self, sector: u64, bytes: &[u8; SECTOR_BYTES]) {
-        let mut state = self.state.borrow_mut();
-        state.durable.write(sector, bytes);
-        state.visible.write(sector, bytes);
+        self.on_medium(|image| image.write(sector, bytes));
     }
 
-    /// Makes `sector` unreadable: until it is written, or for ever, in which case writes fail too.
-    pub fn spoil(&self, sector: u64, permanent: bool) {
+    /// Makes `sector` unreadable until it is written.
+    pub fn spoil(&self, sector: u64) {
+        self.on_medium(|image| image.spoil(sector));
+    }
+
+    /// Makes writes to `sector` fail, until it [accepts](Self::accept) them.
+    pub fn refuse(&self, sector: u64) {
+        self.on_medium(|image| image.refuse(sector));
+    }
+
+    /// Makes all writes succeed again.
+    pub fn accept(&self) {
+        self.on_medium(Image::accept);
+    }
+
+    /// Exchanges what lies in one sector and in another.
+    pub fn swap(&self, one: u64, other: u64) {
+        self.on_medium(|image| {
+            let (mut first, mut second) = ([0; SECTOR_BYTES], [0; SECTOR_BYTES]);
+            image.read(one, &mut first);
+            image.read(other, &mut second);
+            image.write(one, &second);
+            image.write(other, &first);
+        });
+    }
+
+    fn on_medium(&self, change: impl Fn(&mut Image)) {
         let mut state = self.state.borrow_mut();
-        if permanent {
-            state.dead.insert(sector);
-        } else {
-            state.durable.spoil(sector);
-            state.visible.spoil(sector);
-        }
+        change(&mut state.durable);
+        change(&mut state.visible);
     }
 
     /// Takes the disk away, or brings it back as it was.
@@ -219,27 +237,27 @@ impl SimDisk {
         }
     }
 
-    fn refusal(&self, bio: &Bio) -> Option<IoErrorKind> {
-        if self.gone.get() { Some(IoErrorKind::Unavailable) } else { self.dead_sector(bio) }
+    fn refusal(&self) -> Option<IoErrorKind> {
+        self.gone.get().then_some(IoErrorKind::Unavailable)
     }
 
-    fn dead_sector(&self, bio: &Bio) -> Option<IoErrorKind> {
-        let range = bio.sector.0..bio.end().0;
-        let state = self.state.borrow();
-        (!range.is_empty() && state.dead.range(range).next().is_some())
-            .then_some(IoErrorKind::Medium)
+    /// Where the medium does not take a write.
+    fn refused(&self, bio: &Bio) -> Option<IoError> {
+        let refused = self.state.borrow().visible.first_refused(bio.sector.0, bio.sectors());
+        refused.map(|sector| IoErrorKind::Medium.at(Sector(sector)))
     }
 
     async fn read(&self, bio: &mut Bio) -> IoResult {
         self.work(bio).await;
-        if let Some(kind) = self.refusal(bio) {
+        if let Some(kind) = self.refusal() {
             return Err(kind.at(bio.sector));
         }
         let mut state = self.state.borrow_mut();
         let nth = state.reads;
         state.reads += 1;
         let stale = state.stale.remove(&nth);
-        let image = stale.as_ref().unwrap_or(&state.visible);
+        let believed = self.believed(bio, &state);
+        let image = stale.as_ref().or(believed.as_ref()).unwrap_or(&state.visible);
         if let Some(bad) = image.first_unreadable(bio.sector.0, bio.sectors()) {
             return Err(IoErrorKind::Medium.at(Sector(bad)));
         }
@@ -264,9 +282,10 @@ impl SimDisk {
     }
 
     async fn write(&self, bio: &Bio, data: Rc<[u8]>, fua: bool) -> IoResult {
-        if let Some(kind) = self.refusal(bio) {
+        let refusal = self.refusal().map(|kind| kind.at(bio.sector));
+        if let Some(error) = refusal.or_else(|| self.refused(bio)) {
             self.work(bio).await;
-            return Err(kind.at(bio.sector));
+            return Err(error);
         }
         let id = self.power.write_id();
         let (sector, tags) = (bio.sector.0, self.tags_of(bio));
@@ -291,12 +310,27 @@ impl SimDisk {
         if gone { Err(IoErrorKind::Unavailable.at(bio.sector)) } else { Ok(()) }
     }
 
+    /// What the disk would hold if no write had gone astray: that is what a read sees that is to check
+    /// whether one did, if it is left out.
+    fn believed(&self, bio: &Bio, state: &State) -> Option<Image> {
+        if bio.reason.is_empty() || state.astray.is_empty() || !self.orderings.omits(bio.reason) {
+            return None;
+        }
+        let mut image = state.visible.clone();
+        state.astray.iter().for_each(|write| write.store(&mut image));
+        Some(image)
+    }
+
     fn tricked(&self, write: Write) -> Option<Write> {
         let mut state = self.state.borrow_mut();
         let nth = state.writes;
         state.written.push(write.sector);
         state.writes += 1;
-        match state.tricks.remove(&nth) {
+        let trick = state.tricks.remove(&nth);
+        if trick.is_some() || !state.astray.is_empty() {
+            state.astray.push(write.clone());
+        }
+        match trick {
             None => Some(write),
             Some(Trick::Lose) => None,
             Some(Trick::Misdirect(distance)) => {
@@ -315,7 +349,7 @@ impl SimDisk {
     }
 
     async fn flush(&self, bio: &Bio) -> IoResult {
-        if let Some(kind) = self.refusal(bio) {
+        if let Some(kind) = self.refusal() {
             self.work(bio).await;
             return Err(kind.at(bio.sector));
         }

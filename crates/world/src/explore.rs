@@ -3,13 +3,16 @@
 //! One seed is a tree: a life is lived once and remembered at several boundaries; each of them is
 //! cut in several ways; each of those is opened again, and may be cut during its recovery too.
 
+mod harmed;
+
 use crate::history::{End, History, Life, Step};
 use crate::machine::{Outcome, Point, Start, Watch, live};
 use crate::opening::Opening;
-use crate::oracle::{Oracle, Violation};
+use crate::oracle::Oracle;
 use crate::power::{Survival, settle, survivals};
 use crate::rng::{Rng, mix};
 use crate::scenario::{Scenario, all};
+use crate::violation::Violation;
 use crate::workload::{
     Harm, Places, Profile, afterlife, commit_id, damage, lies, life, profiles, tricks, wear,
 };
@@ -149,7 +152,7 @@ impl Catalogue {
 /// The start of a history: members as made.
 pub(crate) fn fresh(scenario: &Scenario, seed: u64) -> Start {
     let made = scenario.made();
-    let oracle = Oracle::new(seed, made.blocks, made.block.bytes());
+    let oracle = Oracle::new(seed, made.blocks, made.block.bytes()).on(scenario.atlas.as_ref());
     Start { images: made.images.clone(), oracle }
 }
 
@@ -201,13 +204,15 @@ struct Explorer<'a> {
     honest: bool,
     /// Damage that goes on after power cuts.
     harm: Option<Harm>,
+    /// Damage is accounted for row by row: members may not be missed then.
+    accounted: bool,
     report: Report,
 }
 
 impl<'a> Explorer<'a> {
     fn new(scenario: &'a Scenario, seed: u64) -> Self {
         let report = Report { scenario: scenario.name.into(), trace: seed, ..Report::default() };
-        Self { scenario, seed, honest: false, harm: None, report }
+        Self { scenario, seed, honest: false, harm: None, accounted: false, report }
     }
 
     fn run(&mut self, rng: &mut Rng) -> Result<(), Box<Failure>> {
@@ -221,6 +226,9 @@ impl<'a> Explorer<'a> {
         match profile {
             Profile::Cuts => return self.cuts(rng, first, &places),
             Profile::Modes => return self.wander(rng, &places),
+            Profile::Scattered | Profile::Refused | Profile::Unhealed => {
+                return self.harmed(rng, profile, first, &places);
+            }
             Profile::Mending => return self.mend(rng),
             Profile::Lies => {
                 self.honest = true;
@@ -455,7 +463,7 @@ impl<'a> Explorer<'a> {
                 }));
             }
         }
-        if self.scenario.logged && !self.honest {
+        if self.scenario.logged && !self.honest && !self.accounted {
             match path.iter().find(|life| !life.missing.is_empty()) {
                 Some(life) => after.missing.clone_from(&life.missing),
                 None if rng.percent(50) => after.missing = self.missing(rng),
@@ -475,7 +483,8 @@ impl<'a> Explorer<'a> {
             }
         }
         let away = path.iter().any(|life| !life.missing.is_empty());
-        if !self.honest && self.scenario.redundancy > 0 && !away && rng.percent(20) {
+        let may_miss = !self.honest && !self.accounted && self.scenario.redundancy > 0;
+        if may_miss && !away && rng.percent(20) {
             self.degraded(rng, start, path, places)?;
         }
         path.pop();

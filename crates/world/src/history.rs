@@ -86,6 +86,29 @@ pub enum Step {
         /// Its sector.
         sector: u64,
     },
+    /// Make writes to sectors of a disk fail.
+    Refuse {
+        /// The disk.
+        disk: usize,
+        /// The first sector.
+        sector: u64,
+        /// How many.
+        sectors: u64,
+    },
+    /// Make all writes to a disk succeed again.
+    Accept {
+        /// The disk.
+        disk: usize,
+    },
+    /// Exchange what lies in two sectors of a disk.
+    Swap {
+        /// The disk.
+        disk: usize,
+        /// One sector.
+        one: u64,
+        /// Another.
+        other: u64,
+    },
     /// Take a disk away.
     Gone {
         /// The disk.
@@ -194,6 +217,9 @@ impl fmt::Display for Step {
                 write!(f, "flip {disk} {sector} {byte} {mask}")
             }
             Self::Spoil { disk, sector } => write!(f, "spoil {disk} {sector}"),
+            Self::Refuse { disk, sector, sectors } => write!(f, "refuse {disk} {sector} {sectors}"),
+            Self::Accept { disk } => write!(f, "accept {disk}"),
+            Self::Swap { disk, one, other } => write!(f, "swap {disk} {one} {other}"),
             Self::Gone { disk } => write!(f, "gone {disk}"),
             Self::Lie { disk, nth } => write!(f, "lie {disk} {nth}"),
             Self::Stale { disk, nth } => write!(f, "stale {disk} {nth}"),
@@ -295,6 +321,13 @@ fn step(verb: &str, rest: &[&str]) -> Result<Step, String> {
         ("scrub", []) => Step::Scrub,
         ("wait", [micros]) => Step::Wait(number(micros)?),
         ("gone", [disk]) => Step::Gone { disk: number(disk)? },
+        ("accept", [disk]) => Step::Accept { disk: number(disk)? },
+        ("refuse", [disk, sector, sectors]) => {
+            Step::Refuse { disk: number(disk)?, sector: number(sector)?, sectors: number(sectors)? }
+        }
+        ("swap", [disk, one, other]) => {
+            Step::Swap { disk: number(disk)?, one: number(one)?, other: number(other)? }
+        }
         ("lie", [disk, nth]) => Step::Lie { disk: number(disk)?, nth: number(nth)? },
         ("stale", [disk, nth]) => Step::Stale { disk: number(disk)?, nth: number(nth)? },
         ("slow", [disk]) => Step::Slow { disk: number(disk)? },
@@ -338,11 +371,11 @@ mod tests {
     fn a_history_survives_being_written_down() {
         let text = "scenario x\nseed 2a\nhonest\nlife 4\nas read-only\nmissing 1\nwrite 3 2\nfua 9 1\nzero 1 1\n\
                     unmap 1 1\ndiscard 0 4\nread 0 16\nflush\nwait 50\nsettle\nscrub\n\
-                    flip 0 812 17 40\nspoil 1 3\ngone 1\nslow 0\nlose 0 1\n\
+                    flip 0 812 17 40\nspoil 1 3\nrefuse 0 7 2\naccept 0\nswap 1 4 5\ngone 1\nslow 0\nlose 0 1\n\
                     misdirect 0 1 8\ntear 1 0 3\nlie 0 2\nstale 1 4\ncut 14 mask:3\nlife 1\nclose\n";
         let history: History = text.parse().unwrap();
         assert_eq!(history.to_string(), text);
-        assert_eq!((history.lives.len(), history.lives[0].steps.len()), (2, 19));
+        assert_eq!((history.lives.len(), history.lives[0].steps.len()), (2, 22));
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub struct Image {
     data: Pages,
     tags: Option<Tags>,
     unreadable: BTreeSet<u64>,
+    /// Sectors whose writes fail.
+    refused: BTreeSet<u64>,
 }
 
 /// What a disk keeps for each block beside its data.
@@ -28,7 +30,8 @@ impl Image {
     #[must_use]
     pub fn new(sectors: u64) -> Self {
         let data = Pages::new(usize_of(Sector(sectors).bytes()));
-        Self { sectors, data, tags: None, unreadable: BTreeSet::new() }
+        let (unreadable, refused) = Default::default();
+        Self { sectors, data, tags: None, unreadable, refused }
     }
 
     /// The same with `size` bytes of metadata for each block of `block`, all zeroes; 0: none.
@@ -110,12 +113,29 @@ impl Image {
             tags.bytes.resize(usize_of(sectors / tags.block.sectors()) * tags.size);
         }
         image.unreadable.retain(|&bad| bad < sectors);
+        image.refused.retain(|&bad| bad < sectors);
         image
     }
 
     /// Marks `sector` as unreadable until it is written.
     pub fn spoil(&mut self, sector: u64) {
         self.unreadable.insert(sector);
+    }
+
+    /// From now on writes to `sector` fail, and change nothing.
+    pub fn refuse(&mut self, sector: u64) {
+        self.refused.insert(sector);
+    }
+
+    /// All writes succeed again.
+    pub fn accept(&mut self) {
+        self.refused.clear();
+    }
+
+    /// The first of `sectors` sectors from `sector` on whose writes fail.
+    #[must_use]
+    pub fn first_refused(&self, sector: u64, sectors: u64) -> Option<u64> {
+        self.refused.range(sector..sector + sectors).next().copied()
     }
 
     /// The first unreadable sector among `sectors` from `sector` on.

@@ -4,11 +4,13 @@ use crate::disk::SimDisk;
 use crate::history::{Life, Step};
 use crate::image::Image;
 use crate::opening::Opening;
-use crate::oracle::{Oracle, ReadTicket, Violation};
+use crate::oracle::{Oracle, ReadTicket};
 use crate::power::{Power, Unsettled};
 use crate::rng::Rng;
 use crate::scenario::{Opened, Scenario, Suspects, Volume};
 use crate::schedule::SimDriver;
+use crate::tuples;
+use crate::violation::Violation;
 use bio::{Bio, Buf, Device, Events, Extent, Finding, IoError, Op, ScrubMode};
 use runtime::{Executor, Semaphore};
 use std::cell::RefCell;
@@ -88,6 +90,8 @@ pub fn live(
         honest,
         opening: life.opening,
         redundant: scenario.redundancy > 0,
+        records_bad: scenario.records_bad,
+        healed: RefCell::default(),
         suspects: RefCell::default(),
         violation: RefCell::default(),
     };
@@ -126,8 +130,9 @@ pub fn live(
 /// The oracle as it judges `life`.
 fn begun(scenario: &Scenario, mut oracle: Oracle, life: &Life) -> Oracle {
     oracle.lives(scenario.tears(life.opening));
-    if !life.missing.is_empty() {
+    for &disk in &life.missing {
         oracle.harm();
+        oracle.damaged(|damage, now| damage.lose(disk, now));
     }
     if life.opening == Opening::Discard {
         oracle.rewinds();
@@ -189,6 +194,10 @@ struct Run {
     honest: bool,
     opening: Opening,
     redundant: bool,
+    /// Members have bad block logs.
+    records_bad: bool,
+    /// What a scrub called healed in its first pass: by member, sectors.
+    healed: RefCell<Vec<(Option<Rc<str>>, Extent)>>,
     /// Where the volume says that a power cut may have made blocks unreadable, if it does.
     suspects: RefCell<Option<Suspects>>,
     violation: RefCell<Option<Violation>>,
@@ -215,22 +224,16 @@ impl Run {
                 Step::Wait(micros) => runtime::sleep(Duration::from_micros(micros)).await,
                 Step::Settle => {}
                 Step::Scrub => self.scrub(&volume).await,
-                Step::Flip { disk, sector, byte, mask } => {
-                    self.harm(|| self.disks[disk].flip(sector, byte, mask));
-                }
-                Step::Spoil { disk, sector } => {
-                    self.harm(|| self.disks[disk].spoil(sector, false));
-                }
-                Step::Gone { disk } => self.harm(|| self.disks[disk].set_gone(true)),
-                Step::Trick { disk, nth, trick } => {
-                    self.harm(|| self.disks[disk].play(nth, trick));
-                }
-                Step::Lie { disk, nth } => self.harm(|| {
-                    self.oracle.borrow_mut().doubts(self.redundant);
-                    self.disks[disk].lie(nth);
-                }),
-                Step::Stale { disk, nth } => self.harm(|| self.disks[disk].answer_stale(nth)),
                 Step::Slow { disk } => self.disks[disk].set_slow(true),
+                Step::Flip { .. }
+                | Step::Spoil { .. }
+                | Step::Swap { .. }
+                | Step::Refuse { .. }
+                | Step::Accept { .. }
+                | Step::Gone { .. }
+                | Step::Trick { .. }
+                | Step::Lie { .. }
+                | Step::Stale { .. } => self.harm(step),
                 Step::Write { .. } | Step::Zeroes { .. } | Step::Discard { .. }
                     if self.opening.writes_nothing() => {}
                 request => {
@@ -244,26 +247,68 @@ impl Run {
         }
         drop(window.acquire(life.window).await);
         match (volume.close)().await {
-            Ok(()) => {
-                let mut oracle = self.oracle.borrow_mut();
-                let everything = oracle.flush_starts();
-                oracle.flush_ends(everything);
-            }
+            Ok(()) => self.oracle.borrow_mut().closes(),
             Err(error) => self.failed("close", error),
         }
     }
 
-    fn harm(&self, harm: impl FnOnce()) {
-        self.oracle.borrow_mut().harm();
-        harm();
+    /// Does to a disk what `step` says, and tells the oracle.
+    fn harm(&self, step: Step) {
+        let (disks, mut oracle) = (&self.disks, self.oracle.borrow_mut());
+        oracle.harm();
+        let mut strike = |disk, sector| {
+            oracle.damaged(|damage, now| damage.strike(disk, sector, now));
+        };
+        match step {
+            Step::Flip { disk, sector, byte, mask } => {
+                strike(disk, sector);
+                disks[disk].flip(sector, byte, mask);
+            }
+            Step::Spoil { disk, sector } => {
+                strike(disk, sector);
+                disks[disk].spoil(sector);
+            }
+            Step::Swap { disk, one, other } => {
+                strike(disk, one);
+                strike(disk, other);
+                disks[disk].swap(one, other);
+            }
+            Step::Refuse { disk, sector, sectors } => {
+                for sector in sector..sector + sectors {
+                    let alone = self.records_bad;
+                    oracle.damaged(|damage, now| damage.refuse(disk, sector, alone, now));
+                    disks[disk].refuse(sector);
+                }
+            }
+            Step::Accept { disk } => {
+                oracle.damaged(|damage, _| damage.accept(disk));
+                disks[disk].accept();
+            }
+            Step::Gone { disk } => {
+                oracle.damaged(|damage, now| damage.lose(disk, now));
+                disks[disk].set_gone(true);
+            }
+            Step::Trick { disk, nth, trick } => {
+                oracle.tricks();
+                disks[disk].play(nth, trick);
+            }
+            Step::Lie { disk, nth } => {
+                oracle.doubts(self.redundant);
+                disks[disk].lie(nth);
+            }
+            Step::Stale { disk, nth } => disks[disk].answer_stale(nth),
+            _ => unreachable!("no harm"),
+        }
     }
 
     fn blame(&self, violation: Violation) {
         self.violation.borrow_mut().get_or_insert(violation);
     }
 
+    /// Something that changes the volume failed.
     fn failed(&self, request: &str, error: IoError) {
-        if !self.honest {
+        let excused = self.oracle.borrow().excuses_writes();
+        if !self.honest && !excused {
             let (request, error) = (request.to_owned(), error.to_string());
             self.blame(Violation::Failed { request, error });
         }
@@ -300,7 +345,9 @@ impl Run {
                 for (block, piece) in (block..).zip(pieces) {
                     oracle.fill(block, ticket.version(), piece);
                 }
-                Bio::write(sector, data)
+                let mut bio = Bio::write(sector, data);
+                tuples::sign(&mut bio, device.limits());
+                bio
             }
             Step::Zeroes { unmap, .. } => Bio::write_zeroes(sector, sectors, unmap),
             _ if device.limits().discard => Bio::discard(sector, sectors),
@@ -333,8 +380,9 @@ impl Run {
         let per_block = device.limits().logical_block.sectors();
         let ticket = self.oracle.borrow_mut().read_starts(block);
         let home_only = self.opening == Opening::Recovery;
-        match device.read(Sector(block * per_block), blocks * per_block).await {
-            Ok(data) => {
+        let sector = Sector(block * per_block);
+        match tuples::read(device, sector, blocks * per_block).await {
+            Ok((data, None)) => {
                 let mut oracle = self.oracle.borrow_mut();
                 let judged = match home_only {
                     true => oracle.read_ever(block, data.as_slice()),
@@ -345,6 +393,7 @@ impl Run {
                     self.blame(violation);
                 }
             }
+            Ok((_, Some(found))) => self.blame(Violation::Tuple { block, found }),
             Err(_) if home_only => {}
             Err(_) if blocks > 1 && (self.honest || self.excuses_some(block, blocks, &ticket)) => {
                 return false;
@@ -354,7 +403,12 @@ impl Run {
                     self.blame(Violation::Unsuspected(block));
                 }
             }
-            Err(error) => self.failed(&Step::Read { block, blocks }.to_string(), error),
+            Err(error) if !self.honest => {
+                let (request, error) =
+                    (Step::Read { block, blocks }.to_string(), error.to_string());
+                self.blame(Violation::Failed { request, error });
+            }
+            Err(_) => {}
         }
         true
     }
@@ -388,25 +442,15 @@ impl Run {
     }
 
     /// Two passes: the first heals, the second must find nothing, and without any harm done nor may
-    /// the first.
+    /// the first. What the first called healed the second may not find in any case.
     async fn scrub(&self, volume: &Volume) {
         let Some(scrub) = volume.scrub.clone() else { return };
+        self.healed.take();
         for (pass, mode) in [ScrubMode::Repair, ScrubMode::Check].into_iter().enumerate() {
             for step in 0..scrub.steps() {
-                for (finding, member, extent) in scrub.scrub(step, mode).await.found {
-                    let excused = match finding {
-                        Finding::Resynced => pass == 0,
-                        Finding::Healed => {
-                            let oracle = self.oracle.borrow();
-                            pass == 0 && (oracle.is_harmed() || oracle.is_tearing())
-                        }
-                        Finding::Unreadable if self.opening == Opening::Recovery => true,
-                        // Parity of a row with a block that is torn is torn too.
-                        Finding::Unreadable if member.is_some() => self.oracle.borrow().has_torn(),
-                        Finding::Unreadable => self.excuses_all(&extent),
-                        _ => false,
-                    };
-                    if !excused && !self.honest {
+                for found in scrub.scrub(step, mode).await.found {
+                    if !self.excuses_found(pass, &found) {
+                        let (finding, member, extent) = found;
                         let place = member.unwrap_or_else(|| "the volume".into());
                         let text =
                             format!("pass {pass}: {finding:?} on {place} at {}", extent.sector);
@@ -415,5 +459,37 @@ impl Run {
                 }
             }
         }
+        self.oracle.borrow_mut().scrubbed();
+    }
+
+    /// Whether a scrub may say so in its first pass (0) or its second.
+    fn excuses_found(&self, pass: usize, found: &(Finding, Option<Rc<str>>, Extent)) -> bool {
+        let (finding, member, extent) = found;
+        let is_healed = self.healed.borrow().iter().any(|(healed, of)| {
+            let apart = of.sector + of.sectors <= extent.sector
+                || extent.sector + extent.sectors <= of.sector;
+            healed == member && !apart
+        });
+        if pass > 0 && is_healed && *finding != Finding::Resynced {
+            return false;
+        }
+        if *finding == Finding::Healed {
+            self.healed.borrow_mut().push((member.clone(), *extent));
+        }
+        let oracle = self.oracle.borrow();
+        let excused = match finding {
+            Finding::Resynced => pass == 0,
+            Finding::Healed => pass == 0 && (oracle.is_harmed() || oracle.is_tearing()),
+            // Healing others may bring back evidence for what was lost.
+            Finding::Healable => {
+                oracle.is_tricked() || oracle.excuses_healable() || oracle.any_lost()
+            }
+            Finding::Unreadable if self.opening == Opening::Recovery => true,
+            // Parity of a row with a block that is torn, or lost, is so too.
+            Finding::Unreadable if member.is_some() => oracle.any_lost(),
+            Finding::Unreadable => self.excuses_all(extent),
+            _ => false,
+        };
+        self.honest || excused
     }
 }

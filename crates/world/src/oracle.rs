@@ -17,9 +17,11 @@
 //! A disk that lied about a flush, and whoever throws a journal away, may bring back anything that was
 //! ever written to a block, but nothing else ([`Oracle::rewinds`]).
 
+use crate::atlas::{Atlas, Damage};
 use crate::rng::mix;
+use crate::violation::Violation;
 use std::collections::BTreeMap;
-use std::fmt;
+use std::rc::Rc;
 use units::u64_of;
 
 /// The judge of one volume.
@@ -46,6 +48,12 @@ pub struct Oracle {
     /// What was read may be something else the next time: there are copies, and nobody knows which
     /// is right.
     unsettled: bool,
+    /// What was done to the disks, where it is known what that costs.
+    damage: Option<Damage>,
+    /// In this life disks acknowledge writes that they do not do.
+    tricked: bool,
+    /// This life was closed.
+    closed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,68 +68,11 @@ struct Entry {
     undecided: bool,
 }
 
-/// Something the volume must never do.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Violation {
-    /// A block held what it may not hold.
-    Wrong {
-        /// The volume's block.
-        block: u64,
-        /// What it held, in words.
-        found: String,
-        /// The versions that would have been right.
-        legal: Vec<u64>,
-    },
-    /// A request failed, though no fault excuses it.
-    Failed {
-        /// What was asked.
-        request: String,
-        /// What came back.
-        error: String,
-    },
-    /// The volume could not be opened, though it should.
-    NotOpened(String),
-    /// Nothing can make progress any more.
-    Stuck,
-    /// A block that a power cut made unreadable lies where the bitmap says that all is well.
-    Unsuspected(u64),
-    /// A life that was to write nothing wrote to this disk.
-    Wrote(usize),
-    /// A scrub of a healthy volume found something.
-    Scrub(String),
-    /// The program itself broke an invariant.
-    Panic(String),
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Wrong { block, found, legal } => {
-                write!(f, "block {block} holds {found}; it may hold version ")?;
-                for (index, version) in legal.iter().enumerate() {
-                    write!(f, "{}{version}", if index > 0 { " or " } else { "" })?;
-                }
-                Ok(())
-            }
-            Self::Failed { request, error } => write!(f, "{request} failed: {error}"),
-            Self::NotOpened(error) => write!(f, "the volume did not open: {error}"),
-            Self::Stuck => f.write_str("nothing can make progress any more"),
-            Self::Unsuspected(block) => {
-                write!(f, "block {block} cannot be read, and its bit does not say so")
-            }
-            Self::Wrote(disk) => {
-                write!(f, "a volume that is not to be written wrote to disk {disk}")
-            }
-            Self::Scrub(finding) => write!(f, "a scrub of a healthy volume: {finding}"),
-            Self::Panic(message) => write!(f, "panic: {message}"),
-        }
-    }
-}
-
 /// A write that is under way.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteTicket {
     version: u64,
+    start: u64,
     block: u64,
     blocks: u64,
 }
@@ -173,11 +124,21 @@ impl Oracle {
             born: 0,
             doubtful: false,
             unsettled: false,
+            damage: None,
+            tricked: false,
+            closed: false,
         }
+    }
+
+    /// The same of a volume that lies where `atlas` says.
+    #[must_use]
+    pub fn on(self, atlas: Option<&Rc<Atlas>>) -> Self {
+        Self { damage: atlas.map(Damage::none), ..self }
     }
 
     /// A life begins, in which data and tag are written as one or not.
     pub fn lives(&mut self, tearing: bool) {
+        (self.tricked, self.closed) = (false, false);
         self.tearing = tearing;
         self.born = self.tick();
     }
@@ -228,6 +189,56 @@ impl Oracle {
         self.harmed = true;
     }
 
+    /// The disks were damaged as `damage` says, given the time.
+    pub fn damaged(&mut self, damage: impl FnOnce(&mut Damage, u64)) {
+        let now = self.tick();
+        if let Some(known) = &mut self.damage {
+            damage(known, now);
+        }
+    }
+
+    /// From now on, in this life, a disk acknowledges writes and does not do them.
+    pub fn tricks(&mut self) {
+        self.tricked = true;
+    }
+
+    /// Whether one does, so that what is damaged may stay so.
+    #[must_use]
+    pub fn is_tricked(&self) -> bool {
+        self.tricked
+    }
+
+    /// Whether parts of the volume may be lost.
+    #[must_use]
+    pub fn any_lost(&self) -> bool {
+        self.has_torn() || self.damage.as_ref().is_some_and(Damage::any_lost)
+    }
+
+    /// Whether damage excuses that a write or a flush fails.
+    #[must_use]
+    pub fn excuses_writes(&self) -> bool {
+        self.damage.as_ref().is_some_and(Damage::refuses_writes)
+    }
+
+    /// Whether what can be healed may stay damaged: it cannot be written.
+    #[must_use]
+    pub fn excuses_healable(&self) -> bool {
+        self.damage.as_ref().is_some_and(Damage::is_refused)
+    }
+
+    /// A scrub went over all of it.
+    pub fn scrubbed(&mut self) {
+        let torn = self.has_torn();
+        self.damaged(|damage, _| damage.scrubbed(torn));
+    }
+
+    /// The volume was closed: everything is durable.
+    pub fn closes(&mut self) {
+        let everything = self.flush_starts();
+        self.flush_ends(everything);
+        self.closed = true;
+    }
+
     /// Whether members were ever damaged.
     #[must_use]
     pub fn is_harmed(&self) -> bool {
@@ -270,7 +281,7 @@ impl Oracle {
             self.written.entry(block).or_insert_with(|| vec![ZERO]).push(entry);
             self.ever.entry(block).or_default().push(version);
         }
-        WriteTicket { version, block, blocks }
+        WriteTicket { version, start, block, blocks }
     }
 
     /// It ended well; with FUA it is durable.
@@ -282,6 +293,10 @@ impl Oracle {
         });
         for (_, until) in self.torn.range_mut(ticket.block..ticket.block + ticket.blocks) {
             *until = end.min(*until);
+        }
+        if let Some(damage) = &mut self.damage {
+            let blocks = ticket.block..ticket.block + ticket.blocks;
+            damage.wrote(blocks, ticket.start, end);
         }
         self.prune(ticket.block, ticket.blocks);
     }
@@ -313,6 +328,9 @@ impl Oracle {
             for entry in entries.iter_mut().filter(|entry| entry.end < ticket.start) {
                 entry.durable = true;
             }
+        }
+        if let Some(damage) = &mut self.damage {
+            damage.flushed(ticket.start);
         }
         self.prune(0, self.blocks);
     }
@@ -380,6 +398,7 @@ impl Oracle {
     #[must_use]
     pub fn excuses(&self, block: u64, ticket: &ReadTicket) -> bool {
         self.torn.get(&block).is_some_and(|&until| until >= ticket.start)
+            || self.damage.as_ref().is_some_and(|damage| damage.excuses(block, ticket.start))
     }
 
     /// What was read after a crash stays: of the writes that the crash left undecided, this one.
@@ -399,6 +418,10 @@ impl Oracle {
 
     /// Power was cut: what was not durable may be gone, and what was under way may be there.
     pub fn crashes(&mut self) {
+        // What cannot be made whole keeps parity from being called true.
+        if !self.closed || self.damage.as_ref().is_some_and(Damage::is_doomed) {
+            self.damaged(Damage::crashed);
+        }
         if std::mem::take(&mut self.doubtful) {
             return self.rewinds();
         }

@@ -8,10 +8,10 @@
 use crate::explore::{closed, cut, fresh, schedule};
 use crate::history::{Life, Step};
 use crate::machine::{Outcome, Start, Watch, live};
-use crate::oracle::Violation;
 use crate::power::survivals;
 use crate::rng::Rng;
-use crate::scenario::Scenario;
+use crate::scenario::{Joining, Scenario};
+use crate::violation::Violation;
 use crate::workload::{Places, life};
 
 /// Lets a member of `scenario`, which has a spare, be lost or replaced, and judges what every power cut
@@ -26,20 +26,38 @@ pub fn rebuild(scenario: &Scenario, seed: u64) -> Result<u64, Violation> {
         scenario,
         seed,
         places,
+        members: scenario.members - 1,
         gone: rng.index(scenario.members - 1),
         replaced: rng.percent(40),
         cuts: 0,
     };
     let result = rebuilding.run(&mut rng);
-    scenario.replacing.set(false);
+    scenario.joining.set(Joining::Nobody);
     result.map(|()| rebuilding.cuts)
+}
+
+/// Lets a member of `scenario`, which has a bitmap and no spare, be away for a while and come back, and
+/// judges what every power cut leaves. How many were judged.
+///
+/// # Errors
+/// The first violation.
+pub fn rejoin(scenario: &Scenario, seed: u64) -> Result<u64, Violation> {
+    let mut rng = Rng::derived(seed, 10);
+    let places = Places::draw(&mut rng, scenario.made().blocks);
+    let (members, gone) = (scenario.members, rng.index(scenario.members));
+    let mut away = Rebuilding { scenario, seed, places, members, gone, replaced: false, cuts: 0 };
+    let result = away.rejoin(&mut rng);
+    scenario.joining.set(Joining::Nobody);
+    result.map(|()| away.cuts)
 }
 
 struct Rebuilding<'a> {
     scenario: &'a Scenario,
     seed: u64,
     places: Places,
-    /// The member that is lost.
+    /// Without spares.
+    members: usize,
+    /// The member that is lost, or away.
     gone: usize,
     /// Nobody is lost: the first member is replaced.
     replaced: bool,
@@ -52,7 +70,9 @@ impl Rebuilding<'_> {
         let mut first = life(rng, scenario, &self.places, 12);
         first.steps.insert(0, Step::Write { block: 0, blocks: 24, fua: false });
         let start = closed(&self.live(fresh(scenario, self.seed), &first, 0, Watch::Nothing)?.end);
-        scenario.replacing.set(self.replaced);
+        if self.replaced {
+            scenario.joining.set(Joining::Replacement);
+        }
         // Parity that was being written without a member is not believed after a cut: such an array is
         // not started, which is right and shows nothing.
         let is_spoiled = self.replaced && rng.percent(40);
@@ -67,6 +87,51 @@ impl Rebuilding<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Somebody is away while the array is written, comes back, and is given what it missed.
+    fn rejoin(&mut self, rng: &mut Rng) -> Result<(), Violation> {
+        let scenario = self.scenario;
+        let mut first = life(rng, scenario, &self.places, 12);
+        first.steps.insert(0, Step::Write { block: 0, blocks: 24, fua: false });
+        let start = closed(&self.live(fresh(scenario, self.seed), &first, 0, Watch::Nothing)?.end);
+        let mut second = life(rng, scenario, &self.places, 12);
+        second.missing = vec![self.gone];
+        let start = closed(&self.live(start, &second, 1, Watch::Nothing)?.end);
+        scenario.joining.set(Joining::Returned);
+        // As above: parity that is being written without a member is not believed after a cut.
+        let third = Life { missing: Vec::new(), ..self.used(rng, self.is_mirror(), false) };
+        let watch = Watch::Sample(POINTS, rng.next_u64());
+        let outcome = self.live(start, &third, 2, watch)?;
+        for point in outcome.points.iter().chain([&outcome.end]) {
+            for survival in survivals(&point.disks, WAYS, rng) {
+                self.cuts += 1;
+                self.returned(rng, cut(point, survival))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// After a cut: all is there, the member is filled to the end, and then the others may go.
+    fn returned(&self, rng: &mut Rng, start: Start) -> Result<(), Violation> {
+        self.scenario.joining.set(Joining::Returned);
+        let mut steps: Vec<Step> = self.places.reads().collect();
+        steps.extend([Step::Wait(LONG), Step::Settle]);
+        steps.extend(self.places.read_all());
+        let fourth = Life { steps, ..Life::idle() };
+        let end = self.live(start, &fourth, 3, Watch::Nothing)?.end;
+        self.scenario.joining.set(Joining::Nobody);
+        let missing = self.others(rng, self.gone);
+        let last = Life { missing, steps: self.places.read_all().collect(), ..Life::idle() };
+        self.live(closed(&end), &last, 4, Watch::Nothing).map(drop)
+    }
+
+    /// As many of the members as redundancy survives, without `kept`.
+    fn others(&self, rng: &mut Rng, kept: usize) -> Vec<usize> {
+        let mut others: Vec<usize> = (0..self.members).filter(|&disk| disk != kept).collect();
+        rng.shuffle(&mut others);
+        others.truncate(self.scenario.redundancy);
+        others
     }
 
     /// A life in which somebody is gone and the rebuild comes to its end.
@@ -102,11 +167,7 @@ impl Rebuilding<'_> {
         third.steps.extend(self.places.read_all());
         let end = self.live(start, &third, 2, Watch::Nothing)?.end;
         let first = if self.replaced { 0 } else { self.gone };
-        let mut others: Vec<usize> =
-            (0..self.scenario.members - 1).filter(|&disk| disk != first).collect();
-        rng.shuffle(&mut others);
-        others.truncate(self.scenario.redundancy);
-        let missing = others.into_iter().chain([first]).collect();
+        let missing = self.others(rng, first).into_iter().chain([first]).collect();
         let steps = self.places.read_all().collect();
         let last = Life { missing, steps, ..Life::idle() };
         self.live(closed(&end), &last, 3, Watch::Nothing).map(drop)
@@ -135,7 +196,7 @@ const LONG: u64 = 30_000_000;
 mod tests {
     use super::*;
     use crate::Catalogue;
-    use crate::scenario::spared;
+    use crate::scenario::{returning, spared};
 
     #[test]
     fn every_power_cut_during_a_rebuild_leaves_all_that_was_there() {
@@ -147,6 +208,19 @@ mod tests {
                     "{} {seed}: {cuts:?}",
                     scenario.name
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn every_power_cut_while_a_member_comes_back_leaves_all_that_was_there() {
+        let scenarios = returning();
+        assert_eq!(scenarios.len(), 4);
+        for scenario in scenarios {
+            for seed in 1..=6 {
+                let cuts = rejoin(&scenario, seed);
+                let name = scenario.name;
+                assert!(matches!(cuts, Ok(cuts) if cuts > 12), "{name} {seed}: {cuts:?}");
             }
         }
     }

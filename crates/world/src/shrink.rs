@@ -7,10 +7,10 @@
 use crate::explore::{Failure, RESYNC_MICROS, closed, cut, fresh, schedule};
 use crate::history::{End, History, Life, Step};
 use crate::machine::{Start, Watch, live};
-use crate::oracle::Violation;
 use crate::power::survivals;
 use crate::rng::Rng;
 use crate::scenario::Scenario;
+use crate::violation::Violation;
 
 /// Shortens `failure` as far as it goes.
 pub(crate) fn shrink(scenario: &Scenario, failure: Failure) -> Failure {

@@ -1,8 +1,8 @@
 //! The simulator is held against layers that are known to be right, and known to be wrong.
 
 use crate::history::History;
-use crate::oracle::Violation;
 use crate::scenario::{Scenario, Volume, disk};
+use crate::violation::Violation;
 use crate::{Catalogue, Failure};
 use bio::{Bio, BlockDevice, Buf, Device, IoResult, Limits, LocalFuture, Op};
 use std::cell::Cell;
@@ -214,8 +214,7 @@ fn cuts_between_any_two_boundaries_and_all_their_states_leave_the_toy_whole() {
 fn the_seeds_of_bugs_that_were_fixed_stay_quiet() {
     let catalogue = Catalogue::default();
     let mut replayed = 0;
-    for history in include_str!("../seeds.txt").split("\n---\n").skip(1) {
-        let history: History = history.parse().unwrap();
+    for history in crate::seeds() {
         assert_eq!(catalogue.replay(&history), Ok(None), "{history}");
         replayed += 1;
     }

@@ -27,6 +27,14 @@ pub enum Profile {
     Lies,
     /// Anything: errors are allowed, wrong bytes are not.
     Beyond,
+    /// Damage to members anywhere below the data, row by row within redundancy or beyond it, and power
+    /// cuts: every block is right that cannot be lost, the others are right or an error.
+    Scattered,
+    /// Members that refuse to write some sectors, at most as many as redundancy, and power cuts: the same.
+    Refused,
+    /// Members that acknowledge the writes that are to heal them, and do nothing: what a scrub calls healed
+    /// is.
+    Unhealed,
 }
 
 /// The profiles that make sense for `scenario`.
@@ -50,6 +58,13 @@ pub fn profiles(scenario: &Scenario) -> Vec<Profile> {
     }
     if scenario.verified {
         profiles.extend([Profile::Lies, Profile::Beyond]);
+    }
+    if scenario.atlas.is_some() {
+        profiles.extend([Profile::Scattered; 2]);
+        // A journal keeps what cannot be written home, and what was written reaches the disk later.
+        if scenario.redundancy > 0 && (!scenario.verified || scenario.member_tags > 0) {
+            profiles.extend([Profile::Refused, Profile::Unhealed]);
+        }
     }
     profiles
 }
@@ -263,7 +278,7 @@ fn damage_run(rng: &mut Rng, scenario: &Scenario, harm: &Harm, disk: usize, life
     };
     let longest = *rng.pick(&[1, 8, 64]);
     let end = (start + 1 + rng.below(longest)).min(range.end);
-    let flips = scenario.verified && rng.percent(60);
+    let flips = scenario.verified && rng.percent(60) && !scenario.tuples;
     for sector in start.max(range.start)..end {
         let step = if flips {
             let mask = u8::try_from(1 + rng.below(255)).expect("below 256");
@@ -273,6 +288,87 @@ fn damage_run(rng: &mut Rng, scenario: &Scenario, harm: &Harm, disk: usize, life
         };
         insert(rng, life, step);
     }
+}
+
+/// Damages some rows, each on one or more disks, up to two more than redundancy survives.
+pub fn scatter(rng: &mut Rng, scenario: &Scenario, written: &[Vec<u64>], life: &mut Life) {
+    let Some(atlas) = &scenario.atlas else { return };
+    let can_be: Vec<u64> =
+        atlas.sectors(0).filter(|sector| scenario.damageable.contains(sector)).collect();
+    for _ in 0..=rng.below(3) {
+        let mut disks: Vec<usize> = (0..scenario.members).collect();
+        rng.shuffle(&mut disks);
+        disks.truncate(1 + rng.index(scenario.redundancy + 2));
+        // The same place on all of them: the same rows.
+        let hot = written.get(disks[0]).filter(|written| !written.is_empty());
+        let from = hot.filter(|_| rng.percent(70)).map(|written| *rng.pick(written));
+        let from = from.unwrap_or(*rng.pick(&can_be)) + rng.below(4);
+        let longest = *rng.pick(&[1, 4, 16]);
+        let run: Vec<u64> =
+            can_be.iter().copied().filter(|&at| at >= from).take(1 + rng.index(longest)).collect();
+        for disk in disks {
+            let kinds = if scenario.tuples { 3 } else { 5 };
+            let kind = if scenario.verified { rng.below(kinds) } else { 0 };
+            for &sector in &run {
+                let step = harm_at(rng, kind, disk, (sector, &can_be));
+                insert(rng, life, step);
+            }
+        }
+    }
+}
+
+/// One kind of damage at a sector.
+fn harm_at(rng: &mut Rng, kind: u64, disk: usize, (sector, all): (u64, &[u64])) -> Step {
+    match kind {
+        0 | 1 => Step::Spoil { disk, sector },
+        2 => Step::Swap { disk, one: sector, other: *rng.pick(all) },
+        _ => {
+            let mask = u8::try_from(1 + rng.below(255)).expect("below 256");
+            Step::Flip { disk, sector, byte: rng.index(512), mask }
+        }
+    }
+}
+
+/// Lets some members refuse to write some sectors, and perhaps take writes again later. With `anywhere`
+/// also where it costs the member.
+pub fn refuse(rng: &mut Rng, scenario: &Scenario, anywhere: bool, life: &mut Life) {
+    let victims = 1 + rng.index(scenario.redundancy);
+    let mut members: Vec<usize> = (0..scenario.members).collect();
+    rng.shuffle(&mut members);
+    for &disk in members.iter().take(victims) {
+        for _ in 0..=rng.below(3) {
+            let all = 0..scenario.member_sectors;
+            let range = if anywhere && rng.percent(20) { all } else { scenario.damageable.clone() };
+            let sector = range.start + rng.below(range.end - range.start);
+            let longest = *rng.pick(&[1, 8, 32]);
+            let sectors = (1 + rng.below(longest)).min(range.end - sector);
+            insert(rng, life, Step::Refuse { disk, sector, sectors });
+        }
+        if rng.percent(30) {
+            life.steps.push(Step::Accept { disk });
+        }
+    }
+}
+
+/// Damages some sectors of a member that then acknowledges writes and does nothing, and scrubs.
+pub fn unhealed(rng: &mut Rng, scenario: &Scenario, written: &[Vec<u64>], life: &mut Life) {
+    let disk = rng.index(scenario.members);
+    life.steps.extend([Step::Flush, Step::Wait(1_000_000), Step::Settle]);
+    let hot = written.get(disk).map_or(&[][..], Vec::as_slice);
+    for _ in 0..=rng.below(3) {
+        let range = &scenario.damageable;
+        let drawn = range.start + rng.below(range.end - range.start);
+        let sector = if hot.is_empty() { drawn } else { *rng.pick(hot) };
+        if range.contains(&sector) {
+            life.steps.push(Step::Spoil { disk, sector });
+        }
+    }
+    for nth in 0..4 {
+        if rng.percent(60) {
+            life.steps.push(Step::Trick { disk, nth, trick: Trick::Lose });
+        }
+    }
+    life.steps.push(Step::Scrub);
 }
 
 fn weighted(rng: &mut Rng, weights: &[u64]) -> usize {

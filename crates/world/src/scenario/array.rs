@@ -1,9 +1,13 @@
 //! md arrays of plain or tagged members.
 
 use super::bare::disk;
-use super::tagged::{INLINE_512, TAGGED_512, TAGGED_4096, Tagged};
-use super::{Scenario, Volume};
+use super::places::Members;
+use super::tagged::{ABOVE_512, INLINE_512, TAGGED_512, TAGGED_4096, Tagged};
+use super::{Joining, Scenario, Volume};
+use crate::atlas::Atlas;
 use crate::opening::Opening;
+use crate::ordering::Orderings;
+use crate::unchecked::Unchecked;
 use ::integrity::open::Mode;
 use ::md::assemble::{Candidate, CannotStart, Slot, assemble};
 use ::md::bitmap::{Bitmap, NewBitmap};
@@ -12,13 +16,14 @@ use ::md::geometry::{Geometry, Mirrors};
 use ::md::ppl::encode_header;
 use ::md::shape::Shape as ArrayShape;
 use ::md::superblock::{Level, Minor, ResyncOffset, Role, Superblock, Time, Uuid};
-use bio::{Device, Events, IoResult, LocalFuture, Scrub};
-use layers::array::{Array, EVERYTHING, Found, Logs, Options};
+use bio::{Bio, Device, Events, IoResult, LocalFuture, NoProfile, Scrub, ScrubMode};
+use layers::array::{Array, EVERYTHING, Found, JoinError, Logs, Options};
 use layers::integrity::Integrity;
 use layers::linear::Linear;
 use layers::mirror::{Mirror, Placement};
 use layers::raid456::{self, Raid456};
 use layers::striped::Striped;
+use layers::verify::Verify;
 use std::cell::Cell;
 use std::rc::Rc;
 use units::{BlockSize, SECTOR, Sector, usize_of};
@@ -45,6 +50,8 @@ pub(super) fn all() -> Vec<Scenario> {
     let bitmap = |shape| Shape { tagged: Some(TAGGED_512.in_mode(Mode::Bitmap)), ..shape };
     let intent = |shape| Shape { intent: true, ..shape };
     let direct = |shape| Shape { tagged: Some(TAGGED_512.in_mode(Mode::Direct)), ..shape };
+    let tuples = |shape| Shape { tagged: Some(ABOVE_512), ..shape };
+    let torn_tuples = |shape| Shape { tagged: Some(ABOVE_512.in_mode(Mode::Direct)), ..shape };
     let ppl = |shape| Shape { ppl: true, ..shape };
     vec![
         mirror(2).scenario("raid1-2"),
@@ -92,6 +99,12 @@ pub(super) fn all() -> Vec<Scenario> {
         intent(tagged(tight(parity(Level::Raid6, 5)))).scenario("raid6-5-integrity-intent-tight"),
         intent(direct(parity(Level::Raid5, 3))).scenario("raid5-3-direct-intent"),
         intent(copies(FAR_2, 3)).scenario("raid10-3-f2-intent"),
+        tuples(mirror(2)).scenario("raid1-2-tuples"),
+        tuples(copies(NEAR_2, 3)).scenario("raid10-3-n2-tuples"),
+        tuples(parity(Level::Raid5, 3)).scenario("raid5-3-tuples"),
+        tuples(tight(parity(Level::Raid6, 5))).scenario("raid6-5-tuples-tight"),
+        torn_tuples(mirror(3)).scenario("raid1-3-direct-tuples"),
+        torn_tuples(parity(Level::Raid5, 4)).scenario("raid5-4-direct-tuples"),
         ppl(parity(Level::Raid5, 3)).scenario("ppl-raid5-3"),
         ppl(tight(parity(Level::Raid5, 4))).scenario("ppl-raid5-4-tight"),
         ppl(tagged(parity(Level::Raid5, 4))).scenario("ppl-raid5-4-integrity"),
@@ -103,6 +116,13 @@ pub(super) fn all() -> Vec<Scenario> {
 const NEAR_3: u32 = 0x103;
 const FAR_2: u32 = 0x201;
 const OFFSET_2: u32 = 0x1_0201;
+
+/// Arrays with a bitmap and no spare.
+pub(super) fn returning() -> Vec<Scenario> {
+    let names =
+        ["raid1-2-intent", "raid1-3-integrity-intent", "raid5-3-intent", "raid10-3-f2-intent"];
+    all().into_iter().filter(|scenario| names.contains(&scenario.name)).collect()
+}
 
 pub(super) fn spared() -> Vec<Scenario> {
     let array = |level, count| Shape {
@@ -126,6 +146,8 @@ pub(super) fn spared() -> Vec<Scenario> {
         array(Level::Raid6, 4).scenario("spared-raid6-4"),
         tagged(array(Level::Raid6, 4)).scenario("spared-raid6-4-integrity"),
         dealt(4, NEAR_2).scenario("spared-raid10-n2-4"),
+        Shape { intent: true, ..array(Level::Raid1, 2) }.scenario("spared-raid1-2-intent"),
+        Shape { intent: true, ..array(Level::Raid5, 3) }.scenario("spared-raid5-3-intent"),
         tagged(dealt(3, OFFSET_2)).scenario("spared-raid10-o2-3-integrity"),
     ]
 }
@@ -168,13 +190,15 @@ impl Shape {
             None => self.data_offset()..member_sectors,
             Some(kind) => kind.body(member_sectors, Sector(self.data_offset())),
         };
-        let replacing = Rc::<Cell<bool>>::default();
-        let asked = Rc::clone(&replacing);
+        let joining = Rc::<Cell<Joining>>::default();
+        let orderings = Rc::<Orderings>::default();
+        let (asked, left_out) = (Rc::clone(&joining), Rc::clone(&orderings));
         Scenario {
             members: (self.count + self.spares).into(),
             member_sectors,
             redundancy: self.redundancy(),
             verified: self.tagged.is_some(),
+            tuples: self.tagged.is_some_and(|kind| kind.keeps_tuples()),
             member_tags: self.tagged.map_or(0, |kind| kind.member_tags),
             damageable,
             // Where a cut makes blocks unreadable, those of the log are among them.
@@ -182,11 +206,26 @@ impl Shape {
             format: Box::new(move |members| Box::pin(self.format(members))),
             cut_writes_unreadable: self.tagged.is_some_and(|kind| kind.tears()),
             open: Box::new(move |members, _, events| {
-                Box::pin(self.open(members, asked.get(), events))
+                Box::pin(self.open(members, asked.get(), (events, Rc::clone(&left_out))))
             }),
-            replacing,
+            orderings,
+            joining,
+            records_bad: self.intent,
+            atlas: (self.spares == 0).then(|| Rc::new(self.atlas(member_sectors))),
             ..disk(name, BlockSize::B512)
         }
+    }
+
+    /// Where its blocks lie on the disks.
+    fn atlas(self, sectors: u64) -> Atlas {
+        let (count, tagged, data_offset) = (self.count.into(), self.tagged, self.data_offset());
+        let members = Members { count, sectors, tagged, data_offset };
+        let member =
+            NewMember { device_sectors: members.inner_sectors(), device_uuid: Uuid([1; 16]) };
+        let made = create(&self.new_array(), &vec![member; count]);
+        let made = made.expect("the scenario is a right array");
+        let sizes: Vec<u64> = made.iter().map(Superblock::used_sectors).collect();
+        members.array(&made[0].shape(&sizes).expect("it is one that can be opened"))
     }
 
     /// Members that may be missing, whichever they are.
@@ -204,6 +243,25 @@ impl Shape {
         DATA_OFFSET + logs + if self.ppl { u64::from(PPL_SECTORS) } else { 0 }
     }
 
+    fn new_array(self) -> NewArray {
+        NewArray {
+            level: self.level,
+            layout: self.layout,
+            chunk_sectors: self.chunk_sectors,
+            minor: Minor::V2,
+            set_uuid: Uuid([7; 16]),
+            set_name: [0; 32],
+            ctime: Time(0),
+            resync: match self.parity_is_untrue() {
+                true => ResyncOffset::Below(Sector::ZERO),
+                false => ResyncOffset::Clean,
+            },
+            data_offset: Some(Sector(self.data_offset())),
+            ppl: false,
+            size: Some(DATA_SECTORS),
+        }
+    }
+
     async fn format(self, members: Vec<Device>) -> Result<(), String> {
         let mut tops = Vec::new();
         for member in &members {
@@ -216,26 +274,13 @@ impl Shape {
                 }
             }
         }
-        let array = NewArray {
-            level: self.level,
-            layout: self.layout,
-            chunk_sectors: self.chunk_sectors,
-            minor: Minor::V2,
-            set_uuid: Uuid([7; 16]),
-            set_name: [0; 32],
-            ctime: Time(0),
-            resync: ResyncOffset::Clean,
-            data_offset: Some(Sector(self.data_offset())),
-            ppl: false,
-            size: Some(DATA_SECTORS),
-        };
         let member = |(uuid, (top, _)): (u8, &(Device, _))| NewMember {
             device_sectors: top.limits().sectors,
             device_uuid: Uuid([uuid; 16]),
         };
         let all: Vec<NewMember> = (1..).zip(&tops).map(member).collect();
         let (new, spares) = all.split_at(self.count.into());
-        let mut superblocks = create(&array, new).map_err(|error| error.to_string())?;
+        let mut superblocks = create(&self.new_array(), new).map_err(|error| error.to_string())?;
         for spare in spares {
             let taken: Vec<u32> = superblocks.iter().map(Superblock::dev_number).collect();
             let number = free_number(&superblocks[0], &taken);
@@ -260,14 +305,32 @@ impl Shape {
                 layer.close().await.map_err(|error| error.to_string())?;
             }
         }
-        Ok(())
+        match self.parity_is_untrue() {
+            true => self.make_true(members).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Members are made with the tuples of zeroes, and parity has others.
+    fn parity_is_untrue(self) -> bool {
+        self.tagged.is_some_and(|kind| kind.keeps_tuples()) && self.level.has_parity()
+    }
+
+    async fn make_true(self, members: Vec<Device>) -> Result<(), String> {
+        let members = members.into_iter().map(Some).collect();
+        let volume = self.open(members, Joining::Nobody, (Events::none(), Rc::default())).await?;
+        let scrub = volume.scrub.ok_or("parity can be scrubbed")?;
+        for step in 0..scrub.steps() {
+            scrub.scrub(step, ScrubMode::Repair).await;
+        }
+        (volume.close)().await.map_err(|error| error.to_string())
     }
 
     async fn open(
         self,
         members: Vec<Option<Device>>,
-        replacing: bool,
-        events: Events,
+        joining: Joining,
+        (events, orderings): (Events, Rc<Orderings>),
     ) -> Result<Volume, String> {
         let mut present = Vec::new();
         for (index, member) in members.into_iter().enumerate() {
@@ -301,10 +364,10 @@ impl Shape {
             Slot::InSync(member) | Slot::Rebuilding { member, .. } => Some(member),
         });
         let holders = holders.chain(assembly.replacements.iter().copied());
-        let found: Result<Vec<Found>, String> =
-            holders.map(|member| present[member].found()).collect();
+        let found = |member: usize| present[member].found(&orderings);
+        let members: Result<Vec<Found>, String> = holders.map(found).collect();
         let spares: Result<Vec<Found>, String> =
-            assembly.spares.iter().map(|&member| present[member].found()).collect();
+            assembly.spares.iter().copied().map(found).collect();
         let options = Options {
             read_only: false,
             tolerance: shape.tolerance(),
@@ -312,9 +375,15 @@ impl Shape {
             events,
             clock: Rc::new(|| Time(0)),
         };
-        let array = Array::new(assembly.slots.len(), found?, Some(&freshest), options);
+        let (slots, told) = (assembly.slots.len(), options.events.clone());
+        let array = Array::new(slots, members?, Some(&freshest), options);
         let mut spares = spares?;
-        if replacing
+        if joining == Joining::Returned {
+            for &(member, _) in &assembly.left_out {
+                bring_back(&array, &freshest, found(member)?).await?;
+            }
+        }
+        if joining == Joining::Replacement
             && array.vacant().is_empty()
             && let Some(mut spare) = spares.pop()
         {
@@ -325,7 +394,7 @@ impl Shape {
         }
         spares.into_iter().for_each(|spare| array.add_spare(spare));
         let layers = present.into_iter().filter_map(|member| member.layer).collect();
-        self.start(array, shape, layers).await
+        Ok(self.start(array, shape, layers).await?.protected(told))
     }
 
     async fn open_member(
@@ -337,8 +406,12 @@ impl Shape {
         let (top, layer) = match self.tagged {
             None => (device, None),
             Some(kind) => {
-                let layer = kind.open(device, Opening::Usual, events).await?;
-                (layer.device(), Some(layer))
+                let layer = kind.open(device, Opening::Usual, events.clone()).await?;
+                let top = match Verify::new(layer.device(), events) {
+                    Ok(verify) => Device::new(verify),
+                    Err(NoProfile) => layer.device(),
+                };
+                (top, Some(layer))
             }
         };
         let sectors = top.limits().sectors;
@@ -409,6 +482,38 @@ impl Shape {
     }
 }
 
+/// Lets a member that was away come back, as the program's `add` does: it is given what the bitmap says that
+/// it missed; if that cannot say it, it joins as one that holds nothing.
+async fn bring_back(array: &Array, freshest: &Superblock, stale: Found) -> Result<(), String> {
+    let Some(&slot) = array.vacant().first() else { return Ok(()) };
+    let whole = Found {
+        slot,
+        name: Rc::clone(&stale.name),
+        device: stale.device.clone(),
+        data: stale.data.clone(),
+        superblock: None,
+        logs: stale.logs.clone(),
+    };
+    let own = stale.superblock.clone().ok_or("it has a superblock")?;
+    match array.rejoin(stale).await {
+        Ok(_) => return Ok(()),
+        Err(JoinError::Io(error)) => return Err(error.to_string()),
+        Err(_) => {}
+    }
+    let (device_sectors, device_uuid) = (whole.device.limits().sectors, own.device_uuid());
+    let taken = array.members().filter_map(|member| Some(member.superblock()?.dev_number()));
+    let number = free_number(freshest, &taken.collect::<Vec<_>>());
+    let mut spare = join(freshest, &NewMember { device_sectors, device_uuid }, number)
+        .map_err(|error| error.to_string())?;
+    spare.place_bitmap(device_sectors);
+    let bytes = bio::Buf::copy_of(&spare.encode());
+    let mut write = Bio::write_fua(spare.super_offset(), bytes);
+    whole.device.submit(&mut write).await.map_err(|error| error.to_string())?;
+    let logs = Logs::read(&whole.device, &spare).await;
+    let joined = array.join(Found { superblock: Some(spare), logs, ..whole }, false, EVERYTHING);
+    joined.await.map(drop).map_err(|error| error.to_string())
+}
+
 /// A bitmap of chunks of 4 KiB, whose bits are cleared as soon as possible.
 async fn write_bitmap(top: &Device, superblock: &mut Superblock) -> Result<(), String> {
     let sectors = top.limits().sectors;
@@ -450,17 +555,18 @@ struct Present {
 
 impl Present {
     /// As an array takes it.
-    fn found(&self) -> Result<Found, String> {
+    fn found(&self, orderings: &Rc<Orderings>) -> Result<Found, String> {
         let slot = match self.superblock.role() {
             Some(Role::Active(slot)) => slot.into(),
             _ => 0,
         };
         let (start, sectors) = (self.superblock.data_offset(), self.superblock.used_sectors());
-        let data = Linear::new(self.top.clone(), start, sectors);
+        let top = Unchecked::over(self.top.clone(), orderings);
+        let data = Linear::new(top.clone(), start, sectors);
         Ok(Found {
             slot,
             name: format!("disk{}", self.index).into(),
-            device: self.top.clone(),
+            device: top,
             data: Device::new(data.map_err(|error| error.to_string())?),
             superblock: Some(self.superblock.clone()),
             logs: self.logs.clone(),

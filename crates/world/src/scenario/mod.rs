@@ -2,17 +2,20 @@
 
 mod array;
 mod bare;
+mod places;
 mod tagged;
 
 pub use bare::disk;
 
+use crate::atlas::Atlas;
 use crate::disk::SimDisk;
 use crate::image::Image;
 use crate::opening::Opening;
 use crate::ordering::Orderings;
 use crate::power::Power;
 use crate::schedule::SimDriver;
-use bio::{Device, Events, IoResult, LocalFuture, Scrub};
+use bio::{Device, Events, IoResult, LocalFuture, NoProfile, Scrub};
+use layers::protect::Protect;
 use runtime::Executor;
 use std::cell::{Cell, OnceCell};
 use std::ops::Range;
@@ -44,6 +47,15 @@ impl Volume {
         });
         Self { device, scrub: None, suspects: None, close }
     }
+
+    /// The same with tuples made and checked at the top, if its device keeps any.
+    #[must_use]
+    pub fn protected(self, events: Events) -> Self {
+        match Protect::new(self.device.clone(), Default::default(), events) {
+            Ok(protect) => Self { device: Device::new(protect), ..self },
+            Err(NoProfile) => self,
+        }
+    }
 }
 
 /// A missing member is `None`. The error is for people.
@@ -54,6 +66,18 @@ pub type Opened = LocalFuture<'static, Result<Volume, String>>;
 
 /// Writes whatever makes blank disks members.
 pub type Format = dyn Fn(Vec<Device>) -> LocalFuture<'static, Result<(), String>>;
+
+/// Who joins an array when it is opened.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Joining {
+    /// Nobody; spares take vacant slots.
+    #[default]
+    Nobody,
+    /// A spare, beside its first member, to replace it.
+    Replacement,
+    /// Members that were away: with what they missed by the bitmap, or else with everything.
+    Returned,
+}
 
 /// A kind of volume.
 pub struct Scenario {
@@ -74,6 +98,8 @@ pub struct Scenario {
     pub redundancy: usize,
     /// Wrong bytes are noticed: bits may be flipped, and the answer must be right or an error.
     pub verified: bool,
+    /// Members keep tuples: what an application says in them is noticed by nobody if it changes there.
+    pub tuples: bool,
     /// A power cut is survived with nothing but the members' honesty (no write hole, or a resync).
     pub survives_cuts: bool,
     /// A power cut is survived without a member as well.
@@ -87,14 +113,18 @@ pub struct Scenario {
     pub journal: Range<u64>,
     /// The sectors of each member in which damage is healed; elsewhere it costs at least the member.
     pub damageable: Range<u64>,
+    /// Members have bad block logs: a sector that cannot be written costs no more than that.
+    pub records_bad: bool,
+    /// Where its blocks lie, if it is known what damage costs there.
+    pub atlas: Option<Rc<Atlas>>,
     /// Makes the members.
     pub format: Box<Format>,
     /// Opens the volume.
     pub open: Box<Open>,
     /// What its disks are asked for, and what they are not to do.
     pub orderings: Rc<Orderings>,
-    /// Whether opening it puts a spare beside its first member, to replace it.
-    pub replacing: Rc<Cell<bool>>,
+    /// Who joins the array when it is opened.
+    pub joining: Rc<Cell<Joining>>,
     /// The members as made, and the volume's blocks and block size.
     pub made: OnceCell<Made>,
 }
@@ -188,6 +218,12 @@ pub fn resizable() -> Vec<Scenario> {
 #[must_use]
 pub fn spared() -> Vec<Scenario> {
     array::spared()
+}
+
+/// Arrays with a bitmap, whose members are away and come back; not among [`all`].
+#[must_use]
+pub fn returning() -> Vec<Scenario> {
+    array::returning()
 }
 
 /// A volume that was made without wiping; not among [`all`].

@@ -1,17 +1,18 @@
 //! Volumes over dm-integrity alone, and the tagged members that arrays are made of.
 
 use super::bare::{disk, only};
+use super::places::Members;
 use super::{Open, Opened, Scenario, Volume};
+use crate::atlas::Atlas;
 use crate::opening::Opening;
 use ::integrity::layout::DeviceSectors;
 use ::integrity::open::Mode;
 use ::integrity::{FormatOptions, Layout};
-use bio::{Device, Events, IoResult, LocalFuture, NoProfile, Scrub};
+use bio::{Device, Events, IoResult, LocalFuture, Scrub};
 use checksum::Algorithm;
 use layers::integrity::{
     self, Integrity, JournalChoice, Lower, Recalculate, TagSource, TupleKind, Wipe,
 };
-use layers::protect::Protect;
 use std::rc::Rc;
 use units::{BlockSize, Sector};
 
@@ -25,7 +26,7 @@ pub(super) fn all() -> Vec<Scenario> {
         tagged("integrity-4096", TAGGED_4096, 1800, small),
         recalculating("integrity-512-recalculating", TAGGED_512, 1100),
         recalculating("integrity-512-direct-recalculating", TAGGED_512.in_mode(Mode::Direct), 1100),
-        Scenario { members: 2, ..tagged("integrity-512-two", roomy, 1100, small) },
+        two(tagged("integrity-512-two", roomy, 1100, small)),
         torn("integrity-4096-torn", TAGGED_4096),
         tagged("integrity-512-direct", TAGGED_512.in_mode(Mode::Direct), 1100, small),
         tagged("integrity-512-bitmap", TAGGED_512.in_mode(Mode::Bitmap), 1100, small),
@@ -55,7 +56,7 @@ pub(super) fn late() -> Vec<Scenario> {
     let small = BlockSize::B512;
     vec![
         tagged("integrity-late", LATE, 1950, small),
-        Scenario { members: 2, ..tagged("integrity-late-two", LATE, 1000, small) },
+        two(tagged("integrity-late-two", LATE, 1000, small)),
     ]
 }
 
@@ -77,7 +78,7 @@ pub(super) fn resizable() -> Vec<Scenario> {
     vec![
         tagged("integrity-512", TAGGED_512, 1100, small),
         tagged("integrity-4096", TAGGED_4096, 1800, small),
-        Scenario { members: 2, ..tagged("integrity-512-two", TAGGED_512, 1100, small) },
+        two(tagged("integrity-512-two", TAGGED_512, 1100, small)),
         recalculating("integrity-512-recalculating", TAGGED_512, 1100),
     ]
 }
@@ -138,7 +139,7 @@ pub(super) const TAGGED_4096: Tagged =
 /// Tags in the metadata of the disk's blocks, with some of it left over.
 pub(super) const INLINE_512: Tagged = Tagged { mode: Mode::Inline, member_tags: 8, ..TAGGED_512 };
 /// Tags from above: tuples, whose guard and reference say to which write and block they belong.
-const ABOVE_512: Tagged =
+pub(super) const ABOVE_512: Tagged =
     Tagged { tags: TagSource::Above(Some(TupleKind::FOUND[0])), wipe: Wipe::Zeroes, ..TAGGED_512 };
 const ABOVE_4096: Tagged = Tagged { tags: ABOVE_512.tags, wipe: Wipe::Zeroes, ..TAGGED_4096 };
 const INLINE_4096: Tagged = Tagged { block: BlockSize::B4096, ..INLINE_512 };
@@ -160,10 +161,16 @@ impl Tagged {
         }
     }
 
-    fn layout(&self, member_sectors: u64) -> Layout {
+    pub(super) fn layout(&self, member_sectors: u64) -> Layout {
         let device = DeviceSectors::Interleaved(member_sectors);
         let made = ::integrity::format(device, &self.format());
         made.unwrap_or_else(|error| panic!("a member of a scenario: {error}")).1
+    }
+
+    /// Where the blocks of a volume on one such disk lie.
+    fn alone(self, sectors: u64, unit: BlockSize) -> Atlas {
+        let members = Members { count: 1, sectors, tagged: Some(self), data_offset: 0 };
+        members.alone(unit.sectors())
     }
 
     /// Where data and tags of everything from `sector` of the volume on lie, rounded up to a whole
@@ -176,6 +183,11 @@ impl Tagged {
         let next = sector.0.next_multiple_of(self.interleave_sectors);
         let run = layout.run(Sector(next), 8);
         Sector::containing(run.tag_byte).0..member_sectors
+    }
+
+    /// Whether its tags are tuples, which a layer above gives.
+    pub(super) const fn keeps_tuples(&self) -> bool {
+        matches!(self.tags, TagSource::Above(_))
     }
 
     /// Whether a power cut may leave data and tag of different writes.
@@ -239,9 +251,11 @@ fn tagged(name: &'static str, kind: Tagged, sectors: u64, member_block: BlockSiz
     Scenario {
         member_sectors: sectors,
         verified: true,
+        tuples: kind.keeps_tuples(),
         cut_writes_unreadable: kind.tears(),
         member_tags: kind.member_tags,
         damageable: 0..sectors,
+        atlas: Some(Rc::new(kind.alone(sectors, member_block))),
         format: Box::new(format),
         open: opens(move |opening, events| kind.options(opening, events)),
         ..disk(name, member_block)
@@ -258,20 +272,21 @@ fn opens(options: impl Fn(Opening, Events) -> integrity::Options + 'static) -> B
         Box::pin(async move {
             let opened = Integrity::open(lower(members.into_iter())?, options).await;
             let volume = closing(opened.map_err(|error| error.to_string())?, keeps_account);
-            let protect = Protect::new(volume.device.clone(), Default::default(), events);
-            Ok(match protect {
-                Ok(protect) => Volume { device: Device::new(protect), ..volume },
-                Err(NoProfile) => volume,
-            })
+            Ok(volume.protected(events))
         })
     })
+}
+
+/// The same on one device for the data and one for everything else.
+fn two(scenario: Scenario) -> Scenario {
+    Scenario { members: 2, atlas: None, ..scenario }
 }
 
 /// A volume that is opened in one mode and then in another.
 fn changing(name: &'static str, kind: Tagged, sectors: u64) -> Scenario {
     use Opening::{Bitmap, Coarse, Direct, Journal, ReadOnly, Recovery};
     let openings = &[Journal, Bitmap, Coarse, Direct, Journal, Bitmap, Direct, ReadOnly, Recovery];
-    Scenario { openings, ..tagged(name, kind, sectors, BlockSize::B512) }
+    Scenario { openings, atlas: None, ..tagged(name, kind, sectors, BlockSize::B512) }
 }
 
 /// A volume whose journal is damaged, so that a person has to say what becomes of it.
@@ -282,6 +297,7 @@ pub(super) fn mending() -> Scenario {
     Scenario {
         openings: &[Opening::Replay, Opening::Discard],
         journal,
+        atlas: None,
         ..tagged(name, LATE, sectors, BlockSize::B512)
     }
 }
@@ -290,7 +306,7 @@ pub(super) fn mending() -> Scenario {
 /// for this scenario.
 fn discarding(name: &'static str, kind: Tagged, sectors: u64) -> Scenario {
     let kind = Tagged { discards: true, memory_bytes: 1 << 20, ..kind };
-    Scenario { verified: false, ..tagged(name, kind, sectors, BlockSize::B512) }
+    Scenario { verified: false, atlas: None, ..tagged(name, kind, sectors, BlockSize::B512) }
 }
 
 /// A volume that was never wiped, over zeroes, recalculated from its first opening on, each opening
@@ -316,6 +332,7 @@ fn recalculating(name: &'static str, kind: Tagged, sectors: u64) -> Scenario {
     };
     Scenario {
         verified: false,
+        atlas: None,
         open: Box::new(open),
         ..tagged(name, kind, sectors, BlockSize::B512)
     }

@@ -1,0 +1,108 @@
+//! A disk that refuses so many sectors that its bad block log has two blocks, and takes them later; and the
+//! power cut while the log becomes longer, and shorter.
+//!
+//! What is demanded: whatever the cut left, what the disk did not take it does not give out, even if nobody
+//! else is there to ask.
+
+use crate::explore::{closed, cut, fresh, schedule};
+use crate::history::{Life, Step};
+use crate::machine::{Outcome, Point, Start, Watch, live};
+use crate::power::survivals;
+use crate::rng::Rng;
+use crate::scenario::Scenario;
+use crate::violation::Violation;
+
+/// Lets a member of `scenario`, which is a RAID 1 of plain members with logs, refuse writes, and judges what
+/// every power cut leaves. How many were judged.
+///
+/// # Errors
+/// The first violation.
+pub fn refuse(scenario: &Scenario, seed: u64) -> Result<u64, Violation> {
+    let mut rng = Rng::derived(seed, 11);
+    let disk = rng.index(scenario.members);
+    // Sectors that do not touch: each is an entry of its own.
+    let blocks: Vec<u64> = (0..ENTRIES).map(|entry| entry * 2).collect();
+    let start = scenario.damageable.start;
+    let refused =
+        blocks.iter().map(|block| Step::Refuse { disk, sector: start + block, sectors: 1 });
+    let write = |&block: &u64| Step::Write { block, blocks: 1, fua: true };
+    let refusing =
+        Life { steps: refused.chain(blocks.iter().map(write)).collect(), ..Life::idle() };
+    let again = &blocks[..1 + rng.index(blocks.len() / 2)];
+    let mut steps = vec![Step::Accept { disk }];
+    steps.extend(again.iter().map(write).chain([Step::Wait(IDLE), Step::Settle]));
+    let taking = Life { steps, ..Life::idle() };
+    let judge = Judge { scenario, seed, disk };
+    let first = judge.live(fresh(scenario, seed), &refusing, 0, Watch::All)?;
+    let points: Vec<&Point> = (0..POINTS).map(|_| rng.pick(&first.points)).collect();
+    let mut cuts = judge.look(&mut rng, points)?;
+    let second = judge.live(closed(&first.end), &taking, 1, Watch::All)?;
+    // The log is written when everything else is.
+    let end = second.points.len();
+    cuts += judge.look(&mut rng, second.points[end.saturating_sub(LAST)..].iter())?;
+    Ok(cuts)
+}
+
+struct Judge<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+    /// The one that refuses.
+    disk: usize,
+}
+
+impl Judge<'_> {
+    /// Cuts the power at these points, and asks that disk alone.
+    fn look<'p>(
+        &self,
+        rng: &mut Rng,
+        points: impl IntoIterator<Item = &'p Point>,
+    ) -> Result<u64, Violation> {
+        let missing = (0..self.scenario.members).filter(|&other| other != self.disk).collect();
+        let steps = (0..ENTRIES * 2).step_by(16).map(|block| Step::Read { block, blocks: 16 });
+        let look = Life { missing, steps: steps.collect(), ..Life::idle() };
+        let mut cuts = 0;
+        for point in points {
+            for survival in survivals(&point.disks, WAYS, rng) {
+                cuts += 1;
+                self.live(cut(point, survival), &look, 2, Watch::Nothing)?;
+            }
+        }
+        Ok(cuts)
+    }
+
+    fn live(
+        &self,
+        start: Start,
+        life: &Life,
+        number: usize,
+        watch: Watch,
+    ) -> Result<Outcome, Violation> {
+        let schedule = schedule(self.seed, number);
+        let mut outcome = live(self.scenario, start, life, false, schedule, watch);
+        outcome.violation.take().map_or(Ok(outcome), Err)
+    }
+}
+
+/// Entries of the log: more than fit into one of its blocks.
+const ENTRIES: u64 = 80;
+/// Microseconds after which an array is clean.
+const IDLE: u64 = 2_000_000;
+/// Boundaries that are cut while the log grows, and at the end while it shrinks; and ways each is.
+const POINTS: usize = 12;
+const LAST: usize = 40;
+const WAYS: u64 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::returning;
+
+    #[test]
+    fn every_power_cut_while_a_log_changes_leaves_what_is_bad_recorded() {
+        let scenario = &returning()[0];
+        for seed in 1..=4 {
+            let cuts = refuse(scenario, seed);
+            assert!(matches!(cuts, Ok(cuts) if cuts > 60), "{seed}: {cuts:?}");
+        }
+    }
+}
