@@ -7,8 +7,10 @@ use super::product::{Content, Outputs, Product};
 use super::source::{Batch, Bytes, Source};
 use super::walk::Walk;
 use super::{Done, OnProgress};
+use crate::mapfile::Status;
 use bio::Buf;
 use dif::Protection;
+use units::u64_of;
 
 /// Checks every interval, and tells `found` of each that nothing vouches for.
 ///
@@ -105,7 +107,8 @@ fn signed(batch: Batch, protection: &Protection, layout: Layout) -> Bytes {
 }
 
 /// Writes the data alone, checked on the way. What nothing vouches for is told to `found`, and is a hole:
-/// zeroes, as [`crate::copy::export`] leaves them. Escaped data is copied as it is.
+/// zeroes, as [`crate::copy::export`] leaves them, and bad in the map, if one is asked for. Escaped data is
+/// copied as it is.
 ///
 /// # Errors
 /// [`DifFileError`]; nothing is written then.
@@ -117,7 +120,7 @@ pub async fn strip(
     on_progress: OnProgress<'_>,
 ) -> Result<Done, DifFileError> {
     let what = (*source.image(), Content::Data);
-    let product = match Product::begin(source, &request.range, what, outputs)? {
+    let mut product = match Product::begin(source, &request.range, what, outputs)? {
         Ok(product) => product,
         Err(rehearsed) => return Ok(rehearsed),
     };
@@ -142,6 +145,10 @@ pub async fn strip(
         };
         let is_hole = |index: usize| matches!(marks[index], Mark::Bad | Mark::Unwritten);
         product.put(batch.first, &Bytes::Apart(data, Buf::alloc(0)), is_hole)?;
+        for mark in &marks {
+            let status = if *mark == Mark::Bad { Status::Bad } else { Status::Finished };
+            product.chart(u64_of(interval), status);
+        }
     }
     let (tally, stopped_at) = (judge.tally, walk.stopped_at());
     product.finish(Done { tally, stopped_at, ..Done::default() })

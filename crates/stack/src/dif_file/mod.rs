@@ -13,7 +13,7 @@
 //! | [`verify`] | an image | |
 //! | [`generate`] | an image, of which only the data counts | the image with tuples made anew; of separate metadata that file alone |
 //! | [`insert`] | data alone | an image; of separate metadata both files |
-//! | [`strip`] | an image | its data; what nothing vouches for is a hole |
+//! | [`strip`] | an image | its data; what nothing vouches for is a hole, and named in a map |
 //! | [`convert`], [`remap`], [`write_tags`] | an image | the image with other tuples; of separate metadata that file alone |
 //! | [`read_tags`], [`list_tags`] | an image | the application's bytes |
 //!
@@ -57,8 +57,8 @@ pub type OnProgress<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 pub struct Write {
     /// The file.
     pub path: PathBuf,
-    /// Its bytes.
-    pub bytes: u64,
+    /// Its bytes; none: a map that is yet to be written, of what was yet to be found.
+    pub bytes: Option<u64>,
 }
 
 /// What came of it.

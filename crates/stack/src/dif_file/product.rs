@@ -5,6 +5,7 @@ use super::image::{Image, Layout};
 use super::source::{Bytes, Source};
 use super::target::Target;
 use super::{Done, Write};
+use crate::mapfile::{Map, Status};
 use std::ops::Range;
 use std::path::Path;
 use units::u64_of;
@@ -16,6 +17,8 @@ pub struct Outputs<'a> {
     pub out: &'a Path,
     /// That of the metadata, where both files of an image in two are written.
     pub metadata: Option<&'a Path>,
+    /// That of a map of bad intervals, in bytes of `out`, of what leaves holes for them.
+    pub map: Option<&'a Path>,
     /// Files that are there may be replaced.
     pub overwrite: bool,
     /// Only say what would be written.
@@ -41,6 +44,7 @@ pub(super) struct Product {
     main: Target,
     /// Beside it, where an image is in two files.
     metadata: Option<Target>,
+    map: Option<(Target, Map)>,
     writes: Vec<Write>,
 }
 
@@ -62,13 +66,17 @@ impl Product {
             Content::Tuples if is_apart => metadata,
             _ => data + metadata,
         };
-        let file =
-            |path: &Path, per_block| Write { path: path.to_owned(), bytes: blocks * per_block };
+        let file = |path: &Path, per_block| Write {
+            path: path.to_owned(),
+            bytes: Some(blocks * per_block),
+        };
         let mut writes = vec![file(outputs.out, per_block)];
-        if content == Content::Image && is_apart {
+        let has_two = content == Content::Image && is_apart;
+        if has_two {
             let path = outputs.metadata.expect("metadata in a file of its own has a name");
             writes.push(file(path, metadata));
         }
+        writes.extend(outputs.map.map(|path| Write { path: path.to_owned(), bytes: None }));
         let mut taken: Vec<&Path> = source.paths().collect();
         if outputs.dry_run {
             for write in &writes {
@@ -80,13 +88,15 @@ impl Product {
         let mut targets = Vec::new();
         for write in &writes {
             let others = taken.iter().copied();
-            targets.push(Target::create(&write.path, outputs.overwrite, others, write.bytes)?);
+            let bytes = write.bytes.unwrap_or_default();
+            targets.push(Target::create(&write.path, outputs.overwrite, others, bytes)?);
             taken.push(&write.path);
         }
         let mut targets = targets.into_iter();
         let main = targets.next().expect("one file is always written");
-        let (range, metadata) = (range.clone(), targets.next());
-        Ok(Ok(Self { image, content, range, main, metadata, writes }))
+        let metadata = if has_two { targets.next() } else { None };
+        let map = targets.next().map(|target| (target, Map::from(0)));
+        Ok(Ok(Self { image, content, range: range.clone(), main, metadata, map, writes }))
     }
 
     /// Writes intervals from `first` of the source on. `is_hole` says of which nothing is written.
@@ -114,17 +124,32 @@ impl Product {
         }
     }
 
-    /// The files get their names, the metadata first: a crash between leaves it without data, and not
-    /// the other way round.
-    pub fn finish(self, done: Done) -> Result<Done, DifFileError> {
+    /// The next `bytes` bytes of what is written have this status; for the map, if there is one.
+    pub fn chart(&mut self, bytes: u64, status: Status) {
+        if let Some((_, map)) = &mut self.map {
+            map.push(bytes, status);
+        }
+    }
+
+    /// The files get their names, those that tell of the data first: a crash between leaves them without
+    /// data, and not the other way round.
+    pub fn finish(mut self, done: Done) -> Result<Done, DifFileError> {
         if done.stopped_at.is_some() {
             return Ok(done);
         }
-        let sizes: Vec<u64> = self.writes.iter().map(|write| write.bytes).collect();
-        if let (Some(metadata), Some(&bytes)) = (self.metadata, sizes.get(1)) {
+        if let (Some((target, map)), Some(write)) = (self.map, self.writes.last_mut()) {
+            let text = map.to_string();
+            let bytes = u64_of(text.len());
+            target.write(text.as_bytes(), 0)?;
+            target.finish(bytes)?;
+            write.bytes = Some(bytes);
+        }
+        let mut sizes = self.writes.iter().filter_map(|write| write.bytes);
+        let main = sizes.next().expect("one file is always written");
+        if let (Some(metadata), Some(bytes)) = (self.metadata, sizes.next()) {
             metadata.finish(bytes)?;
         }
-        self.main.finish(sizes[0])?;
+        self.main.finish(main)?;
         Ok(Done { writes: self.writes, ..done })
     }
 

@@ -96,7 +96,7 @@ pub async fn read_tags(
         Outlet::Stream(stream) => (Pipe::Stream(stream), Vec::new()),
         Outlet::File(outputs) => {
             let path = outputs.out.to_owned();
-            let writes = vec![Write { path: path.clone(), bytes }];
+            let writes = vec![Write { path: path.clone(), bytes: Some(bytes) }];
             if outputs.dry_run {
                 Target::check(&path, outputs.overwrite, source.paths())?;
                 return Ok(Done { writes, ..Done::default() });

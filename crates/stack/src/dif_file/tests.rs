@@ -59,7 +59,7 @@ impl Files {
 }
 
 fn outputs<'a>(out: &'a Path, metadata: Option<&'a Path>) -> Outputs<'a> {
-    Outputs { out, metadata, overwrite: false, dry_run: false }
+    Outputs { out, metadata, map: None, overwrite: false, dry_run: false }
 }
 
 fn request(source: &Source) -> Request {
@@ -177,6 +177,49 @@ fn each_bad_interval_is_named_with_its_bytes_and_is_a_hole_when_stripped() {
             assert_eq!((tally.guard, tally.reference, tally.checked()), (2, 1, 5000));
         });
     }
+}
+
+#[test]
+fn the_map_of_stripped_data_has_its_holes_but_for_what_was_never_written() {
+    block_on(async {
+        let files = Files::new();
+        let image = image(Layout::NvmeQemu, Guard::Crc16, 512, 8, Place::Last);
+        let source = made(&files, &noise(4000 * 512), image).await;
+        let file = fs::File::options().write(true).open(files.path("image")).unwrap();
+        for block in [12, 13, 3999] {
+            file.write_all_at(&[0xa5; 512], source.places(block).0).unwrap();
+        }
+        // Nobody wrote this one.
+        file.write_all_at(&[0; 512], source.places(20).0).unwrap();
+        file.write_all_at(&[0; 8], source.places(20).1).unwrap();
+        let asked = Request {
+            protection: Protection::at(*image.profile(), 10),
+            range: source.range(Some(10..4000)).unwrap(),
+        };
+        let (out, map) = (files.path("out"), files.path("map"));
+        let to = Outputs { map: Some(&map), ..outputs(&out, None) };
+        let done = strip(&source, &asked, &to, &mut |_| (), &mut run_on()).await.unwrap();
+        assert_eq!((done.tally.guard, done.tally.unwritten), (3, 1));
+        let text = fs::read_to_string(&map).unwrap();
+        let blocks: Vec<&str> = text.lines().skip(4).collect();
+        let bytes = units::u64_of(text.len());
+        // Counted from the start of what is written.
+        let expected = [
+            "0x00000000  0x00000400  +",
+            "0x00000400  0x00000400  -",
+            "0x00000800  0x001F2200  +",
+            "0x001F2A00  0x00000200  -",
+        ];
+        assert_eq!(blocks, expected);
+        let written: Vec<_> = done.writes.iter().map(|write| (&*write.path, write.bytes)).collect();
+        assert_eq!(written, [(&*out, Some(3990 * 512)), (&*map, Some(bytes))]);
+
+        // Who is interrupted leaves neither.
+        let [out, map] = [files.path("other"), files.path("other map")];
+        let to = Outputs { map: Some(&map), ..outputs(&out, None) };
+        strip(&source, &asked, &to, &mut |_| (), &mut |_| Break(())).await.unwrap();
+        assert!(!out.exists() && !map.exists());
+    });
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Found {
             report.line(ragged.to_string());
         }
         for write in writes {
-            report.line(format!("wrote {}, {} bytes", write.path.display(), write.bytes));
+            report.line(format!("wrote {}", named(write)));
         }
         report.line(summary(tally));
         let mut result = options.object(range);
@@ -71,6 +71,12 @@ impl Found {
         }
         if tally.bad() > 0 || ragged.is_some() { Outcome::DataLost } else { Outcome::Fine }
     }
+}
+
+/// `FILE, 5120 bytes`; without them where they are not known yet.
+pub fn named(write: &stack::dif_file::Write) -> String {
+    let path = write.path.display();
+    write.bytes.map_or_else(|| path.to_string(), |bytes| format!("{path}, {bytes} bytes"))
 }
 
 /// The files that were written, or would be.

@@ -8,7 +8,7 @@ use crate::error::Failure;
 use crate::exit::Outcome;
 use crate::report::Progress;
 use ::dif::Guard;
-use found::{Found, writes_object};
+use found::{Found, named, writes_object};
 use options::{Flags, Options, Output, coding, guard, missing, number};
 use serde_json::{Value, json};
 use stack::dif_file::{self, DifFileError, Done, Outlet, Outputs, Request, Run, Source};
@@ -32,7 +32,7 @@ pub enum Verb {
     Insert(MakeArguments),
     /// Write FILE's data alone to --out, checked on the way: what nothing vouches for is listed, and left
     /// as a hole
-    Strip(MakeArguments),
+    Strip(StripArguments),
     /// Write FILE with guards of another kind to --out (of --layout separate its metadata), the old ones
     /// checked while the new ones are made: what is bad is listed, and stays bad
     Convert(ConvertArguments),
@@ -49,11 +49,23 @@ block of --layout nvme-qemu that is all zero, data and metadata: it was never wr
 Exit codes: 0 nothing wrong; 2 bad intervals, listed (the output is written all the same, for what is good \
 in it); 3 refused, nothing written; 64 usage.";
 
-/// Of what makes tuples or leaves them out.
+/// Of what makes tuples.
 #[derive(Debug, clap::Args)]
 pub struct MakeArguments {
     #[command(flatten)]
     flags: Flags,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Of what leaves tuples out.
+#[derive(Debug, clap::Args)]
+pub struct StripArguments {
+    #[command(flatten)]
+    flags: Flags,
+    /// Where to write the list of what is good and bad in --out, as a ddrescue mapfile
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
@@ -115,8 +127,8 @@ pub fn run(context: &Rc<Context>, verb: Verb) -> Result<Outcome, Failure> {
         Verb::Generate(arguments) => make(context, arguments, Make::Generate),
         Verb::Insert(arguments) => make(context, arguments, Make::Insert),
         Verb::Strip(arguments) => {
-            let MakeArguments { flags, output } = arguments;
-            change(context, &flags, output, Change::Strip)
+            let StripArguments { flags, map, output } = arguments;
+            change(context, &flags, output, Change::Strip(map))
         }
         Verb::Convert(arguments) => {
             let to = guard("--to-guard", arguments.to_guard.as_deref())?;
@@ -191,9 +203,9 @@ fn make(context: &Rc<Context>, arguments: MakeArguments, how: Make) -> Result<Ou
 }
 
 /// What copies, and checks what it copies.
-#[derive(Clone, Copy)]
 enum Change {
-    Strip,
+    /// With a map, if it has a name.
+    Strip(Option<PathBuf>),
     Convert(Guard),
     Remap(u64),
 }
@@ -207,7 +219,7 @@ fn change(
     let options = flags.options()?;
     let told = Rc::clone(context);
     context.block_on(async move {
-        let outputs = output.outputs(None)?;
+        let outputs = Outputs { map: how.map(), ..output.outputs(None)? };
         let source = options.source()?;
         let range = source.range_to_copy(options.blocks(&source))?;
         told.report.detail(options.describe(&range));
@@ -224,16 +236,23 @@ fn change(
 }
 
 impl Change {
-    const fn label(self) -> &'static str {
+    fn map(&self) -> Option<&Path> {
         match self {
-            Self::Strip => "stripping",
+            Self::Strip(map) => map.as_deref(),
+            Self::Convert(_) | Self::Remap(_) => None,
+        }
+    }
+
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::Strip(_) => "stripping",
             Self::Convert(_) => "converting",
             Self::Remap(_) => "remapping",
         }
     }
 
     async fn run(
-        self,
+        &self,
         source: &Source,
         request: &Request,
         outputs: &Outputs<'_>,
@@ -243,11 +262,11 @@ impl Change {
         let tell = &mut |finding: &dif_file::Finding| found.tell(finding);
         let go_on = &mut |at| bar.go_on(at);
         match self {
-            Self::Strip => dif_file::strip(source, request, outputs, tell, go_on).await,
+            Self::Strip(_) => dif_file::strip(source, request, outputs, tell, go_on).await,
             Self::Convert(guard) => {
-                dif_file::convert(source, request, guard, outputs, tell, go_on).await
+                dif_file::convert(source, request, *guard, outputs, tell, go_on).await
             }
-            Self::Remap(to) => dif_file::remap(source, request, to, outputs, tell, go_on).await,
+            Self::Remap(to) => dif_file::remap(source, request, *to, outputs, tell, go_on).await,
         }
     }
 }
@@ -366,8 +385,7 @@ const RUNS_MAX: usize = 10_000;
 /// Tells what would be written.
 fn rehearsed(context: &Context, done: &Done) -> Outcome {
     for write in &done.writes {
-        let path = write.path.display();
-        context.report.line(format!("would write {path}, {} bytes", write.bytes));
+        context.report.line(format!("would write {}", named(write)));
     }
     context.report.object(json!({"dry_run": true, "writes": writes_object(done)}));
     Outcome::Fine
@@ -376,8 +394,7 @@ fn rehearsed(context: &Context, done: &Done) -> Outcome {
 /// Tells what was written, where nothing was checked.
 fn written(context: &Context, options: &Options, range: &Range<u64>, done: &Done) -> Outcome {
     for write in &done.writes {
-        let path = write.path.display();
-        context.report.line(format!("wrote {path}, {} bytes", write.bytes));
+        context.report.line(format!("wrote {}", named(write)));
     }
     let mut result: Value = options.object(range);
     result["intervals"] = json!(done.tally.intervals);

@@ -113,7 +113,7 @@ impl Output {
 
     /// The same to a file that another flag names.
     pub fn to<'a>(&self, out: &'a Path, metadata: Option<&'a Path>) -> Outputs<'a> {
-        Outputs { out, metadata, overwrite: self.yes, dry_run: self.dry_run }
+        Outputs { out, metadata, map: None, overwrite: self.yes, dry_run: self.dry_run }
     }
 
     /// Refuses --out where nothing is written to it.
