@@ -11,7 +11,7 @@
 //! big-endian. Three ways of making one: of bytes at once ([`Guard::of`]), of bytes that come in pieces
 //! ([`Running`]), and of many intervals in a row ([`Guard::each`], [`Guard::each_copied`]), which is the
 //! fast one, since several intervals are under way together. [`Guard::updated`] makes one from another
-//! when a part of the interval changes.
+//! when a part of the interval changes; [`Guard::flipped_bit`] names the bit that explains a difference.
 //!
 //! Nothing here knows what a tuple is; crate `dif` does. No `std`, no allocation.
 #![no_std]
@@ -19,6 +19,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod flipped;
 mod ip;
 mod polynomial;
 mod running;

@@ -135,6 +135,29 @@ impl Polynomial {
         self.times(register, power)
     }
 
+    /// The only bit of `bytes` bytes that makes this difference in the register behind them: bit `n % 8` of
+    /// byte `n / 8`.
+    pub(crate) fn flipped_bit(&self, difference: u64, bytes: usize) -> Option<usize> {
+        // The last bit meets the register's highest power and goes one step; each before it one more.
+        let mut reached = self.times_x(self.one());
+        for _ in 1..self.width {
+            reached = self.times_x(reached);
+        }
+        let mut found = None;
+        for byte in (0..bytes).rev() {
+            for step in 0..8 {
+                if reached == difference {
+                    let bit = 8 * byte + if self.reflected { 7 - step } else { step };
+                    if found.replace(bit).is_some() {
+                        return None;
+                    }
+                }
+                reached = self.times_x(reached);
+            }
+        }
+        found
+    }
+
     const fn one(&self) -> u64 {
         if self.reflected { 1 << (self.width - 1) } else { 1 }
     }

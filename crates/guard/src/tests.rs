@@ -82,6 +82,23 @@ fn the_checksum_of_ip_does_not_notice_words_that_change_places_and_the_crc_does(
 }
 
 #[test]
+fn where_two_bits_explain_a_difference_or_none_no_bit_is_named() {
+    // The polynomial of CRC-16 has order 65535: the first bit of 8192 bytes and the last are as one.
+    let zeroes = vec![0; 8192];
+    let turned = |at: usize, mask: u8| {
+        let mut data = zeroes.clone();
+        data[at] ^= mask;
+        bit_serial(Guard::Crc16, &data)
+    };
+    let (first, last, between) = (turned(0, 0x80), turned(8191, 1), turned(0, 0x40));
+    assert_eq!(first, last);
+    assert_eq!(Guard::Crc16.flipped_bit(first, 0, 8192), None);
+    assert_eq!(Guard::Crc16.flipped_bit(between, 0, 8192), Some(6));
+    assert_eq!(Guard::Crc16.flipped_bit(first ^ between, 0, 4), None);
+    assert_eq!(Guard::Ip.flipped_bit(0xffff, 0xfffe, 512), None);
+}
+
+#[test]
 fn names_lead_back_to_their_guard() {
     for guard in Guard::ALL {
         assert_eq!(Guard::from_name(guard.name()), Some(guard));
@@ -188,6 +205,37 @@ proptest! {
             prop_assert!(place[interval..].iter().all(|byte| *byte == 0xee));
         }
         prop_assert_eq!(&target[stride * intervals..], &[0xee; 3]);
+    }
+
+    #[test]
+    fn a_single_bit_that_was_turned_is_named(
+        guard in prop::sample::select(&[Guard::Crc16, Guard::Crc32c, Guard::Crc64][..]),
+        length in prop_oneof![1_usize..600, 600_usize..=4096],
+        at in any::<prop::sample::Index>(),
+        seed in any::<u64>(),
+    ) {
+        let mut data = noise(length, seed);
+        let stored = bit_serial(guard, &data);
+        let bit = at.index(8 * length);
+        data[bit / 8] ^= 1 << (bit % 8);
+        let computed = bit_serial(guard, &data);
+        prop_assert_eq!(guard.flipped_bit(stored, computed, length), Some(bit));
+        prop_assert_eq!(guard.flipped_bit(stored, stored, length), None);
+    }
+
+    #[test]
+    fn a_bit_that_is_named_explains_the_difference(
+        guard in any_guard(),
+        length in 1_usize..600,
+        stored: u64,
+        seed in any::<u64>(),
+    ) {
+        let mut data = noise(length, seed);
+        let stored = stored >> (64 - 8 * guard.bytes());
+        if let Some(bit) = guard.flipped_bit(stored, bit_serial(guard, &data), length) {
+            data[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(bit_serial(guard, &data), stored);
+        }
     }
 
     #[test]
