@@ -11,7 +11,7 @@ use bio::{Bio, Buf, Device, IoError, IoErrorKind, IoResult, Op, Segments};
 use runtime::join_all;
 use std::ops::Range;
 use std::rc::Rc;
-use units::{Sector, usize_of};
+use units::{Sector, u64_of, usize_of};
 
 /// Bytes for rows of one slot.
 pub(super) struct Store {
@@ -19,6 +19,19 @@ pub(super) struct Store {
     /// Member sectors.
     pub(super) rows: Range<u64>,
     pub(super) content: Content,
+}
+
+impl Store {
+    /// Whether `next` is stored together with this as one request: on the same slot, beginning where this
+    /// ends, and with as many bytes of tags for each sector. The profile is the array's, and the reference tags
+    /// of both count the member's own intervals, so those of `next` go on where these end.
+    fn goes_on_with(&self, next: &Self) -> bool {
+        let is_contiguous = self.slot == next.slot && self.rows.end == next.rows.start;
+        let [here, there] = [self, next].map(|store| {
+            (u64_of(store.content.tags.len_bytes()), store.rows.end - store.rows.start)
+        });
+        is_contiguous && here.0 * there.1 == there.0 * here.1
+    }
 }
 
 /// Which blocks of a run could not be read, and why; without a reason, nobody holds them.
@@ -185,7 +198,7 @@ impl Inner {
         let mut merged: Vec<Store> = Vec::with_capacity(stores.len());
         for store in stores {
             match merged.last_mut() {
-                Some(last) if last.slot == store.slot && last.rows.end == store.rows.start => {
+                Some(last) if last.goes_on_with(&store) => {
                     last.rows.end = store.rows.end;
                     last.content.append(store.content);
                 }
@@ -326,4 +339,52 @@ fn blocks(run: Range<u64>, block: u64) -> impl Iterator<Item = Range<u64>> {
 fn halves(run: Range<u64>, block: u64) -> [Range<u64>; 2] {
     let middle = run.start + ((run.end - run.start) / 2).next_multiple_of(block);
     [run.start..middle, middle..run.end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dif::{Format, Guard, Profile, ProtectionType};
+
+    fn profile() -> Profile {
+        let format = Format::new(Guard::Crc16, 512).unwrap();
+        Profile { format, kind: ProtectionType::One }
+    }
+
+    fn store(slot: usize, rows: Range<u64>) -> Store {
+        let data = Buf::copy_of(&vec![7; usize_of(Sector(rows.end - rows.start).bytes())]);
+        let mut bio = Bio::write(Sector(rows.start), data);
+        bio.sign(&profile());
+        Store { slot, rows, content: Content::of(bio) }
+    }
+
+    #[test]
+    fn rows_with_tuples_go_together_where_they_are_contiguous_and_alike() {
+        let first = store(1, 8..16);
+        assert!(first.goes_on_with(&store(1, 16..17)));
+        for (why, other) in [
+            ("another member", store(2, 16..24)),
+            ("a gap", store(1, 17..24)),
+            ("the order", store(1, 0..8)),
+        ] {
+            assert!(!first.goes_on_with(&other), "{why}");
+        }
+        // Application tags go with the data or not at all.
+        let mut bare = store(1, 16..24);
+        bare.content.tags = Segments::default();
+        assert!(!first.goes_on_with(&bare) && !bare.goes_on_with(&store(1, 24..25)));
+        let mut more = store(1, 16..24);
+        more.content.tags = Buf::zeroed(8 * 16).into();
+        assert!(!first.goes_on_with(&more));
+    }
+
+    #[test]
+    fn what_went_together_verifies_as_one_request() {
+        let (mut whole, next) = (store(1, 8..16), store(1, 16..24));
+        assert!(whole.goes_on_with(&next));
+        whole.content.append(next.content);
+        let Content { data, tags } = whole.content;
+        let one = Bio::write(Sector(8), data).tagged(tags);
+        assert_eq!(one.verify(&profile(), |_| panic!("nothing is wrong")), Ok(()));
+    }
 }

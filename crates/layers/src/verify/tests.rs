@@ -107,3 +107,50 @@ fn a_device_without_a_profile_is_refused() {
     let plain = Device::new(MemoryDevice::new(64, BlockSize::B512));
     assert_eq!(Verify::new(plain, Events::none()).err(), Some(NoProfile));
 }
+
+#[test]
+fn a_peek_turns_back_the_bit_that_a_wide_guard_names_and_no_other() {
+    let of = |guard, metadata| {
+        let format = Format::new(guard, 512).unwrap();
+        let format = format.with_metadata(metadata, dif::Place::Last).unwrap();
+        Profile { format, kind: ProtectionType::One }
+    };
+    for (profile, is_mended) in [
+        (of(Guard::Crc64, 16), true),
+        (of(Guard::Crc64, 24), true),
+        (of(Guard::Crc32c, 16), true),
+        (of(Guard::Crc16, 8), false),
+    ] {
+        block_on(async move {
+            let medium = Device::new(MemoryDevice::with_protection(512, BlockSize::B512, profile));
+            let device = Device::new(Verify::new(medium.clone(), Events::none()).unwrap());
+            let mut written = Bio::write(Sector(16), Buf::copy_of(&[7; 2048]));
+            written.sign(&profile);
+            device.submit(&mut written).await.unwrap();
+            let peeked = async |harm: &dyn Fn(&mut Bio)| {
+                let mut harmed = Bio::write(Sector(16), Buf::copy_of(&[7; 2048]));
+                harmed.sign(&profile);
+                harm(&mut harmed);
+                medium.submit(&mut harmed).await.unwrap();
+                let mut peek = Bio::peek(Sector(16), 4, true);
+                let result = device.submit(&mut peek).await;
+                result.map(|()| peek.data.to_single().as_slice().to_vec())
+            };
+            let refused = Err(IoErrorKind::Protection.at(Sector(17)));
+            let one = peeked(&|bio| bio.data.copy_from(512 + 99, &[7 ^ 0x20])).await;
+            let right = Ok(vec![7; 2048]);
+            assert_eq!(one, if is_mended { right.clone() } else { refused.clone() });
+            let two = peeked(&|bio| bio.data.copy_from(512 + 99, &[7 ^ 0x21])).await;
+            assert_eq!(two, refused, "{profile}");
+            let last = 2 * profile.format.metadata() - 1;
+            let strayed = peeked(&|bio| bio.tags.copy_from(last, &[0x5a])).await;
+            assert_eq!(strayed, refused, "{profile}");
+            if profile.format.covered_metadata() > 0 {
+                // The data is right, and the owner's byte was not.
+                let at = profile.format.metadata() + 3;
+                let owner = peeked(&|bio| bio.tags.copy_from(at, &[0x10])).await;
+                assert_eq!(owner, right, "{profile}");
+            }
+        });
+    }
+}
