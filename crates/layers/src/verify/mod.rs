@@ -8,8 +8,7 @@
 //! It stores nothing and makes nothing: what it is given, or what is kept below, has to agree. A read
 //! without tags asks for them and checks all the same, so above this layer a device of tuples is one whose
 //! every byte is verified: redundancy above it heals by that. A write without tags has nothing to check and
-//! passes (the device below then stores escapes). What is
-//! escaped passes, and vouches for nothing.
+//! passes (the device below then stores escapes). What is escaped passes, and vouches for nothing.
 
 use bio::{Bio, BlockDevice, Buf, Device, Events, IoResult, Limits, NoProfile, Op, Segments};
 use dif::{Profile, Tag};
