@@ -262,6 +262,7 @@ impl Run {
         match step {
             Step::Flip { disk, sector, byte, mask } => {
                 strike(disk, sector);
+                oracle.rots();
                 disks[disk].flip(sector, byte, mask);
             }
             Step::Spoil { disk, sector } => {
@@ -382,18 +383,21 @@ impl Run {
         let home_only = self.opening == Opening::Recovery;
         let sector = Sector(block * per_block);
         match tuples::read(device, sector, blocks * per_block).await {
-            Ok((data, None)) => {
+            Ok((data, wrong)) => {
                 let mut oracle = self.oracle.borrow_mut();
                 let judged = match home_only {
                     true => oracle.read_ever(block, data.as_slice()),
                     false => oracle.read_ends(ticket, data.as_slice()),
                 };
+                let rotten = oracle.is_rotten();
                 drop(oracle);
                 if let Err(violation) = judged {
                     self.blame(violation);
                 }
+                if let Some(found) = wrong.filter(|_| !rotten) {
+                    self.blame(Violation::Tuple { block, found });
+                }
             }
-            Ok((_, Some(found))) => self.blame(Violation::Tuple { block, found }),
             Err(_) if home_only => {}
             Err(_) if blocks > 1 && (self.honest || self.excuses_some(block, blocks, &ticket)) => {
                 return false;

@@ -55,11 +55,6 @@ pub const UNSEEN: &[(&str, &str)] = &[
          and other data, which is then trimmed; two such lives are kept in crates/world/seeds.txt",
     ),
     (
-        "array: members before bits are cleared",
-        "an idle array is flushed before its superblocks say clean; only one that never rests clears bits \
-         earlier: crates/layers/src/array/bitmap/tests.rs has one, and there it is missed",
-    ),
-    (
         "array: the bitmap's header before the superblock",
         "without it the bitmap is not believed, and all is compared",
     ),
@@ -80,6 +75,15 @@ pub const UNSEEN: &[(&str, &str)] = &[
     (
         "close: the journal anew before the end",
         "everything is home, and newest: it only lets a closed volume be found clean",
+    ),
+    (
+        "ppl: void before what no record names",
+        "too rare for the hunt: a cut within a write that no record names, after one that a record does name, in \
+         the same row, and the member missing whose block only the log has",
+    ),
+    (
+        "ppl: an emptied log before its first record",
+        "the same, and records of an earlier life behind the first",
     ),
     (
         "mirror: the damaged copy's own tag, before another is chosen",
@@ -142,7 +146,8 @@ impl Default for Mutations {
             returning: Catalogue::of(returning()),
             refusing: only("raid1-2-intent"),
             inline: only("inline-4096"),
-            logged: only("ppl-"),
+            // Elsewhere a power cut leaves logs that cannot be read.
+            logged: Catalogue::of(all().into_iter().filter(|one| one.logged).collect()),
             kept: Catalogue::default(),
             parity: levels(["raid5", "raid6"]),
             copies: levels(["raid1-", "raid10"]),
@@ -280,6 +285,10 @@ mod tests {
         let nobody = ["create: nothing", "resize: nothing", "mend: nothing", "nothing"];
         for reason in nobody {
             let found = mutations.hunt(reason, 2);
+            assert!(found.is_none(), "{reason}: {found:?}");
+        }
+        for reason in ["raid456: nothing", "ppl: nothing"] {
+            let found = mutations.hunt(reason, 6);
             assert!(found.is_none(), "{reason}: {found:?}");
         }
         for catalogue in [&mutations.late, &mutations.unjournalled] {

@@ -52,6 +52,8 @@ pub struct Oracle {
     damage: Option<Damage>,
     /// In this life disks acknowledge writes that they do not do.
     tricked: bool,
+    /// Bits were flipped.
+    rotten: bool,
     /// This life was closed.
     closed: bool,
 }
@@ -126,6 +128,7 @@ impl Oracle {
             unsettled: false,
             damage: None,
             tricked: false,
+            rotten: false,
             closed: false,
         }
     }
@@ -200,6 +203,17 @@ impl Oracle {
     /// From now on, in this life, a disk acknowledges writes and does not do them.
     pub fn tricks(&mut self) {
         self.tricked = true;
+    }
+
+    /// Bits were flipped: an application tag may be among them, which no guard is of.
+    pub fn rots(&mut self) {
+        self.rotten = true;
+    }
+
+    /// Whether bits were flipped.
+    #[must_use]
+    pub fn is_rotten(&self) -> bool {
+        self.rotten
     }
 
     /// Whether one does, so that what is damaged may stay so.

@@ -278,7 +278,7 @@ fn damage_run(rng: &mut Rng, scenario: &Scenario, harm: &Harm, disk: usize, life
     };
     let longest = *rng.pick(&[1, 8, 64]);
     let end = (start + 1 + rng.below(longest)).min(range.end);
-    let flips = scenario.verified && rng.percent(60) && !scenario.tuples;
+    let flips = scenario.rots() && rng.percent(60);
     for sector in start.max(range.start)..end {
         let step = if flips {
             let mask = u8::try_from(1 + rng.below(255)).expect("below 256");
@@ -307,7 +307,7 @@ pub fn scatter(rng: &mut Rng, scenario: &Scenario, written: &[Vec<u64>], life: &
         let run: Vec<u64> =
             can_be.iter().copied().filter(|&at| at >= from).take(1 + rng.index(longest)).collect();
         for disk in disks {
-            let kinds = if scenario.tuples { 3 } else { 5 };
+            let kinds = if scenario.rots() { 5 } else { 3 };
             let kind = if scenario.verified { rng.below(kinds) } else { 0 };
             for &sector in &run {
                 let step = harm_at(rng, kind, disk, (sector, &can_be));

@@ -172,6 +172,13 @@ impl Scenario {
         Made { images, blocks: limits.sectors / block.sectors(), block }
     }
 
+    /// Whether any bit below may be flipped: it is noticed, or, where copies or parity of tuples would disagree
+    /// with nobody to say which is right, it is not among what is done.
+    #[must_use]
+    pub fn rots(&self) -> bool {
+        self.verified && !(self.tuples && self.redundancy > 0)
+    }
+
     /// Whether a power cut may make blocks unreadable in a life opened as `opening`.
     #[must_use]
     pub fn tears(&self, opening: Opening) -> bool {
