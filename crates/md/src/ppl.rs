@@ -107,8 +107,9 @@ pub enum PplError {
 /// Rows of a stripe that are about to be written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Entry {
-    /// Where in the array the first strip that is written begins to be, in the array's logical blocks.
-    pub data_block: u64,
+    /// Where in the array the first strip that is written begins to be, in sectors of 512 bytes whatever the
+    /// array's logical block is: so Linux 6.12 has it, which stops in the kernel where it finds something else.
+    pub data_sector: u64,
     /// Bytes of partial parity: as many as the rows of one strip; 0 if all data strips are written.
     pub parity_bytes: u32,
     /// Bytes of all the strips that are written.
@@ -282,7 +283,7 @@ impl RawEntry {
 
     fn of(entry: &Entry) -> Self {
         Self {
-            data_sector: entry.data_block.into(),
+            data_sector: entry.data_sector.into(),
             pp_size: entry.parity_bytes.into(),
             data_size: entry.data_bytes.into(),
             parity_disk: entry.parity_slot.into(),
@@ -292,7 +293,7 @@ impl RawEntry {
 
     fn entry(&self) -> Entry {
         Entry {
-            data_block: self.data_sector.get(),
+            data_sector: self.data_sector.get(),
             parity_bytes: self.pp_size.get(),
             data_bytes: self.data_size.get(),
             parity_slot: self.parity_disk.get(),

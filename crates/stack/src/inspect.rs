@@ -319,11 +319,11 @@ fn inspect_ppl(member: &Probed) -> Option<(Vec<Field>, Option<String>)> {
         field("entries", last.entries.len().to_string()),
     ];
     for logged in &last.entries {
-        let md::ppl::Entry { data_block, parity_bytes, data_bytes, parity_slot, checksum } =
+        let md::ppl::Entry { data_sector, parity_bytes, data_bytes, parity_slot, checksum } =
             logged.entry;
         let whole = if logged.is_intact() { "correct" } else { "WRONG: nothing of it was written" };
         let value = format!(
-            "data_sector {data_block}, data_size {data_bytes}, pp_size {parity_bytes}, parity_disk \
+            "data_sector {data_sector}, data_size {data_bytes}, pp_size {parity_bytes}, parity_disk \
              {parity_slot}, checksum {checksum:#010x} {whole}"
         );
         fields.push(field("entry", value));

@@ -18,8 +18,8 @@ fn record(generation: u64, entries: &[(Entry, &[u8])]) -> Vec<u8> {
     bytes
 }
 
-fn entry(data_block: u64, parity_bytes: u32, data_bytes: u32, parity_slot: u32) -> Entry {
-    Entry { data_block, parity_bytes, data_bytes, parity_slot, checksum: 0 }
+fn entry(data_sector: u64, parity_bytes: u32, data_bytes: u32, parity_slot: u32) -> Entry {
+    Entry { data_sector, parity_bytes, data_bytes, parity_slot, checksum: 0 }
 }
 
 fn update(entry: Entry) -> Result<(u64, Range<u64>, Range<usize>), EntryError> {
@@ -36,8 +36,10 @@ fn entries_of_the_kernel_name_the_rows_that_it_was_told_to_write() {
     assert_eq!(update(entry(1344, 32768, 65536, 0)), Ok((3, 64..128, 1..3)));
     // A whole stripe.
     assert_eq!(update(entry(1536, 0, 98304, 3)), Ok((4, 0..64, 0..3)));
-    let large = entry(0, 4096, 4096, 3).update(&shape(), SIZE, 8);
-    assert_eq!(large.map(|found| found.rows), Ok(0..8));
+    // In an array of larger blocks the place is in the same unit, and a block's.
+    let large = |sector| entry(sector, 4096, 4096, 2).update(&shape(), SIZE, 8);
+    assert_eq!(large(384).map(|found| (found.stripe, found.rows)), Ok((1, 0..8)));
+    assert_eq!(large(385), Err(EntryError::Place { sector: 385 }));
 }
 
 #[test]
@@ -53,7 +55,7 @@ fn entries_that_are_no_rows_of_one_stripe_are_refused_with_what_they_say() {
     assert_eq!(update(entry(128, 0, 98304, 3)), lengths(98304, 0));
     assert_eq!(update(entry(0, u32::MAX, u32::MAX, 3)), lengths(u32::MAX, u32::MAX));
     let sectors = SIZE * 3;
-    let place = |block| Err(EntryError::Place { block });
+    let place = |sector| Err(EntryError::Place { sector });
     assert_eq!(update(entry(sectors, 4096, 4096, 3)), place(sectors));
     assert_eq!(update(entry(u64::MAX, 4096, 4096, 3)), place(u64::MAX));
     let slot = EntryError::Slot { found: 2, expected: 3 };

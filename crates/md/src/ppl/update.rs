@@ -21,11 +21,11 @@ pub struct Update {
 /// Why an entry means nothing in this array.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum EntryError {
-    /// It lies behind the end of the array.
-    #[error("data block {block} is not in the array")]
+    /// It lies behind the end of the array, or within a block.
+    #[error("data sector {sector} is not where a block of the array begins")]
     Place {
         /// Where it begins.
-        block: u64,
+        sector: u64,
     },
     /// Its lengths are not those of whole strips of the same rows.
     #[error("{data_bytes} bytes of data and {parity_bytes} of parity are not rows of one stripe")]
@@ -65,7 +65,7 @@ impl Entry {
         assert!(sector.is_multiple_of(block_sectors), "whole blocks are written");
         assert!(u64::from(length) == (rows.end - rows.start) * SECTOR, "each row has its parity");
         Self {
-            data_block: sector / block_sectors,
+            data_sector: sector,
             parity_bytes: length,
             data_bytes: length,
             parity_slot: u32::try_from(slot).expect("slots are few"),
@@ -85,13 +85,13 @@ impl Entry {
         block_sectors: u64,
     ) -> Result<Update, EntryError> {
         let (data_bytes, parity_bytes) = (self.data_bytes, self.parity_bytes);
-        let place = EntryError::Place { block: self.data_block };
+        let place = EntryError::Place { sector: self.data_sector };
         let lengths = EntryError::Lengths { data_bytes, parity_bytes };
         let (chunk, disks) = (geometry.chunk_sectors(), u64_of(geometry.data_disks()));
-        let sector = self.data_block.checked_mul(block_sectors).ok_or(place)?;
+        let sector = self.data_sector;
         let end = geometry.array_sectors(member_sectors).unwrap_or(0);
         let found = Sector(sector);
-        if sector >= end {
+        if sector >= end || !sector.is_multiple_of(block_sectors) {
             return Err(place);
         }
         let at = geometry.locate(found);

@@ -298,10 +298,16 @@ fn crashes() -> Vec<Case> {
         "the kernel's machine dies while it writes; by its log we find old or new, whoever is missing",
         move |lab| partial_parity::cut_there(lab, &logged),
     ));
-    for (name, subject, part) in [
-        ("killed-ppl", logged, Part::Ci),
-        ("killed-ppl-crc32c", stacked(5, 3, Format::CRC32C_4096).with_ppl(), Part::All),
-    ] {
+    let tagged = stacked(5, 3, Format::CRC32C_4096).with_ppl();
+    cases.push(row(
+        Part::All,
+        "power-cut-ppl-crc32c",
+        "the kernel's machine dies while it writes; by its log we find old or new, whoever is missing",
+        move |lab| partial_parity::cut_there(lab, &tagged),
+    ));
+    for (name, subject, part) in
+        [("killed-ppl", logged, Part::Ci), ("killed-ppl-crc32c", tagged, Part::All)]
+    {
         cases.push(row(
             part,
             name,
