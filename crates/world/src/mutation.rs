@@ -79,7 +79,8 @@ pub const UNSEEN: &[(&str, &str)] = &[
     (
         "ppl: void before what no record names",
         "too rare for the hunt: a cut within a write that no record names, after one that a record does name, in \
-         the same row, and the member missing whose block only the log has",
+         the same row, and the member missing whose block only the log has; a unit test in \
+         crates/layers/src/raid456/tests/ppl.rs looks at the log",
     ),
     (
         "ppl: an emptied log before its first record",
