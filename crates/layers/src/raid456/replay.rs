@@ -25,7 +25,7 @@ use md::superblock::ResyncOffset;
 use runtime::join_all;
 use std::cell::RefCell;
 use std::ops::Range;
-use units::Sector;
+use units::{Sector, usize_of};
 
 /// What the logs of `array` say, after a crash; none if nothing has to be done, or they cannot be
 /// believed, which is told. From here on what they do not name is in sync.
@@ -141,17 +141,39 @@ impl Inner {
     }
 
     async fn replay_one(&self, update: &Update, partial: &[u8]) -> IoResult {
-        let stripe = update.stripe;
-        let _lock = self.locks.lock(stripe..stripe + 1).await;
-        let equations = self.equations(stripe);
-        let rows = update.member_sectors(&self.geometry);
-        if self.array.in_sync(&rows) {
-            return Ok(());
+        let _lock = self.locks.lock(update.stripe..update.stripe + 1).await;
+        let (all, block) = (update.member_sectors(&self.geometry), self.block.sectors());
+        let mut todo = vec![all.clone()];
+        while let Some(rows) = todo.pop() {
+            let within = bytes(rows.start - all.start)..bytes(rows.end - all.start);
+            let partial = partial.get(within).unwrap_or_default();
+            // Whoever lacks some of them has the others, which may disagree: each stands for itself.
+            if !self.replay_rows(update, &rows, partial).await? && rows.end - rows.start > block {
+                let starts = rows.clone().step_by(usize_of(block));
+                todo.extend(starts.map(|start| start..rows.end.min(start + block)));
+            }
         }
-        if self.reader(equations.p, &rows).is_none() {
+        Ok(())
+    }
+
+    /// Makes parity of `rows`, or sees that a block needs none. False: it cannot be made of all of them.
+    async fn replay_rows(
+        &self,
+        update: &Update,
+        rows: &Range<u64>,
+        partial: &[u8],
+    ) -> IoResult<bool> {
+        let equations = self.equations(update.stripe);
+        let is_block = rows.end - rows.start <= self.block.sectors();
+        if self.array.in_sync(rows) {
+            return Ok(true);
+        }
+        if self.reader(equations.p, rows).is_none() {
             // There is no parity that could be wrong.
-            self.made_true(rows);
-            return Ok(());
+            if is_block {
+                self.made_true(rows.clone());
+            }
+            return Ok(is_block);
         }
         let slots: Vec<usize> = update.strips.clone().map(|strip| equations.data[strip]).collect();
         let reads = slots.iter().map(|&slot| self.read_member(slot, rows.clone(), false, ROW));
@@ -159,12 +181,14 @@ impl Inner {
         for read in join_all(reads).await {
             match read {
                 Ok(content) => written.push(content.data),
-                // Alone, it is what parity says: old or new.
-                Err(error) if is_loss(error.kind) && slots.len() == 1 => {
-                    self.made_true(rows);
-                    return Ok(());
+                Err(error) if is_loss(error.kind) => {
+                    // Alone, it is what parity says: old or new.
+                    let alone = is_block && slots.len() == 1;
+                    if alone {
+                        self.made_true(rows.clone());
+                    }
+                    return Ok(alone);
                 }
-                Err(error) if is_loss(error.kind) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
@@ -175,19 +199,15 @@ impl Inner {
         let each: Vec<&Segments> = written.iter().collect();
         equations.generate(&each, Some(parity.as_mut_slice()), None);
         if self.limits.read_only {
-            self.in_memory.0.borrow_mut().push(Made {
-                slot: equations.p,
-                rows: rows.clone(),
-                parity,
-            });
-            self.made_true(rows);
-            return Ok(());
+            let made = Made { slot: equations.p, rows: rows.clone(), parity };
+            self.in_memory.0.borrow_mut().push(made);
+        } else {
+            let _guard = self.array.begin_write(rows.clone()).await?;
+            let content = Content { data: parity.into(), tags: Segments::default() };
+            let store = Store { slot: equations.p, rows: rows.clone(), content };
+            self.store_unlogged(vec![store], false).await?;
         }
-        let _guard = self.array.begin_write(rows.clone()).await?;
-        let content = Content { data: parity.into(), tags: Segments::default() };
-        let store = Store { slot: equations.p, rows: rows.clone(), content };
-        self.store_unlogged(vec![store], false).await?;
-        self.made_true(rows);
-        Ok(())
+        self.made_true(rows.clone());
+        Ok(true)
     }
 }
