@@ -16,12 +16,17 @@
 //! 1. Proven blocks go home, durable. Crash: the journal is as it was, and the choice is asked for
 //!    again. (If it is another then: what is home is what this step proved.)
 //! 2. Tags of unproven copies go home, durable. Crash: the same; both steps do the same again.
-//! 3. The journal is made anew, section by section, oldest first, those without any sound sector last,
-//!    each durable and read again before the next. Crash: of every block the newest copy is still
-//!    there, or none is. The first section is not of the lap that is expected there, so nothing is
-//!    replayed; while a damaged section is left, the choice is asked for again, and finds home as it
-//!    should be. (The order of sections is that of what is left in them, not of where they lie: one
-//!    that was being made anew looks like the newest by its laps, and is the oldest.)
+//! 3. The journal is made anew, section by section, with the lap before the last two, each durable and
+//!    read again before the next: those of older laps that hold nothing which counts, then the others,
+//!    oldest first, those without any sound sector behind them, and last those of the newest lap that
+//!    hold nothing. Crash: of every block the newest copy is still there, or none is. The newest lap
+//!    stays as long as there are copies, so no section made anew is of the lap that is expected there,
+//!    and nothing is replayed that was not proven; while a damaged section is left, the choice is asked
+//!    for again, and finds home as it should be. (The order of sections is that of what is left in
+//!    them, not of where they lie: one that was being made anew looks like the newest by its laps, and
+//!    is the oldest.) A close that a crash interrupted leaves a newest lap that holds nothing, over
+//!    copies older than what is home, of the very lap that sections are made anew with: were it gone
+//!    first, they would be replayed.
 //!
 //! A journal of four laps has no order at all; neither way is safe, and neither is taken.
 

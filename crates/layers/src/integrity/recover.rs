@@ -229,30 +229,33 @@ impl Scan {
         self.counting(section).find_map(|entry| entry.lap)
     }
 
-    /// The entries of a section but for those that were being overwritten: by the next lap, since they
-    /// were home before that began; or when the journal was being made anew, since what was to become
-    /// of them is home, and of one block the newest may be gone and an older one left.
+    /// The entries of a section but for those that were being overwritten by the next lap, since they
+    /// were home before that began. And none of a section in which there is anything of the lap before
+    /// the last two, which is the lap that a journal is made anew with: either that is left of a write
+    /// which the newest lap overtook, and everything of it was home before; or the section was being
+    /// made anew, so what was to become of its blocks is home, and of one block the newest copy may be
+    /// gone and an older one left.
     fn counting(&self, section: u32) -> impl Iterator<Item = &Found> {
         let sequences = self.summaries[usize_of(section.into())].sequences;
         let is_over = move |lap: Sequence| sequences & lap.plus(1).bit() != 0;
-        let committed = self.newest_used().map_or(0, |lap| lap.bit() | lap.minus(1).bit());
-        let is_anew = sequences.count_ones() > 1 && sequences & !committed != 0;
-        let entries = if is_anew { &[][..] } else { self.entries_of(section) };
+        let gone = self.despite().map_or(0, |plan| plan.initial().bit());
+        let entries = if sequences & gone != 0 { &[][..] } else { self.entries_of(section) };
         entries.iter().filter(move |entry| !entry.lap.is_some_and(is_over))
     }
 
-    /// The newest lap of any entry.
-    fn newest_used(&self) -> Option<Sequence> {
-        let laps = self.entries.iter().flatten().filter_map(|entry| entry.lap);
-        let used = laps.fold(0, |used, lap| used | lap.bit());
-        let has = |lap: Sequence| used & lap.bit() != 0;
-        Sequence::ALL.into_iter().find(|&lap| has(lap) && !has(lap.plus(1)))
-    }
-
     /// Every section, in the order in which a damaged journal is made anew: of each block the newest
-    /// copy goes last.
+    /// copy goes last. Of those that hold no copy that counts, the ones of the newest lap go behind all
+    /// others: it is they that keep older copies from being replayed.
     pub fn renewal_order(&self, plan: &Plan) -> Vec<u32> {
-        self.by_age(plan.replay_order().chain(plan.unproven_order()))
+        let newest = plan.initial().plus(2).bit();
+        let rank = |section: u32| match self.counting(section).next() {
+            Some(_) => 1,
+            None if self.summaries[usize_of(section.into())].sequences & newest == 0 => 0,
+            None => 2,
+        };
+        let mut sections = self.by_age(plan.replay_order().chain(plan.unproven_order()));
+        sections.sort_by_key(|&section| rank(section));
+        sections
     }
 
     /// Where the newest copies of blocks lie.

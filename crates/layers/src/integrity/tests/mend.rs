@@ -222,3 +222,57 @@ fn every_crash_while_mending_ends_where_no_crash_ends() {
         });
     }
 }
+
+/// A volume of which a power cut left, of the writes of its close, only that of section 0, which had
+/// held the newest of 100..110: all is home, and the other sections hold older versions. One of them is
+/// damaged. Gives the newest version, too.
+async fn damaged_after_half_a_close() -> (Rc<Disk>, u64) {
+    let disk = made(16384, &format_options(512, 2000)).await;
+    let volume = Integrity::open(disk.device(), Options { watermark: 100, ..options() }).await;
+    let volume = volume.unwrap();
+    let journal = volume.layout().journal;
+    let newest = u64::from(journal.sections) + 1;
+    for version in 1..=newest {
+        put(&volume.device(), 100, 10, version).await.unwrap();
+        volume.device().flush().await.unwrap();
+    }
+    let before = disk.content();
+    volume.close().await.unwrap();
+    for section in 1..journal.sections {
+        let start = usize_of(journal.section_start(section).bytes());
+        let bytes = start..start + journal.section_bytes();
+        disk.set(units::u64_of(start), &before[bytes]);
+    }
+    disk.flip(journal.section_start(1).bytes() + 40 * 512 + 511, 0x08);
+    let laps: Vec<_> = report(&disk).await.sections.iter().map(|one| one.state).collect();
+    assert_eq!(laps[0], SectionState::Sound { lap: 3 });
+    assert_eq!(laps[1], SectionState::Damaged { sector: 40 });
+    assert!(laps[2..].iter().all(|state| *state == SectionState::Sound { lap: 1 }));
+    (disk, newest)
+}
+
+/// Also when the journal that is damaged was being given up: it holds only what is older than home.
+#[test]
+fn no_crash_while_mending_brings_back_what_was_older_than_home_before() {
+    let choices = [JournalChoice::Replay, JournalChoice::Discard];
+    for (mode, choice) in MODES.into_iter().flat_map(|mode| choices.map(|choice| (mode, choice))) {
+        runtime::block_on(async move {
+            let (disk, newest) = damaged_after_half_a_close().await;
+            let found = report(&disk).await;
+            assert_eq!((found.replay_loses, found.discard_loses), (vec![], vec![]));
+            let base = disk.content();
+            disk.record(11);
+            let options = choosing_in(mode, choice);
+            let volume = Integrity::open(disk.device(), options.clone()).await.unwrap();
+            let steps = disk.steps();
+            drop(volume);
+            for cut in 0..=steps.len() {
+                for image in super::crash::leftovers(&base, &steps, cut, 2) {
+                    let again = Disk::holding(image);
+                    let volume = Integrity::open(again.device(), options.clone()).await.unwrap();
+                    assert_holds(&volume.device(), 100, 10, newest).await;
+                }
+            }
+        });
+    }
+}
