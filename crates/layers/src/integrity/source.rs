@@ -522,8 +522,6 @@ mod tests {
     fn what_does_not_go_together_is_refused_with_both_numbers() {
         let source = |name: &str| name.parse::<TagSource>().unwrap();
         let new = |name, block, bytes| Tagger::new(source(name), None, None, block, bytes);
-        let error = new("t10-dif-type1-crc64", BlockSize::B512, 16).unwrap_err();
-        assert!(error.to_string().contains("4096"), "{error}");
         let error = new("t10-dif-type1-crc16", BlockSize::B512, 16).unwrap_err();
         assert!(error.to_string().contains("tuples of 8 bytes"), "{error}");
         let key = Key::new([1; 32]).unwrap();
