@@ -187,7 +187,6 @@ fn what_makes_no_sense_is_refused_by_name() {
         (CreateOptions { tag_size: Some(0), ..base.clone() }, "tag of 0 bytes"),
         (CreateOptions { tag_size: Some(500), ..base.clone() }, "tag of 500 bytes"),
         (above("opaque", base.clone()), "--tag-size"),
-        (above("t10-dif-type1-crc64", CreateOptions { sector_size: 512, ..base.clone() }), "4096"),
         (
             above("t10-dif-type1-ip", CreateOptions { tag_size: Some(16), ..base.clone() }),
             "tuples of 8 bytes",
