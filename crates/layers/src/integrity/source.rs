@@ -78,7 +78,7 @@ impl TupleKind {
     /// The profile over blocks of this size.
     ///
     /// # Errors
-    /// [`FormatError`]: guards of 32 and 64 bits are for 4096 bytes.
+    /// [`FormatError`]: blocks that no interval has.
     pub fn profile(self, block: BlockSize) -> Result<Profile, FormatError> {
         Ok(Profile { format: Format::new(self.guard, block.bytes())?, kind: self.kind })
     }
