@@ -23,10 +23,9 @@ use std::cell::Cell;
 use std::fs;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 /// The longest request line that is read.
@@ -171,16 +170,12 @@ async fn receive(stream: &Stream) -> Option<Value> {
 
 /// Asks the server of the volume that `members` make. None: there is none.
 pub fn ask(
+    context: &Context,
     members: &[String],
     request: &Value,
-    on_progress: impl FnMut(u64, u64),
+    on_progress: impl FnMut(u64, u64) + 'static,
 ) -> Result<Option<Value>, Failure> {
-    let Ok(directory) = directory() else { return Ok(None) };
-    let found = members.iter().find_map(|member| connect(&directory.join(key(member))));
-    let Some(stream) = found else { return Ok(None) };
-    converse(stream, request, on_progress)
-        .map(Some)
-        .map_err(|error| Failure::io("the volume's server does not answer", &error))
+    asked(context, members, request, false, on_progress)
 }
 
 /// The same of a request that ends when whoever asked leaves: after SIGINT or SIGTERM the answer says how far
@@ -191,9 +186,19 @@ pub fn ask_and_stop(
     request: &Value,
     on_progress: impl FnMut(u64, u64) + 'static,
 ) -> Result<Option<Value>, Failure> {
+    asked(context, members, request, true, on_progress)
+}
+
+fn asked(
+    context: &Context,
+    members: &[String],
+    request: &Value,
+    stops: bool,
+    on_progress: impl FnMut(u64, u64) + 'static,
+) -> Result<Option<Value>, Failure> {
     let Ok(directory) = directory() else { return Ok(None) };
     let paths: Vec<PathBuf> = members.iter().map(|member| directory.join(key(member))).collect();
-    let (line, interrupted) = (format!("{request}\n"), context.until_interrupted());
+    let (line, interrupted) = (format!("{request}\n"), stops.then(|| context.until_interrupted()));
     context.block_on(async move {
         let mut found = None;
         for path in paths {
@@ -203,18 +208,20 @@ pub fn ask_and_stop(
             }
         }
         let Some(stream) = found.map(Rc::new) else { return Ok(None) };
-        let asked = Rc::clone(&stream);
-        drop(runtime::spawn(async move {
-            interrupted.await;
-            // If it is gone already, so is the server.
-            let _gone = asked.shutdown_send();
-        }));
-        let answer = converse_on(&stream, &line, on_progress).await;
+        if let Some(interrupted) = interrupted {
+            let asked = Rc::clone(&stream);
+            drop(runtime::spawn(async move {
+                interrupted.await;
+                // If it is gone already, so is the server.
+                let _gone = asked.shutdown_send();
+            }));
+        }
+        let answer = converse(&stream, &line, on_progress).await;
         answer.map(Some).map_err(|error| Failure::io("the volume's server does not answer", &error))
     })
 }
 
-async fn converse_on(
+async fn converse(
     stream: &Stream,
     request: &str,
     mut on_progress: impl FnMut(u64, u64),
@@ -247,22 +254,4 @@ fn heard(line: &[u8], on_progress: &mut impl FnMut(u64, u64)) -> io::Result<Opti
     }
     on_progress(progress["done"].as_u64().unwrap_or(0), progress["total"].as_u64().unwrap_or(0));
     Ok(None)
-}
-
-fn connect(path: &Path) -> Option<UnixStream> {
-    UnixStream::connect(path).ok()
-}
-
-fn converse(
-    mut stream: UnixStream,
-    request: &Value,
-    mut on_progress: impl FnMut(u64, u64),
-) -> io::Result<Value> {
-    stream.write_all(format!("{request}\n").as_bytes())?;
-    for line in BufReader::new(stream).lines() {
-        if let Some(answer) = heard(line?.as_bytes(), &mut on_progress)? {
-            return Ok(answer);
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"))
 }

@@ -68,6 +68,16 @@ pub struct Outcome {
     pub written: Vec<Vec<u64>>,
 }
 
+impl Outcome {
+    /// What came out, if nothing was wrong.
+    ///
+    /// # Errors
+    /// What was wrong.
+    pub fn sound(mut self) -> Result<Self, Violation> {
+        self.violation.take().map_or(Ok(self), Err)
+    }
+}
+
 /// Lives `life` from `start` on.
 #[must_use]
 pub fn live(

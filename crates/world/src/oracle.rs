@@ -17,8 +17,9 @@
 //! A disk that lied about a flush, and whoever throws a journal away, may bring back anything that was
 //! ever written to a block, but nothing else ([`Oracle::rewinds`]).
 
+mod content;
+
 use crate::atlas::{Atlas, Damage};
-use crate::rng::mix;
 use crate::violation::Violation;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -459,40 +460,17 @@ impl Oracle {
     }
 
     fn is(&self, block: u64, version: u64, bytes: &[u8]) -> bool {
-        if version == 0 || version & 1 == 1 {
-            return bytes.iter().all(|&byte| byte == 0);
-        }
-        let mut words = Words::new(self.seed, block, version);
-        bytes.chunks_exact(8).all(|chunk| chunk == words.next_word())
+        content::is(self.seed, block, version, bytes)
     }
 
     /// The content of `block` as written by `ticket`.
     pub fn fill(&self, block: u64, version: u64, bytes: &mut [u8]) {
-        let mut words = Words::new(self.seed, block, version);
-        for chunk in bytes.chunks_exact_mut(8) {
-            chunk.copy_from_slice(&words.next_word());
-        }
+        content::fill(self.seed, block, version, bytes);
     }
 
     /// What these bytes are, in words.
     fn describe(&self, bytes: &[u8]) -> String {
-        let word = |at: usize| {
-            let bytes = bytes.get(at * 8..at * 8 + 8).unwrap_or(&[0; 8]);
-            u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
-        };
-        if bytes.iter().all(|&byte| byte == 0) {
-            return "zeroes".into();
-        }
-        if word(0) != MAGIC ^ self.seed {
-            return format!("bytes that nobody wrote ({:016x} ...)", word(0));
-        }
-        let (block, version) = (word(1), word(2));
-        if self.is(block, version, bytes) {
-            return format!("version {version} of block {block}");
-        }
-        let mut words = Words::new(self.seed, block, version);
-        let differs = bytes.chunks_exact(8).position(|chunk| chunk != words.next_word());
-        format!("version {version} of block {block}, other bytes from {}", differs.unwrap_or(0) * 8)
+        content::describe(self.seed, bytes)
     }
 }
 
@@ -519,36 +497,6 @@ fn newest_durable(entries: &[Entry]) -> u64 {
     durable.map(|entry| entry.start).max().unwrap_or(0)
 }
 
-/// The words of a block: magic, block, version, then noise that follows from them.
-struct Words {
-    header: [u64; 3],
-    at: usize,
-    noise: u64,
-}
-
-impl Words {
-    fn new(seed: u64, block: u64, version: u64) -> Self {
-        Self {
-            header: [MAGIC ^ seed, block, version],
-            at: 0,
-            noise: mix(seed ^ block << 32, version),
-        }
-    }
-
-    fn next_word(&mut self) -> [u8; 8] {
-        let word = match self.header.get(self.at) {
-            Some(&word) => word,
-            None => {
-                self.noise = self.noise.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) ^ 0x55;
-                self.noise
-            }
-        };
-        self.at += 1;
-        word.to_le_bytes()
-    }
-}
-
-const MAGIC: u64 = u64::from_le_bytes(*b"STEADFST");
 /// A block that nobody wrote.
 const ZERO: Entry = Entry { durable: true, ..Entry::new(0, 0, 0) };
 const PRUNE_FROM: usize = 6;

@@ -77,9 +77,7 @@ impl Judge<'_> {
         number: usize,
         watch: Watch,
     ) -> Result<Outcome, Violation> {
-        let schedule = schedule(self.seed, number);
-        let mut outcome = live(self.scenario, start, life, false, schedule, watch);
-        outcome.violation.take().map_or(Ok(outcome), Err)
+        live(self.scenario, start, life, false, schedule(self.seed, number), watch).sound()
     }
 }
 

@@ -68,8 +68,7 @@ impl Resizing<'_> {
         let life = Life { steps, window: 4, ..Life::idle() };
         let watch = Watch::Sample(1, rng.next_u64());
         let schedule = schedule(self.seed, round);
-        let outcome = live(self.scenario, start, &life, false, schedule, watch);
-        outcome.violation.map_or(Ok(()), Err)?;
+        let outcome = live(self.scenario, start, &life, false, schedule, watch).sound()?;
         Ok(match outcome.points.first() {
             Some(point) if rng.percent(60) => {
                 let ways = survivals(&point.disks, 4, rng);
@@ -190,8 +189,7 @@ impl Resizing<'_> {
         });
         let look = Life { steps: steps.collect(), ..Life::idle() };
         let start = Start { images: images.to_vec(), oracle: oracle.clone() };
-        let outcome = live(self.scenario, start, &look, false, self.seed, Watch::Nothing);
-        outcome.violation.map_or(Ok(()), Err)
+        live(self.scenario, start, &look, false, self.seed, Watch::Nothing).sound().map(drop)
     }
 }
 

@@ -150,7 +150,8 @@ fn locate(
     });
     let found = match opened {
         Err(failure) if is_locked(&failure) => {
-            match control::ask(&arguments.names()?, &json!({"verb": "status"}), |_, _| ())? {
+            match control::ask(context, &arguments.names()?, &json!({"verb": "status"}), |_, _| ())?
+            {
                 Some(answer) => served_answer(&answer)?.0,
                 None => return Err(failure),
             }

@@ -231,9 +231,8 @@ fn there(
     };
     context.report.detail("the volume is served: its server does it, also if this is interrupted");
     let bar = context.report.percent("rebuilding");
-    let asked = control::ask(&names, &change.request(), |done, total| bar.scale(done, total));
-    drop(bar);
-    match asked {
+    let on_progress = move |done, total| bar.scale(done, total);
+    match control::ask(context, &names, &change.request(), on_progress) {
         Ok(answer) => answer.map(|answer| status::served_answer(&answer)),
         Err(failure) => Some(Err(failure)),
     }

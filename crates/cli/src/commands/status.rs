@@ -57,7 +57,8 @@ pub fn run(context: &Rc<Context>, arguments: open::Arguments) -> Result<Outcome,
     });
     let (object, outcome) = match opened {
         Err(failure) if is_locked(&failure) => {
-            match control::ask(&arguments.names()?, &json!({"verb": "status"}), |_, _| ())? {
+            match control::ask(context, &arguments.names()?, &json!({"verb": "status"}), |_, _| ())?
+            {
                 Some(answer) => served_answer(&answer)?,
                 None => return Err(failure),
             }

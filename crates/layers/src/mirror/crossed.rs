@@ -31,13 +31,13 @@ impl Inner {
         Some(bytes)
     }
 
-    /// Writes what [`crossed`](Self::crossed) found back to one of them; whether it is healed.
+    /// Writes what [`Self::crossed`] found back to one of them; whether it is healed.
     pub(super) async fn heal_one_crossed(&self, site: &Site, one: Extent, bytes: &Buf) -> bool {
         let vouched = vouches(site, one.sector, bytes).await;
         self.write_back(site, one, &Evidence { bytes: bytes.clone(), vouched }).await
     }
 
-    /// The same, and nothing is written.
+    /// What belongs in block `one`, as [`Self::heal_crossed`] finds it, and nothing is written.
     pub(super) async fn crossed(&self, one: Extent) -> Option<Buf> {
         if !self.tagging.is_none() && self.tagging.profile().is_none() {
             return None;

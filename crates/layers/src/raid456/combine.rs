@@ -31,7 +31,7 @@
 //!   wants a witness more. What its tag says is one, too, if it is the truth: in the other row as many
 //!   equations as in this are left over for it.
 //! - a strip whose tuple cannot be read has no tag.
-//! - no bit is turned: nobody looks for it (`layers::verify`).
+//! - a bit is turned only where the guard is wide enough to name it (`layers::verify`).
 //!
 //! Where members keep bytes for whoever is above that are no protection information, nothing is tried: no
 //! tag would be left to vouch for them.

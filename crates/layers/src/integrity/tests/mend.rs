@@ -199,27 +199,32 @@ fn every_crash_while_mending_ends_where_no_crash_ends() {
     for (mode, choice) in MODES.into_iter().flat_map(|mode| choices.map(|choice| (mode, choice))) {
         runtime::block_on(async move {
             let (disk, _) = damaged().await;
-            let base = disk.content();
-            disk.record(11);
-            let options = choosing_in(mode, choice);
-            let volume = Integrity::open(disk.device(), options.clone()).await.unwrap();
-            let steps = disk.steps();
-            drop(volume);
-            for cut in 0..=steps.len() {
-                for image in super::crash::leftovers(&base, &steps, cut, 2) {
-                    let again = Disk::holding(image);
-                    let volume = Integrity::open(again.device(), options.clone()).await.unwrap();
-                    let what = format!("{mode:?} {choice:?} cut {cut}");
-                    match choice {
-                        JournalChoice::Replay => assert_replayed(&volume.device(), &what).await,
-                        JournalChoice::Discard => {
-                            assert_holds(&volume.device(), 0, 2000, 1).await;
-                        }
-                    }
+            after_every_cut(&disk, &choosing_in(mode, choice), async |volume, cut| match choice {
+                JournalChoice::Replay => {
+                    assert_replayed(&volume, &format!("{mode:?} {choice:?} cut {cut}")).await;
                 }
-            }
-            assert!(steps.iter().any(|step| matches!(step, Step::Flush)));
+                JournalChoice::Discard => assert_holds(&volume, 0, 2000, 1).await,
+            })
+            .await;
         });
+    }
+}
+
+/// Opens `disk`, which mends it, and calls `check` with what is opened, the same way, after a power cut at each
+/// of the steps.
+async fn after_every_cut(disk: &Rc<Disk>, options: &Options, check: impl AsyncFn(Device, usize)) {
+    let base = disk.content();
+    disk.record(11);
+    let volume = Integrity::open(disk.device(), options.clone()).await.unwrap();
+    let steps = disk.steps();
+    drop(volume);
+    assert!(steps.iter().any(|step| matches!(step, Step::Flush)));
+    for cut in 0..=steps.len() {
+        for image in super::crash::leftovers(&base, &steps, cut, 2) {
+            let again = Disk::holding(image);
+            let volume = Integrity::open(again.device(), options.clone()).await.unwrap();
+            check(volume.device(), cut).await;
+        }
     }
 }
 
@@ -260,19 +265,10 @@ fn no_crash_while_mending_brings_back_what_was_older_than_home_before() {
             let (disk, newest) = damaged_after_half_a_close().await;
             let found = report(&disk).await;
             assert_eq!((found.replay_loses, found.discard_loses), (vec![], vec![]));
-            let base = disk.content();
-            disk.record(11);
-            let options = choosing_in(mode, choice);
-            let volume = Integrity::open(disk.device(), options.clone()).await.unwrap();
-            let steps = disk.steps();
-            drop(volume);
-            for cut in 0..=steps.len() {
-                for image in super::crash::leftovers(&base, &steps, cut, 2) {
-                    let again = Disk::holding(image);
-                    let volume = Integrity::open(again.device(), options.clone()).await.unwrap();
-                    assert_holds(&volume.device(), 100, 10, newest).await;
-                }
-            }
+            after_every_cut(&disk, &choosing_in(mode, choice), async |volume, _| {
+                assert_holds(&volume, 100, 10, newest).await;
+            })
+            .await;
         });
     }
 }
