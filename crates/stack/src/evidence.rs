@@ -1,16 +1,22 @@
 //! What is known of every strip or copy of one row: each as it lies, its tag's verdict, and what the
 //! others say it should be. Reads only; decides nothing.
+//!
+//! Of an array with a write journal the row is as it is once the journal has come home: that is what parity
+//! is compared with. What lies at home instead is shown beside it, and so is data that has no parity yet.
 
 use crate::explain::Part;
+use crate::logged::{Logged, Whereabouts};
 use crate::verified::verified;
 use crate::volume::MemberPart;
+use crate::write_journal::WriteJournal;
 use bio::{Bio, Buf, Device, Events};
 use gf::{Strip, Wrong};
 use md::geometry::Geometry;
+use md::journal::BLOCK_SECTORS;
 use serde::Serialize;
 use units::{Sector, usize_of};
 
-/// What a member's tag says of its strip or copy.
+/// What a member's tag says of its strip or copy, or the checksum of a write journal of a block in it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TagVerdict {
@@ -26,7 +32,8 @@ pub enum TagVerdict {
     Missing,
 }
 
-/// One strip or copy of the row, as it lies.
+/// One strip or copy of the row, as it lies. A strip of which a write journal holds blocks has several, the
+/// newest first.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Candidate {
     /// What it is.
@@ -35,6 +42,8 @@ pub struct Candidate {
     pub slot: usize,
     /// Its member; none: missing.
     pub member: Option<String>,
+    /// Where it lies.
+    pub lies: Whereabouts,
     /// What its tag says.
     pub verdict: TagVerdict,
 }
@@ -44,9 +53,10 @@ pub struct Candidate {
 pub struct Reconstruction {
     /// The slot that it is for.
     pub slot: usize,
-    /// From what: `P`, `Q`, `P and Q`, `data`, or `slot N`.
+    /// From what: `P`, `Q`, `P and Q`, `data`, `slot N`, or, where the write journal holds some of it, `home`
+    /// (what it lies over) and `the journal alone` (newer data, without parity).
     pub from: String,
-    /// Whether the member's own tag agrees with it; none: it has no tags.
+    /// Whether its own tag agrees with it, the member's or the journal's; none: there is none.
     pub vouched: Option<bool>,
     /// Bytes that differ from what lies there; none: that cannot be read.
     pub differing_bytes: Option<usize>,
@@ -88,42 +98,71 @@ const LINES_MAX: usize = 8;
 const LINE_BYTES: usize = 16;
 
 /// A strip or copy that is to be looked at.
+#[derive(Clone, Copy)]
 pub(crate) struct Site<'a> {
     pub part: Part,
     pub slot: usize,
     pub holder: Option<&'a MemberPart>,
-    /// In what the array sees of the member.
+    /// Where the data begins in what the array sees of the member.
+    pub offset: Sector,
+    /// In that data.
     pub sector: Sector,
 }
 
-/// What lies at one site.
+/// What lies at one site, or in the journal for it.
 struct Lies<'a> {
     site: Site<'a>,
     first: Sector,
+    logged: Option<Logged>,
     bytes: Option<Buf>,
     verdict: TagVerdict,
 }
 
-/// Looks at the row that `sites` are, the one that was asked for first; of a stripe, with its geometry.
-pub(crate) async fn evidence(sites: Vec<Site<'_>>, stripe: Option<(&Geometry, u64)>) -> Evidence {
+impl Lies<'_> {
+    fn at(&self) -> Whereabouts {
+        self.logged.map_or(Whereabouts::Home, |logged| logged.lies)
+    }
+
+    fn candidate(&self) -> Candidate {
+        Candidate {
+            part: self.site.part,
+            slot: self.site.slot,
+            member: self.site.holder.map(|holder| holder.name.to_string()),
+            lies: self.at(),
+            verdict: self.verdict,
+        }
+    }
+}
+
+/// Looks at the row that `sites` are, the one that was asked for first; of a stripe, with its geometry, and
+/// with what a write journal holds of it.
+pub(crate) async fn evidence(
+    sites: Vec<Site<'_>>,
+    stripe: Option<(&Geometry, u64)>,
+    journal: Option<&WriteJournal>,
+) -> Evidence {
     let block = |site: &Site<'_>| {
         let integrity = site.holder.and_then(|holder| holder.integrity.as_ref());
         integrity.map_or(1, |part| part.volume.layout().block.sectors())
     };
     let sectors = sites.iter().map(block).max().unwrap_or(1);
-    let asked = sites.first().map(|site| site.slot);
-    let mut row = Vec::new();
+    let asked = sites.first().copied();
+    // What a journal lies over has no larger blocks than its own.
+    let journal =
+        journal.filter(|journal| asked.is_some_and(|site| journal.names_row(site.sector)));
+    let sectors = if journal.is_some() { BLOCK_SECTORS } else { sectors };
+    let (mut row, mut beside) = (Vec::new(), Vec::new());
     for site in sites {
-        row.push(look(site, sectors).await);
+        let home = look(site, sectors).await;
+        let mut all = look_logged(site, journal).await;
+        all.push(home);
+        let counts = all.iter().position(|lies| lies.at() != Whereabouts::JournalAlone);
+        row.push(all.remove(counts.expect("home is among them")));
+        beside.append(&mut all);
     }
-    let candidate = |lies: &Lies<'_>| Candidate {
-        part: lies.site.part,
-        slot: lies.site.slot,
-        member: lies.site.holder.map(|holder| holder.name.to_string()),
-        verdict: lies.verdict,
-    };
-    let mut candidates: Vec<Candidate> = row.iter().map(candidate).collect();
-    candidates.sort_by_key(|candidate| candidate.slot);
+    let candidates = row.iter().chain(&beside).map(Lies::candidate);
+    let mut candidates: Vec<Candidate> = candidates.collect();
+    candidates.sort_by_key(|candidate| (candidate.slot, std::cmp::Reverse(candidate.lies)));
     let mut evidence = Evidence {
         block_bytes: usize_of(Sector(sectors).bytes()),
         candidates,
@@ -138,19 +177,22 @@ pub(crate) async fn evidence(sites: Vec<Site<'_>>, stripe: Option<(&Geometry, u6
     }
     for lies in &row {
         let doubtful = !matches!(lies.verdict, TagVerdict::Valid | TagVerdict::Untagged);
-        let slot = Some(lies.site.slot);
-        if slot == asked || doubtful || slot == evidence.named {
+        let slot = lies.site.slot;
+        let is_asked = asked.is_some_and(|asked| asked.slot == slot);
+        if is_asked || doubtful || Some(slot) == evidence.named {
             reconstruct(lies, &row, stripe, &mut evidence.reconstructions).await;
+            let own = beside.iter().filter(|other| other.site.slot == slot);
+            evidence.reconstructions.extend(own.filter_map(|other| instead(lies, other)));
         }
     }
     evidence
 }
 
+/// What lies on the member.
 async fn look(site: Site<'_>, sectors: u64) -> Lies<'_> {
-    let first = Sector(site.sector.0 / sectors * sectors);
-    let Some(device) = device(&site) else {
-        return Lies { site, first, bytes: None, verdict: TagVerdict::Missing };
-    };
+    let first = site.offset + site.sector.0 / sectors * sectors;
+    let lies = |bytes, verdict| Lies { site, first, logged: None, bytes, verdict };
+    let Some(device) = device(&site) else { return lies(None, TagVerdict::Missing) };
     let tagged = device.limits().verified;
     let mut bio = match tagged {
         true => Bio::peek(first, sectors, false),
@@ -163,7 +205,24 @@ async fn look(site: Site<'_>, sectors: u64) -> Lies<'_> {
         Some(bytes) if vouches(&device, first, bytes).await => TagVerdict::Valid,
         Some(_) => TagVerdict::Invalid,
     };
-    Lies { site, first, bytes, verdict }
+    lies(bytes, verdict)
+}
+
+/// What the journal holds of a site, the newest first.
+async fn look_logged<'a>(site: Site<'a>, journal: Option<&WriteJournal>) -> Vec<Lies<'a>> {
+    let mut all = Vec::new();
+    let Some(journal) = journal else { return all };
+    let first = site.offset + site.sector.0 / BLOCK_SECTORS * BLOCK_SECTORS;
+    for logged in journal.logged(site.slot, site.sector) {
+        let bytes = journal.read_logged(&logged).await;
+        let verdict = match &bytes {
+            None => TagVerdict::Unreadable,
+            Some(bytes) if logged.vouches(bytes.as_slice()) => TagVerdict::Valid,
+            Some(_) => TagVerdict::Invalid,
+        };
+        all.push(Lies { site, first, logged: Some(logged), bytes, verdict });
+    }
+    all
 }
 
 fn device(site: &Site<'_>) -> Option<Device> {
@@ -254,16 +313,40 @@ async fn reconstruct(
     }
     for (from, bytes) in made {
         let device = device(&lies.site).filter(|device| device.limits().verified);
-        let vouched = match device {
-            Some(device) => Some(vouches(&device, lies.first, &Buf::copy_of(&bytes)).await),
-            None => None,
+        let vouched = match (lies.logged, device) {
+            (Some(logged), _) => Some(logged.vouches(&bytes)),
+            (None, Some(device)) => Some(vouches(&device, lies.first, &Buf::copy_of(&bytes)).await),
+            (None, None) => None,
         };
-        let there = lies.bytes.as_ref().map(Buf::as_slice);
-        let differing_bytes =
-            there.map(|there| there.iter().zip(&bytes).filter(|(a, b)| a != b).count());
-        let lines = there.map_or_else(Vec::new, |there| difference(there, &bytes));
-        reconstructions.push(Reconstruction { slot, from, vouched, differing_bytes, lines });
+        reconstructions.push(reconstruction(lies, (from, &bytes), vouched));
     }
+}
+
+/// What else there is of the same strip; none: it cannot be read.
+fn instead(lies: &Lies<'_>, other: &Lies<'_>) -> Option<Reconstruction> {
+    let bytes = other.bytes.as_ref()?;
+    let from = match other.at() {
+        Whereabouts::JournalAlone => "the journal alone",
+        Whereabouts::Journal => "the journal",
+        Whereabouts::Home => "home",
+    };
+    let vouched = match other.verdict {
+        TagVerdict::Untagged => None,
+        verdict => Some(verdict == TagVerdict::Valid),
+    };
+    Some(reconstruction(lies, (from.to_owned(), bytes.as_slice()), vouched))
+}
+
+fn reconstruction(
+    lies: &Lies<'_>,
+    (from, bytes): (String, &[u8]),
+    vouched: Option<bool>,
+) -> Reconstruction {
+    let there = lies.bytes.as_ref().map(Buf::as_slice);
+    let differing_bytes =
+        there.map(|there| there.iter().zip(bytes).filter(|(a, b)| a != b).count());
+    let lines = there.map_or_else(Vec::new, |there| difference(there, bytes));
+    Reconstruction { slot: lies.site.slot, from, vouched, differing_bytes, lines }
 }
 
 /// The first lines in which two blocks differ.

@@ -1,6 +1,7 @@
 //! Where one sector of a volume lies: member, bytes, tag, stripe, parity, journal.
 
 use crate::evidence::{Evidence, Site, evidence};
+use crate::logged::Whereabouts;
 use crate::member::Member;
 use crate::spec::Node;
 use crate::tags;
@@ -13,6 +14,7 @@ use integrity::layout::SECTION_METADATA_SECTORS;
 use integrity::{EntrySector, Layout, Run};
 use layers::integrity::{Codec, TagSource};
 use md::geometry::Strip;
+use md::journal::BLOCK_SECTORS;
 use md::shape::Shape;
 use md::superblock::Superblock;
 use serde::Serialize;
@@ -78,6 +80,21 @@ pub struct Place {
     pub data_byte: Option<u64>,
     /// Its block and tag, if it has one.
     pub tag: Option<TagPlace>,
+    /// What the array's write journal holds of it, the newest first: this is what is read, not the member's.
+    pub write_journal: Vec<LoggedPlace>,
+}
+
+/// Where the write journal of an array holds a sector of a strip.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct LoggedPlace {
+    /// The journal's device.
+    pub member: String,
+    /// The first byte of the sector on it.
+    pub byte: Option<u64>,
+    /// Whether parity goes with it.
+    pub lies: Whereabouts,
+    /// Whether the journal's checksum of its block agrees; none: it cannot be read.
+    pub agrees: Option<bool>,
 }
 
 /// Where a sector lies.
@@ -198,8 +215,10 @@ pub async fn explain(volume: &Volume, sector: Sector) -> Result<Explanation, Exp
         part,
         slot,
         holder: holder(slot),
-        sector: offset(slot) + member_sector.0,
+        offset: offset(slot),
+        sector: member_sector,
     };
+    let journal = volume.top.journal.as_ref();
     if let Ok(Shape::Parity(geometry, _)) = &shape {
         let found = geometry.locate(sector);
         let rest = (0..geometry.raid_disks()).filter(|&slot| slot != found.slot).map(|slot| {
@@ -211,14 +230,15 @@ pub async fn explain(volume: &Volume, sector: Sector) -> Result<Explanation, Exp
             (part, slot, found.member_sector)
         });
         let sites = wanted.first().copied().into_iter().chain(rest).map(site).collect();
-        explanation.evidence = Some(evidence(sites, Some((geometry, found.stripe))).await);
+        explanation.evidence = Some(evidence(sites, Some((geometry, found.stripe)), journal).await);
     } else if wanted.len() > 1 {
         explanation.evidence =
-            Some(evidence(wanted.iter().copied().map(site).collect(), None).await);
+            Some(evidence(wanted.iter().copied().map(site).collect(), None, None).await);
     }
     for (part, slot, member_sector) in wanted {
         let start = offset(slot);
-        let found = place(part, Some(slot), holder(slot), member_sector, start).await?;
+        let mut found = place(part, Some(slot), holder(slot), member_sector, start).await?;
+        found.write_journal = logged_places(volume, slot, member_sector).await?;
         explanation.places.push(found);
     }
     Ok(explanation)
@@ -240,6 +260,7 @@ async fn place(
         data_device: None,
         data_byte: None,
         tag: None,
+        write_journal: Vec::new(),
     };
     let Some(member) = member else { return Ok(place) };
     place.member = Some(member.name.to_string());
@@ -252,6 +273,31 @@ async fn place(
     place.data_byte = Some(on_member(member, run.data.bytes()));
     place.tag = Some(tag_place(member, integrity, inner).await?);
     Ok(place)
+}
+
+/// What the write journal holds of a sector of the data of the member in `slot`.
+async fn logged_places(
+    volume: &Volume,
+    slot: usize,
+    sector: Sector,
+) -> Result<Vec<LoggedPlace>, IoError> {
+    let mut places = Vec::new();
+    let (Some(journal), Some(device)) = (&volume.top.journal, volume.journal_part()) else {
+        return Ok(places);
+    };
+    let offset = device.md.as_ref().map_or(Sector::ZERO, Superblock::data_offset);
+    for logged in journal.logged(slot, sector) {
+        let at = Sector(logged.at() + sector.0 % BLOCK_SECTORS);
+        let place = place(Part::Data, None, Some(&device), at, offset).await?;
+        let bytes = journal.read_logged(&logged).await;
+        places.push(LoggedPlace {
+            member: device.name.to_string(),
+            byte: place.data_byte,
+            lies: logged.lies,
+            agrees: bytes.map(|bytes| logged.vouches(bytes.as_slice())),
+        });
+    }
+    Ok(places)
 }
 
 /// Byte `byte` of the data of a member without a data device, as its file counts.

@@ -18,6 +18,7 @@ mod identity;
 mod inspect;
 mod journal;
 mod leaf;
+mod logged;
 mod mapfile;
 mod member;
 pub mod membership;
@@ -48,7 +49,9 @@ pub use ::integrity::open::Mode;
 pub use checksum::{Algorithm, KEY_BYTES_MAX, Key, KeyError};
 pub use events::{Counters, EventLog, is_of_superblock};
 pub use evidence::{Candidate, Evidence, HexLine, Reconstruction, TagVerdict};
-pub use explain::{ExplainError, Explanation, JournalPlace, Part, Place, TagPlace, explain};
+pub use explain::{
+    ExplainError, Explanation, JournalPlace, LoggedPlace, Part, Place, TagPlace, explain,
+};
 pub use fault::{RuleError, parse_rule};
 pub use find::{FindError, Lost, Search, Sighting, find, restore};
 pub use given::{Given, IntegrityChoice, Running, SuperblockArea};
@@ -62,6 +65,7 @@ pub use layers::integrity::{
     TupleKind, UnknownSource,
 };
 pub use leaf::{LeafKind, MemberError};
+pub use logged::Whereabouts;
 pub use mapfile::{Block, Map, Status};
 pub use member::{Member, NameError};
 pub use open::{AtRisk, OpenError, OpenOptions, WhyLeftOut, open, open_stack};

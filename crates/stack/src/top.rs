@@ -19,8 +19,8 @@ use std::rc::Rc;
 pub(crate) struct Top {
     pub device: Device,
     pub scrub: Option<Rc<dyn Scrub>>,
-    /// How many blocks are read from a write journal.
-    pub journal_blocks: u64,
+    /// The write journal that lies over it.
+    pub journal: Option<WriteJournal>,
     resyncing: Box<dyn Fn() -> bool>,
     close: Box<dyn Fn() -> LocalFuture<'static, IoResult>>,
 }
@@ -30,7 +30,7 @@ impl Top {
     pub fn plain(device: Device) -> Self {
         let close = Box::new(|| -> LocalFuture<'static, IoResult> { Box::pin(async { Ok(()) }) });
         let resyncing = Box::new(|| false);
-        Self { device, scrub: None, journal_blocks: 0, resyncing, close }
+        Self { device, scrub: None, journal: None, resyncing, close }
     }
 
     /// A single dm-integrity volume. It is closed as every member's is.
@@ -102,7 +102,7 @@ impl Top {
     #[must_use]
     pub fn with_journal(self, journal: &WriteJournal) -> Self {
         let device = journal.over_array(self.device);
-        Self { device, journal_blocks: journal.found.rows.blocks(), ..self }
+        Self { device, journal: Some(journal.clone()), ..self }
     }
 
     /// The array in the middle of a change of shape, over the members as each shape has them. It is

@@ -14,13 +14,14 @@
 //! all rows are in sync, and a missing member's blocks can be made from the others. Data without
 //! parity has touched nothing at home: without it rows agree as well, so it lies over everything.
 
-use crate::volume::{MemberState, Volume};
+use crate::volume::{MemberPart, MemberState, Volume};
 use bio::Device;
 use layers::linear::{Linear, LinearError};
 use layers::overlay::Overlay;
 use md::journal::{Damage, Ended, Found, Ring, Scan, Seed, Wanted};
 use md::superblock::Superblock;
 use serde::Serialize;
+use std::rc::Rc;
 use units::{SECTOR_BYTES, Sector, usize_of};
 
 /// What an array's write journal holds.
@@ -35,9 +36,14 @@ pub struct WriteJournalStatus {
 impl Volume {
     /// The array's write journal, if it has one and reads it.
     pub(crate) fn write_journal(&self) -> Option<WriteJournalStatus> {
-        let parts = self.parts();
-        let part = parts.iter().find(|part| part.state == MemberState::Journal)?;
-        Some(WriteJournalStatus { member: part.name.to_string(), blocks: self.top.journal_blocks })
+        let part = self.journal_part()?;
+        let blocks = self.top.journal.as_ref().map_or(0, |journal| journal.found.rows.blocks());
+        Some(WriteJournalStatus { member: part.name.to_string(), blocks })
+    }
+
+    /// The device of the array's write journal.
+    pub(crate) fn journal_part(&self) -> Option<Rc<MemberPart>> {
+        self.parts().into_iter().find(|part| part.state == MemberState::Journal)
     }
 }
 
@@ -55,8 +61,8 @@ pub(crate) enum Problem {
 /// What the device of a journal holds.
 #[derive(Clone)]
 pub(crate) struct WriteJournal {
-    ring: Device,
-    seed: Seed,
+    pub ring: Device,
+    pub seed: Seed,
     /// Where it begins.
     pub tail: u64,
     /// Its length in sectors.

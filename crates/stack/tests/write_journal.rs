@@ -15,7 +15,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use steadfast_stack as stack;
-use steadfast_stack::{Given, Member, MemberState, OpenOptions};
+use steadfast_stack::{
+    Explanation as Explained, Given, Member, MemberState, OpenOptions, TagVerdict, Whereabouts,
+};
 use units::{Sector, u64_of, usize_of};
 
 /// Mode write-back: data that never got parity, among rows that came home.
@@ -159,6 +161,45 @@ impl Array {
         for (path, before) in self.paths.iter().zip(before) {
             assert_eq!(sha256(&std::fs::read(path).unwrap()), before, "nothing is written");
         }
+    }
+
+    /// What is said of a sector of the array; a block of the ring rots once it is open.
+    fn explained(
+        self: &Rc<Self>,
+        missing: &[usize],
+        sector: Sector,
+        rot: Option<u64>,
+    ) -> Explained {
+        let (options, array) = (OpenOptions::read_only(self.without(missing)), Rc::clone(self));
+        run(async move {
+            let volume = stack::open(&options).await.unwrap();
+            rot.into_iter().for_each(|at| array.flip_in_ring(at));
+            let explained = stack::explain(&volume, sector).await;
+            volume.close().await.unwrap();
+            explained.unwrap()
+        })
+    }
+
+    /// The block of the journal's file that a place names.
+    fn logged_block(&self, place: &stack::LoggedPlace) -> Vec<u8> {
+        assert!(place.member.contains(&self.journal().display().to_string()), "{place:?}");
+        let mut bytes = vec![0; BLOCK_BYTES];
+        let file = std::fs::File::open(self.journal()).unwrap();
+        file.read_exact_at(&mut bytes, place.byte.unwrap()).unwrap();
+        bytes
+    }
+
+    /// Adds a meta block of data without parity behind the journal's end.
+    fn log_alone(&self, sector: Sector, data: &[u8]) {
+        let (superblock, ring) = self.ring();
+        let seed = Seed::of(superblock.set_uuid());
+        let chain = self.chain();
+        let last = chain.last().unwrap();
+        let position = ring.after(last.at, (1 + last.block.blocks()) * 8);
+        let payloads = vec![Payload::Data { sector, checksums: vec![seed.checksum(data)] }];
+        let block = Block { sequence: last.block.sequence + 1, position, payloads };
+        self.in_ring(position, |old| old.copy_from_slice(&block.encode(seed)));
+        self.in_ring(ring.after(position, 8), |old| old.copy_from_slice(data));
     }
 
     fn refusal(&self, missing: &[usize], read_only: bool) -> String {
@@ -420,4 +461,106 @@ fn the_journal_is_named_and_counted() {
         assert!(status.is_healthy() && told.blocks == blocks && told.member.contains(&journal));
         assert_eq!(status.members.last().unwrap().state, MemberState::Journal);
     }
+}
+
+/// Where the candidates of `slot` lie, and what their tags or checksums say.
+fn candidates(explained: &Explained, slot: usize) -> Vec<(Whereabouts, TagVerdict)> {
+    let all = &explained.evidence.as_ref().unwrap().candidates;
+    all.iter().filter(|one| one.slot == slot).map(|one| (one.lies, one.verdict)).collect()
+}
+
+fn parity_agrees(explained: &Explained) -> (Option<bool>, Option<bool>) {
+    let evidence = explained.evidence.as_ref().unwrap();
+    (evidence.p_agrees, evidence.q_agrees)
+}
+
+/// Bytes in which what `from` says differs, and whether its tag or checksum agrees.
+fn instead(explained: &Explained, from: &str) -> Option<(Option<usize>, Option<bool>)> {
+    let all = &explained.evidence.as_ref().unwrap().reconstructions;
+    let found = all.iter().find(|one| one.from == from)?;
+    Some((found.differing_bytes, found.vouched))
+}
+
+#[test]
+fn explain_shows_data_without_parity_as_the_newest_and_home_which_parity_agrees_with_beside_it() {
+    let array = Rc::new(Array::new(CACHED));
+    let expected = array.content(0);
+    let sector = Sector(528);
+    let explained = array.explained(&[], sector, None);
+    let slot = explained.places[0].slot.unwrap();
+    let [logged] = &explained.places[0].write_journal[..] else { panic!("{explained:?}") };
+    assert_eq!((logged.lies, logged.agrees), (Whereabouts::JournalAlone, Some(true)));
+    let from = usize_of(sector.bytes());
+    assert!(array.logged_block(logged) == expected[from..from + BLOCK_BYTES]);
+    let newest = (Whereabouts::JournalAlone, TagVerdict::Valid);
+    let home = (Whereabouts::Home, TagVerdict::Untagged);
+    assert_eq!(candidates(&explained, slot), [newest, home]);
+    assert_eq!(parity_agrees(&explained), (Some(true), None), "of what is home");
+    let (differing, vouched) = instead(&explained, "the journal alone").unwrap();
+    assert!(differing > Some(4000) && vouched == Some(true), "{explained:?}");
+    assert!(explained.places[1].write_journal.is_empty(), "it has no parity");
+
+    // Its member is missing: it is there all the same.
+    let explained = array.explained(&[slot], sector, None);
+    assert_eq!(explained.places[0].member, None);
+    assert_eq!(explained.places[0].write_journal.len(), 1);
+    let missing = (Whereabouts::Home, TagVerdict::Missing);
+    assert_eq!(candidates(&explained, slot), [newest, missing]);
+
+    // What nobody wrote lately is home alone.
+    let (geometry, found) = (array.ring().0.geometry().unwrap().unwrap(), array.found());
+    let mut rows = (0..).step_by(8).map(Sector);
+    let row = rows.find(|&row| found.rows.row(row).is_none()).unwrap();
+    let (stripe, offset) = (row.0 / geometry.chunk_sectors(), row.0 % geometry.chunk_sectors());
+    let untouched = array.explained(&[], geometry.array_sector(stripe, 0, offset), None);
+    assert!(untouched.places.iter().all(|place| place.write_journal.is_empty()));
+    let all = &untouched.evidence.as_ref().unwrap().candidates;
+    assert!(all.len() == 3 && all.iter().all(|one| one.lies == Whereabouts::Home), "{all:?}");
+}
+
+#[test]
+fn explain_shows_what_the_journal_brings_home_and_compares_parity_with_that() {
+    let array = Rc::new(Array::new(COMPLETE));
+    assert!(array.spoil_home(|_, _| true) > 50);
+    let expected = array.content(0);
+    let (superblock, _) = array.ring();
+    let geometry = superblock.geometry().unwrap().unwrap();
+    let found = array.found();
+    let (row, _) = found.rows.iter().next().unwrap();
+    let (stripe, offset) = (row.0 / geometry.chunk_sectors(), row.0 % geometry.chunk_sectors());
+    let slot = geometry.data_slot(stripe, 0);
+    // Not the first sector of its block.
+    let sector = geometry.array_sector(stripe, 0, offset) + 3;
+    let explained = array.explained(&[], sector, None);
+    let [logged] = &explained.places[0].write_journal[..] else { panic!("{explained:?}") };
+    assert_eq!((logged.lies, logged.agrees), (Whereabouts::Journal, Some(true)));
+    let from = usize_of(sector.bytes());
+    assert!(array.logged_block(logged)[..512] == expected[from..from + 512]);
+    let newest = (Whereabouts::Journal, TagVerdict::Valid);
+    let home = (Whereabouts::Home, TagVerdict::Untagged);
+    assert_eq!(candidates(&explained, slot), [newest, home]);
+    assert_eq!(parity_agrees(&explained), (Some(true), Some(true)), "home is noise");
+    assert_eq!(instead(&explained, "P"), Some((Some(0), Some(true))));
+    let (differing, vouched) = instead(&explained, "home").unwrap();
+    assert!(differing > Some(4000) && vouched.is_none(), "{explained:?}");
+    assert!(explained.places[1..].iter().all(|parity| parity.write_journal.len() == 1));
+
+    // Data without parity that came after it is the newest of three.
+    array.log_alone(Sector(sector.0 - 3), &noise(BLOCK_BYTES, 5));
+    let explained = array.explained(&[], sector, None);
+    let alone = (Whereabouts::JournalAlone, TagVerdict::Valid);
+    assert_eq!(candidates(&explained, slot), [alone, newest, home]);
+    let [first, second] = &explained.places[0].write_journal[..] else { panic!("{explained:?}") };
+    assert_eq!((first.lies, second.lies), (Whereabouts::JournalAlone, Whereabouts::Journal));
+    assert!(array.logged_block(first)[..512] == noise(BLOCK_BYTES, 5)[3 * 512..4 * 512]);
+    assert_eq!(parity_agrees(&explained), (Some(true), Some(true)));
+
+    // It rots while the array is open.
+    let place = found.rows.row(row).unwrap().complete.iter().find(|one| one.0 == slot).unwrap().1;
+    let explained = array.explained(&[], sector, Some(place.at));
+    assert_eq!(explained.places[0].write_journal[1].agrees, Some(false));
+    let rotten = (Whereabouts::Journal, TagVerdict::Invalid);
+    assert_eq!(candidates(&explained, slot), [alone, rotten, home]);
+    assert_eq!(parity_agrees(&explained), (Some(false), Some(false)));
+    assert_eq!(instead(&explained, "P"), Some((Some(1), Some(true))), "it is made from the others");
 }

@@ -5,7 +5,10 @@ use super::open::{self, close};
 use crate::error::Failure;
 use crate::exit::Outcome;
 use serde_json::json;
-use stack::{Candidate, Evidence, Explanation, HexLine, Place, Reconstruction, TagVerdict};
+use stack::{
+    Candidate, Evidence, Explanation, HexLine, LoggedPlace, Place, Reconstruction, TagPlace,
+    TagVerdict, Whereabouts,
+};
 use std::rc::Rc;
 use units::Sector;
 
@@ -37,29 +40,19 @@ pub fn run(context: &Rc<Context>, arguments: Arguments) -> Result<Outcome, Failu
     })
 }
 
-/// Whether the block's tag and data disagree where they lie. A block that the journal still holds
-/// is not expected to agree there yet.
+/// Whether the block's tag and data disagree where they lie, or a write journal's block and its checksum. A
+/// block that a journal is to bring home is not expected to agree there yet.
 fn is_damaged(place: &Place) -> bool {
-    place.tag.as_ref().is_some_and(|tag| tag.stored != tag.computed && tag.journal.is_empty())
+    let is_due = place.write_journal.iter().any(|logged| logged.lies == Whereabouts::Journal);
+    let disagrees = |tag: &TagPlace| tag.stored != tag.computed && tag.journal.is_empty();
+    place.tag.as_ref().is_some_and(|tag| disagrees(tag) && !is_due)
+        || place.write_journal.iter().any(|logged| logged.agrees != Some(true))
 }
 
 /// The whole stripe or all copies: each as it lies, and what the others say of it.
 fn evidence_lines(evidence: &Evidence) -> Vec<String> {
     let mut lines = vec![format!("the row of {} bytes:", evidence.block_bytes)];
-    for Candidate { part, slot, member, verdict } in &evidence.candidates {
-        let part = format!("{part:?}").to_lowercase();
-        let verdict = match verdict {
-            TagVerdict::Valid => "tag valid",
-            TagVerdict::Invalid => "tag INVALID",
-            TagVerdict::Unreadable => "UNREADABLE",
-            TagVerdict::Untagged => "no tags",
-            TagVerdict::Missing => "missing",
-        };
-        lines.push(format!(
-            "  {part:<5} slot {slot} {}: {verdict}",
-            member.as_deref().unwrap_or("-")
-        ));
-    }
+    lines.extend(evidence.candidates.iter().map(candidate_line));
     let agrees = [("P", evidence.p_agrees), ("Q", evidence.q_agrees)];
     for (name, agrees) in agrees.into_iter().filter_map(|(name, agrees)| Some((name, agrees?))) {
         let agrees = if agrees { "agrees" } else { "DISAGREES" };
@@ -90,6 +83,42 @@ fn evidence_lines(evidence: &Evidence) -> Vec<String> {
     lines
 }
 
+fn candidate_line(candidate: &Candidate) -> String {
+    let Candidate { part, slot, member, lies, verdict } = candidate;
+    let part = format!("{part:?}").to_lowercase();
+    let (place, sum) = match lies {
+        Whereabouts::Home => (member.as_deref().unwrap_or("-"), "tag"),
+        Whereabouts::Journal => ("in the write journal, with parity", "checksum"),
+        Whereabouts::JournalAlone => ("in the write journal, without parity", "checksum"),
+    };
+    let verdict = match verdict {
+        TagVerdict::Valid => format!("{sum} valid"),
+        TagVerdict::Invalid => format!("{sum} INVALID"),
+        TagVerdict::Unreadable => "UNREADABLE".to_owned(),
+        TagVerdict::Untagged => "no tags".to_owned(),
+        TagVerdict::Missing => "missing".to_owned(),
+    };
+    format!("  {part:<5} slot {slot} {place}: {verdict}")
+}
+
+/// What a write journal holds of a place, the newest first.
+fn logged_lines(logged: &[LoggedPlace]) -> impl Iterator<Item = String> {
+    logged.iter().zip(0..).map(|(LoggedPlace { member, byte, lies, agrees }, age)| {
+        let byte = byte.map_or_else(|| "?".to_owned(), |byte| byte.to_string());
+        let age = if age == 0 { "the newest" } else { "older" };
+        let parity = match lies {
+            Whereabouts::JournalAlone => "without parity (the member was not touched for it)",
+            _ => "with parity (the member may have old, new or half of it)",
+        };
+        let sum = match agrees {
+            Some(true) => "its checksum agrees",
+            Some(false) => "its checksum DISAGREES",
+            None => "UNREADABLE",
+        };
+        format!("        write journal {member}: byte {byte}: {age}, {parity}: {sum}")
+    })
+}
+
 fn lines(explanation: &Explanation) -> Vec<String> {
     let stripe = match (explanation.stripe, explanation.data_index) {
         (Some(stripe), Some(index)) => format!(": stripe {stripe}, data strip {index}"),
@@ -102,6 +131,7 @@ fn lines(explanation: &Explanation) -> Vec<String> {
         let Some(member) = &place.member else {
             lines
                 .push(format!("  {part:<5} {slot}missing (member sector {})", place.member_sector));
+            lines.extend(logged_lines(&place.write_journal));
             continue;
         };
         let byte = place.data_byte.map_or_else(|| "?".to_owned(), |byte| byte.to_string());
@@ -110,6 +140,7 @@ fn lines(explanation: &Explanation) -> Vec<String> {
             place.data_device.as_ref().unwrap_or(member),
             place.member_sector
         ));
+        lines.extend(logged_lines(&place.write_journal));
         let Some(tag) = &place.tag else { continue };
         let (stored, computed) = (
             tag.stored.as_deref().unwrap_or("unreadable"),

@@ -71,6 +71,12 @@ impl Rows {
         self.rows.iter().map(|(&row, found)| (Sector(row), found))
     }
 
+    /// What the journal holds of the row that begins at this sector of a member's data.
+    #[must_use]
+    pub fn row(&self, row: Sector) -> Option<&Row> {
+        self.rows.get(&row.0)
+    }
+
     /// The blocks that belong home to the member of `slot`: sector in its data, and where it is.
     pub fn of_slot(&self, slot: usize) -> impl Iterator<Item = (Sector, Place)> {
         let own = move |(holder, _): &&(usize, Place)| *holder == slot;
