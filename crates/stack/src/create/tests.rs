@@ -1,11 +1,12 @@
 use super::write::{Target, write};
 use super::*;
 use crate::test_device::TestDevice;
+use crate::verdict::{Fault, Verdict};
 use integrity::layout::DeviceSectors;
 use md::superblock::{Minor, ResyncOffset, Superblock};
 use std::path::Path;
 use std::process::Command;
-use units::{BlockSize, usize_of};
+use units::{BlockSize, Sector, usize_of};
 
 fn identity(members: u8) -> Identity {
     Identity {
