@@ -10,6 +10,7 @@
 use crate::geometry::{
     Geometry, GeometryError, Mirrors, MirrorsError, ParityLevel, Stripes, StripesError,
 };
+use crate::journal::BLOCK_SECTORS;
 use crate::superblock::{
     BBLOG_SECTORS, Features, Joining, Level, Minor, NewSuperblock, ResyncOffset, Role, SLOTS_MAX,
     Superblock, Time, UNSET_ROLE, Uuid,
@@ -89,6 +90,20 @@ pub enum CreateError {
     /// Only RAID 5 has a partial parity log.
     #[error("a partial parity log is for RAID 5, not for {0}")]
     Ppl(Level),
+    /// Only parity has a write hole to close.
+    #[error("a write journal is for RAID 4, 5 and 6, not for {0}")]
+    JournalLevel(Level),
+    /// A write journal beside what does the same.
+    #[error("a write journal and a partial parity log exclude each other")]
+    JournalAndPpl,
+    /// A journal device without room for a ring.
+    #[error("the journal device has {found} sectors, expected at least {min}")]
+    JournalSmall {
+        /// Its sectors.
+        found: u64,
+        /// Least sectors for this array.
+        min: u64,
+    },
     /// No members, or more than a superblock can name.
     #[error("an array of {found} members, expected 1 to {SLOTS_MAX}")]
     Members {
@@ -211,6 +226,65 @@ pub fn create(array: &NewArray, members: &[NewMember]) -> Result<Vec<Superblock>
         made
     });
     Ok(superblocks.collect())
+}
+
+/// Gives a new array a write journal on `device`: the superblocks of its members, as [`create`] made them,
+/// say so from then on, and this is the device's. Its ring begins with what
+/// [`crate::journal::blank_ring`] gives, at the first sector of its data.
+///
+/// # Errors
+/// [`CreateError`] if the level has none, if there is a partial parity log, if the device is too small, or if
+/// the device table is full; then the members' superblocks are as they were.
+pub fn add_journal(
+    array: &NewArray,
+    members: &mut [Superblock],
+    device: &NewMember,
+) -> Result<Superblock, CreateError> {
+    if !array.level.has_parity() {
+        return Err(CreateError::JournalLevel(array.level));
+    }
+    if array.ppl {
+        return Err(CreateError::JournalAndPpl);
+    }
+    let first = members.first().ok_or(CreateError::Members { found: 0 })?;
+    let slots = first.roles().count();
+    let dev_number = free_number(first, &[]).ok_or(CreateError::Numbers { slots })?;
+    let least = ring_sectors_min(members.len());
+    let place = place(array, members.len(), device.device_sectors, least);
+    let place = place.map_err(|error| match error {
+        CreateError::Small { found, min, .. } => CreateError::JournalSmall { found, min },
+        other => other,
+    })?;
+    let mut roles: Vec<u16> = first.roles().map(Role::number).collect();
+    roles[usize_of(dev_number.into())] = Role::Journal.number();
+    let made = Superblock::new(&NewSuperblock {
+        minor: array.minor,
+        features: Features::JOURNAL,
+        super_offset: place.super_offset,
+        set_uuid: array.set_uuid,
+        set_name: array.set_name,
+        ctime: array.ctime,
+        level: array.level,
+        layout: array.layout,
+        size: first.size(),
+        chunk_sectors: array.chunk_sectors,
+        raid_disks: first.raid_disks(),
+        data_offset: place.data_offset,
+        data_size: place.data_size,
+        dev_number,
+        device_uuid: device.device_uuid,
+        bblog_offset: place.bblog_offset,
+        resync: array.resync,
+        roles: &roles,
+    });
+    members.iter_mut().for_each(|member| member.set_journal(dev_number));
+    Ok(made)
+}
+
+/// The least sectors of a write journal's ring: four rows of all members, each with its meta block, for the
+/// kernel frees a quarter at once; and not less than 1 MiB. mdadm and the kernel state no least.
+fn ring_sectors_min(members: usize) -> u64 {
+    (4 * (u64_of(members) + 2) * BLOCK_SECTORS).max(2048)
 }
 
 /// The superblock of a member that joins the array of which `peer` speaks: a spare, until the array

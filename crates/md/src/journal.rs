@@ -145,6 +145,13 @@ pub enum BlockError {
     },
 }
 
+/// The first block of a ring in which nothing was logged yet, as mdadm leaves it: empty, at sector 0, of a
+/// sequence that is to be chosen by chance, so that no block of a life before follows it. The tail is 0.
+#[must_use]
+pub fn blank_ring(set: Uuid, sequence: u32) -> Vec<u8> {
+    Block { sequence: sequence.into(), position: 0, payloads: Vec::new() }.encode(Seed::of(set))
+}
+
 /// What a meta block names.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Payload {

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use steadfast_md::assemble::{Assembly, Candidate, LeftOut, Slot, assemble};
 use steadfast_md::bitmap::{Bitmap, NewBitmap};
-use steadfast_md::create::{NewArray, NewMember, create};
+use steadfast_md::create::{NewArray, NewMember, add_journal, create};
 use steadfast_md::geometry::{Geometry, ParityLevel, Strip};
 use steadfast_md::ppl::{Entry, HEADER_BYTES, Log, Logged, Plan, encode_header};
 use steadfast_md::shape::Shape;
-use steadfast_md::superblock::{Level, Minor, ResyncOffset, Role, Superblock};
+use steadfast_md::superblock::{Features, Level, Minor, ResyncOffset, Role, Superblock};
 use units::{SECTOR_BYTES, Sector, u64_of, usize_of};
 
 /// One entry of the manifest, with its members' raw images.
+#[derive(Clone)]
 struct Golden {
     entry: serde_json::Value,
     images: Vec<Vec<u8>>,
@@ -362,9 +363,10 @@ fn partial_parity_of_the_kernel_and_what_is_written_make_the_parity_that_it_wrot
 /// Fields that mdadm chose when it made these arrays, and we choose when asked for the same.
 #[test]
 fn creation_makes_the_choices_that_mdadm_made() {
-    for golden in images("md", "md-raid") {
+    for golden in [images("md", "md-raid"), images("md-journal", "md-raid")].concat() {
         let name = golden.text("name");
         let theirs = golden.superblocks();
+        let has_journal = theirs[0].features().contains(Features::JOURNAL);
         let array = NewArray {
             level: theirs[0].level(),
             layout: theirs[0].layout(),
@@ -378,7 +380,7 @@ fn creation_makes_the_choices_that_mdadm_made() {
             ppl: theirs[0].ppl().is_some(),
             size: None,
         };
-        let members: Vec<NewMember> = golden
+        let mut members: Vec<NewMember> = golden
             .images
             .iter()
             .zip(&theirs)
@@ -387,7 +389,15 @@ fn creation_makes_the_choices_that_mdadm_made() {
                 device_uuid: superblock.device_uuid(),
             })
             .collect();
-        let ours = create(&array, &members).unwrap();
+        let journal = has_journal.then(|| members.pop().unwrap());
+        let mut ours = create(&array, &members).unwrap();
+        if let Some(journal) = journal {
+            let journal = add_journal(&array, &mut ours, &journal).unwrap();
+            ours.push(journal);
+            let named = |s: &Superblock| (s.features(), s.dev_number(), s.role());
+            assert!(ours.iter().map(named).eq(theirs.iter().map(named)), "{name}");
+            assert!(ours[0].roles().eq(theirs[0].roles()), "{name}");
+        }
         for (index, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
             let chosen = |s: &Superblock| {
                 (s.data_offset(), s.data_size(), s.size(), s.bad_block_log(), s.roles().count())
@@ -395,9 +405,9 @@ fn creation_makes_the_choices_that_mdadm_made() {
             assert_eq!(chosen(ours), chosen(theirs), "{name} member {index}");
             let mut expected = theirs.encode();
             // Everything else in the same bytes too, but for what a run changes: features, bitmap
-            // place, the member's number (mdadm recovers the last one of a RAID 5 as a spare),
-            // times, events, checksum and the device table.
-            let run = [8..12, 96..100, 160..164, 192..208, 216..220, 256..264, 264..268];
+            // place, how far a journal is home, the member's number (mdadm recovers the last one of a RAID
+            // 5 as a spare), times, events, checksum and the device table.
+            let run = [8..12, 96..100, 152..160, 160..164, 192..208, 216..220, 256..264, 264..268];
             let fresh = ours.encode();
             for range in run {
                 expected[range.clone()].copy_from_slice(&fresh[range]);

@@ -177,7 +177,12 @@ impl<'a> Lab<'a> {
         let options = subject.create_options();
         let mut options: Vec<&str> = options.iter().map(String::as_str).collect();
         options.push("--json");
-        let made = self.steadfast("create", &members, &options)?.ended(0)?.object()?;
+        if subject.journal.is_some() {
+            options.extend(["--write-journal", text(members.metadata(subject.members))?]);
+        }
+        let slots: Vec<usize> = (0..subject.members).collect();
+        let named = members.choose(&slots);
+        let made = self.steadfast("create", &named, &options)?.ended(0)?.object()?;
         Ok((members, made["sectors"].as_u64().context("it has a size")?))
     }
 

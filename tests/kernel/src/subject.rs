@@ -21,7 +21,7 @@ pub(crate) struct Subject {
     pub(crate) integrity: Option<Format>,
     /// Options of `mdadm --create`.
     pub(crate) mdadm: &'static str,
-    /// The mode of its write journal, which lies on a disk behind the members'.
+    /// The mode of its write journal, which lies on a disk behind the members', or on what they lie on.
     pub(crate) journal: Option<&'static str>,
 }
 
@@ -92,13 +92,17 @@ impl Subject {
 
     /// Disks of the guest, in order: each member's.
     pub(crate) fn disks(&self) -> usize {
-        let journal = usize::from(self.journal.is_some());
-        self.members * self.integrity.map_or(1, |format| format.disks()) + journal
+        self.devices() * self.integrity.map_or(1, |format| format.disks())
     }
 
-    /// The disk of its write journal, if it has one.
-    fn journal_disk(&self) -> Option<String> {
-        self.journal.map(|_| format!("$D{}", self.disks() - 1))
+    /// Members, and the device of its write journal, which is the last.
+    fn devices(&self) -> usize {
+        self.members + usize::from(self.journal.is_some())
+    }
+
+    /// What its write journal lies on, if it has one.
+    fn journal_device(&self) -> Option<String> {
+        self.journal.map(|_| self.member_device(self.members))
     }
 
     /// The guest has its write journal work in its mode, which no disk says: each start begins in mode
@@ -123,7 +127,7 @@ impl Subject {
     pub(crate) fn make(&self) -> String {
         let mut script = String::new();
         if let Some(format) = &self.integrity {
-            for member in 0..self.members {
+            for member in 0..self.devices() {
                 script += &format.format_command(member * format.disks());
             }
         }
@@ -134,7 +138,7 @@ impl Subject {
                 _ => format!(" --chunk={}", self.chunk_kib),
             };
             let layout = self.layout.map_or_else(String::new, |name| format!(" --layout={name}"));
-            let journal = self.journal_disk();
+            let journal = self.journal_device();
             let journal =
                 journal.map_or_else(String::new, |disk| format!(" --write-journal {disk}"));
             let _fits = writeln!(
@@ -154,7 +158,7 @@ impl Subject {
     pub(crate) fn open(&self) -> String {
         let mut script = self.open_members();
         if self.level.is_some() {
-            let journal = self.journal_disk();
+            let journal = self.journal_device();
             let devices = [Some(self.member_devices()), journal].map(Option::unwrap_or_default);
             let devices = devices.join(" ");
             let _fits = writeln!(script, "mdadm --assemble /dev/md0 --quiet {devices}\nmd_settled");
@@ -194,7 +198,7 @@ impl Subject {
             script += "mdadm --stop --quiet /dev/md0\n";
         }
         if self.integrity.is_some() {
-            for member in 0..self.members {
+            for member in 0..self.devices() {
                 let _fits = writeln!(script, "integritysetup close t{member}");
             }
         }
@@ -237,7 +241,7 @@ impl Subject {
 
     fn open_members(&self) -> String {
         let Some(format) = &self.integrity else { return String::new() };
-        (0..self.members)
+        (0..self.devices())
             .map(|member| format.open_command(member * format.disks(), &format!("t{member}")))
             .collect()
     }

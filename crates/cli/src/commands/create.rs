@@ -94,9 +94,15 @@ pub struct Arguments {
     #[arg(long, value_name = "internal|ppl|none")]
     bitmap: Option<String>,
 
-    /// The same in mdadm's words
-    #[arg(long, value_name = "bitmap|ppl|resync", conflicts_with = "bitmap")]
+    /// The same in mdadm's words; journal: what --write-journal makes
+    #[arg(long, value_name = "bitmap|ppl|journal|resync", conflicts_with = "bitmap")]
     consistency_policy: Option<String>,
+
+    /// A device on which everything is logged before it goes to the members of a RAID 4, 5 or 6, instead of a
+    /// bitmap or a partial parity log: a crash costs nothing also when members are missing. A file that does
+    /// not exist is made of --size, as members are; one that does may have any size
+    #[arg(long, value_name = "MEMBER")]
+    write_journal: Option<String>,
 
     /// Bytes that one bit of the bitmap stands for, from 4K on [default: 64M, more if it must fit]
     #[arg(long, value_name = "SIZE")]
@@ -146,13 +152,14 @@ impl Arguments {
         }
         let mut options = CreateOptions::new(parse_members(&self.members)?, level);
         options.bitmap = self.bitmap(level)?;
+        options.write_journal = parse_members(self.write_journal.as_slice())?.pop();
         options.member_bytes = self.size.as_deref().map(|s| size("--size", s)).transpose()?;
         let usual = if self.like.is_some() { "512K" } else { "64K" };
         options.chunk_bytes = size("--chunk", self.chunk.as_deref().unwrap_or(usual))?;
         options.layout.clone_from(&self.layout);
         options.minor = minor;
         options.write_mostly = parse_members(&self.write_mostly)?;
-        let given = open::given(Some(self.integrity()), &self.given, &self.members)?;
+        let given = open::given(Some(self.integrity()), &self.given, &self.devices())?;
         (options.integrity, options.integrity_key) = match given.integrity {
             IntegrityChoice::Named(source, key) => (Some(source), key),
             IntegrityChoice::Find | IntegrityChoice::None => (None, None),
@@ -192,12 +199,22 @@ impl Arguments {
             Some("bitmap") => Some("internal"),
             Some("ppl") => Some("ppl"),
             Some("resync") => Some("none"),
+            Some("journal") if self.write_journal.is_some() => Some("none"),
+            Some("journal") => {
+                let why = "--consistency-policy journal: name its device with --write-journal";
+                return Err(Failure::usage(why));
+            }
             Some(other) => {
-                return Err(not_made("--consistency-policy", other, "bitmap, ppl, resync"));
+                return Err(not_made(
+                    "--consistency-policy",
+                    other,
+                    "bitmap, ppl, journal, resync",
+                ));
             }
         };
         let chunk = self.bitmap_chunk.as_deref().map(|s| size("--bitmap-chunk", s)).transpose()?;
         match asked {
+            None if self.write_journal.is_some() && chunk.is_none() => Ok(CreateBitmap::None),
             None if self.like.is_some() && chunk.is_none() => Ok(CreateBitmap::LikeMdadm),
             Some("internal") | None => {
                 let wanted = asked.is_some() || chunk.is_some();
@@ -223,13 +240,18 @@ impl Arguments {
         }
     }
 
-    /// The members, and what their disks will not say, on a command line.
+    /// The members and the write journal's device.
+    fn devices(&self) -> Vec<String> {
+        self.members.iter().chain(&self.write_journal).cloned().collect()
+    }
+
+    /// The same, and what their disks will not say, on a command line.
     fn spelled(&self) -> String {
         let integrity = match self.integrity() {
             "none" | "crc32c" => String::new(),
             other => format!(" --integrity {other}"),
         };
-        format!("{}{integrity}{}", self.members.join(" "), self.given.spelled())
+        format!("{}{integrity}{}", self.devices().join(" "), self.given.spelled())
     }
 }
 
@@ -315,6 +337,7 @@ fn tell(context: &Context, arguments: &Arguments, created: &Created) {
         "uuid": created.uuid,
         "dirty": created.dirty,
         "members": arguments.members,
+        "write_journal": arguments.write_journal,
         "writes": writes,
     }));
 }

@@ -240,6 +240,10 @@ fn journalled(name: &str, missing: usize) {
         pairs.for_each(|pair| golden.comes_out(&pair));
     }
     golden.on("scrub", &["--check"]).ended(0);
+    // Written among the last.
+    let explained = golden.on("explain", &["--sector", "528"]).ended(0).text();
+    let words = [text(journal), "the newest", "its checksum agrees", "in the write journal, with"];
+    words.iter().for_each(|word| assert!(explained.contains(word), "'{word}': {explained}"));
     golden
         .on_some("export", members, &["-q", "--to", "-"])
         .one_line(3, &["its journal device is missing or stale", "export --force"]);

@@ -17,6 +17,7 @@
 //!   ledger       what is remembered over restarts
 //!   policy       bitmap, partial parity log or neither: what is made, what is shown
 //!   members      members that are added, replaced, failed, removed, rebuilt
+//!   write_journal  a device that everything is logged on first: made, shown, refused
 //!   interop      integritysetup and mdadm look at what 'create' makes
 //! ```
 
@@ -40,3 +41,4 @@ mod running;
 mod space;
 mod support;
 mod verbs;
+mod write_journal;

@@ -59,7 +59,8 @@ fn a_policy_that_makes_no_sense_is_refused_by_name() {
     for (level, options, words) in [
         ("6", &["--consistency-policy", "ppl"][..], "is for RAID 5"),
         ("1", &["--bitmap", "ppl"], "is for RAID 5"),
-        ("5", &["--consistency-policy", "journal"], "bitmap, ppl, resync"),
+        ("5", &["--consistency-policy", "journal"], "name its device with --write-journal"),
+        ("5", &["--consistency-policy", "dirty"], "bitmap, ppl, journal, resync"),
         ("5", &["--bitmap", "ppl", "--consistency-policy", "ppl"], "cannot be used with"),
         ("5", &["--bitmap", "ppl", "--bitmap-chunk", "64K"], "there is no bitmap"),
     ] {

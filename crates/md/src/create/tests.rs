@@ -234,3 +234,49 @@ fn room_for_a_partial_parity_log_is_where_mdadm_leaves_it() {
     let six = create(&NewArray { ppl: true, ..array(Level::Raid6) }, &members(4, 32768));
     assert_eq!(six, Err(CreateError::Ppl(Level::Raid6)));
 }
+
+#[test]
+fn a_write_journal_is_named_by_all_and_excludes_what_does_the_same() {
+    for minor in Minor::PROBE_ORDER {
+        let array = NewArray { minor, ..array(Level::Raid6) };
+        let mut made = create(&array, &members(4, 65536)).unwrap();
+        let device = NewMember { device_sectors: 8192, device_uuid: Uuid([9; 16]) };
+        let journal = add_journal(&array, &mut made, &device).unwrap();
+        assert_eq!(journal.validate(8192), Ok(()));
+        assert_eq!((journal.role(), journal.journal_tail()), (Some(Role::Journal), Some(0)));
+        assert_eq!((journal.size(), journal.dev_number()), (made[0].size(), 4));
+        assert!(journal.data_size() < journal.size(), "its ring is as long as its device");
+        for superblock in made.iter().chain([&journal]) {
+            assert_eq!(superblock.features(), Features::JOURNAL);
+            assert_eq!(superblock.role_of(4), Some(Role::Journal));
+        }
+        assert_eq!(made[3].role(), Some(Role::Active(3)));
+    }
+    let device = NewMember { device_sectors: 65536, device_uuid: Uuid([9; 16]) };
+    let refused = |array: &NewArray, made: &mut Vec<Superblock>, device: &NewMember| {
+        let before = made.clone();
+        let error = add_journal(array, made, device).unwrap_err();
+        assert!(*made == before, "they say nothing of it");
+        error
+    };
+    let mirror = array(Level::Raid1);
+    let mut made = create(&mirror, &members(2, 65536)).unwrap();
+    assert_eq!(refused(&mirror, &mut made, &device), CreateError::JournalLevel(Level::Raid1));
+    let logged = NewArray { ppl: true, ..array(Level::Raid5) };
+    let mut made = create(&logged, &members(3, 65536)).unwrap();
+    assert_eq!(refused(&logged, &mut made, &device), CreateError::JournalAndPpl);
+
+    // 1 MiB of ring behind 1 MiB; more for rows of many members.
+    let plain = array(Level::Raid5);
+    let mut made = create(&plain, &members(3, 65536)).unwrap();
+    let small = NewMember { device_sectors: 4095, ..device };
+    let error = CreateError::JournalSmall { found: 4095, min: 4096 };
+    assert_eq!(refused(&plain, &mut made, &small), error);
+    let least = NewMember { device_sectors: 4096, ..device };
+    assert_eq!(add_journal(&plain, &mut made, &least).unwrap().data_size(), 2048);
+    let mut made = create(&plain, &members(100, 65536)).unwrap();
+    let error = CreateError::JournalSmall { found: 4096, min: 2048 + 4 * 102 * 8 };
+    assert_eq!(refused(&plain, &mut made, &least), error);
+    let mut made = create(&plain, &members(128, 65536)).unwrap();
+    assert_eq!(refused(&plain, &mut made, &device), CreateError::Numbers { slots: 128 });
+}

@@ -444,3 +444,13 @@ proptest! {
         prop_assert_eq!(all, expected);
     }
 }
+
+#[test]
+fn a_blank_ring_begins_with_one_empty_block_and_holds_nothing() {
+    let set = Uuid([7; 16]);
+    let bytes = blank_ring(set, u32::MAX);
+    let block = Block::decode(&bytes, Seed::of(set)).unwrap();
+    let expected = Block { sequence: u64::from(u32::MAX), position: 0, payloads: Vec::new() };
+    assert_eq!(block, expected);
+    assert!(Block::decode(&bytes, Seed::of(Uuid([8; 16]))).is_err(), "it is this array's");
+}

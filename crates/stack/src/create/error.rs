@@ -59,6 +59,18 @@ pub enum CreateError {
     /// A write-intent bitmap that cannot be made.
     #[error("--bitmap: {0}")]
     Bitmap(md::bitmap::BitmapError),
+    /// A write journal for a level that has none.
+    #[error("--write-journal is for RAID 4, 5 and 6, not for {}", name_of(*.level))]
+    WriteJournalLevel {
+        /// The level.
+        level: CreateLevel,
+    },
+    /// A write journal beside what it excludes.
+    #[error("--write-journal: an array has a write journal or {other}, not both")]
+    WriteJournalWith {
+        /// What it excludes.
+        other: &'static str,
+    },
     /// A data device for something that is no member with integrity.
     #[error("--data-device names {member}, which is no member with integrity")]
     DataDevice {
@@ -210,6 +222,8 @@ impl Fault for CreateError {
             | Self::Layout { .. }
             | Self::WriteMostly { .. }
             | Self::WriteMostlyLevel { .. }
+            | Self::WriteJournalLevel { .. }
+            | Self::WriteJournalWith { .. }
             | Self::SectorSize { .. }
             | Self::MemberBytes { .. }
             | Self::Journal { .. }
@@ -240,6 +254,10 @@ impl Fault for CreateError {
                 }
                 InlineError::TooLarge { .. } => return None,
             },
+            Self::WriteJournalWith { .. } => "leave one of them out",
+            Self::Md { error: md::create::CreateError::JournalSmall { .. }, .. } => {
+                "name a larger device with --write-journal"
+            }
             Self::Integrity { .. } | Self::Md { .. } => "use larger members, or a smaller journal",
             Self::Size { .. } => "leave --size out, or choose another name",
             _ => return None,

@@ -118,6 +118,9 @@ pub struct CreateOptions {
     pub write_mostly: Vec<Member>,
     /// Whether writes are announced, so that a crash leaves less to compare.
     pub bitmap: CreateBitmap,
+    /// A device that everything written is logged on first, which closes the write hole: RAID 4, 5 and 6, without
+    /// bitmap and partial parity log. It gets the integrity that the members get.
+    pub write_journal: Option<Member>,
     /// Where tags come from; none: no dm-integrity.
     pub integrity: Option<TagSource>,
     /// The tags' key, if the algorithm takes one.
@@ -161,6 +164,7 @@ impl CreateOptions {
             minor: Minor::V2,
             write_mostly: Vec::new(),
             bitmap: CreateBitmap::Internal { chunk_bytes: None },
+            write_journal: None,
             integrity: Some(TagSource::Hash(Algorithm::Crc32c)),
             integrity_key: None,
             journal: JournalKeys { mac: None, cipher: None },
@@ -176,6 +180,11 @@ impl CreateOptions {
             no_wipe: false,
             yes: false,
         }
+    }
+
+    /// Everything that gets a superblock: the members, and behind them the write journal's device.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().chain(&self.write_journal)
     }
 
     /// The device with the data of `member`, if it is another.
@@ -195,7 +204,8 @@ impl CreateOptions {
         if level == CreateLevel::None && self.integrity.is_none() {
             return Err(CreateError::Nothing);
         }
-        let is_member = |of: &Member| self.members.contains(of) && self.integrity.is_some();
+        let is_member =
+            |of: &Member| self.devices().any(|one| one == of) && self.integrity.is_some();
         if let Some((of, _)) = self.data_devices.iter().find(|(of, _)| !is_member(of)) {
             return Err(CreateError::DataDevice { member: of.to_string() });
         }
@@ -223,6 +233,7 @@ impl CreateOptions {
             return Err(CreateError::MemberBytes { found });
         }
         self.check_inline()?;
+        self.check_journal()?;
         if let Some(found) = self.journal_bytes.filter(|&bytes| bytes < SECTOR) {
             return Err(CreateError::Journal { found });
         }
@@ -242,6 +253,26 @@ impl CreateOptions {
         number.map(Some).ok_or(CreateError::Layout { level, found })
     }
 
+    /// What a write journal excludes.
+    fn check_journal(&self) -> Result<(), CreateError> {
+        let level = self.level;
+        if self.write_journal.is_none() {
+            return Ok(());
+        }
+        if !level.md().is_some_and(Level::has_parity) {
+            return Err(CreateError::WriteJournalLevel { level });
+        }
+        let excluded = [
+            (self.bitmap == CreateBitmap::PartialParity, "a partial parity log"),
+            (self.bitmap != CreateBitmap::None, "a write-intent bitmap"),
+            (matches!(self.integrity, Some(TagSource::Above(_))), TUPLES),
+        ];
+        match excluded.into_iter().find(|(given, _)| *given) {
+            Some((_, other)) => Err(CreateError::WriteJournalWith { other }),
+            None => Ok(()),
+        }
+    }
+
     /// What inline tags exclude (the dm-integrity specification, section 8).
     fn check_inline(&self) -> Result<(), CreateError> {
         let excluded = [
@@ -259,6 +290,8 @@ impl CreateOptions {
     }
 }
 
+/// What no block of a write journal has room for.
+const TUPLES: &str = "tuples beside each block";
 /// The smallest chunk.
 const CHUNK_MIN: u64 = 4 << 10;
 /// The largest chunk.

@@ -7,7 +7,8 @@ use integrity::superblock::AREA_BYTES;
 use integrity::{FormatOptions, Layout};
 use layers::integrity::{Codec, CodecError, TagSource, Tagger, sealed_area};
 use md::bitmap::{Bitmap, NewBitmap};
-use md::create::{LEFT_SYMMETRIC, NEAR_2, NewArray, NewMember, RAID0_ORIGINAL};
+use md::create::{LEFT_SYMMETRIC, NEAR_2, NewArray, NewMember, RAID0_ORIGINAL, add_journal};
+use md::journal::blank_ring;
 use md::ppl::encode_header;
 use md::superblock::{DeviceFlags, Level, Minor, ResyncOffset, Time, Uuid};
 use std::fmt;
@@ -19,7 +20,7 @@ use units::{BlockSize, SECTOR, Sector, u64_of, usize_of};
 pub struct Identity {
     /// The array.
     pub set_uuid: [u8; 16],
-    /// Its members, in the order of their slots.
+    /// Its members, in the order of their slots, and behind them the write journal's device.
     pub device_uuids: Vec<[u8; 16]>,
     /// The salts of their tags.
     pub salts: Vec<[u8; 16]>,
@@ -28,7 +29,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// A new one for `members` members, made now.
+    /// A new one for `members` members (a write journal's device counts as one), made now.
     #[must_use]
     pub fn random(members: usize) -> Self {
         let random = || uuid::Uuid::new_v4().into_bytes();
@@ -59,6 +60,8 @@ pub enum WriteKind {
     Bitmap,
     /// An empty record at the start of the partial parity log.
     PartialParity,
+    /// The first block of an empty write journal.
+    WriteJournal,
     /// The md superblock.
     MdSuperblock,
     /// The dm-integrity superblock.
@@ -75,6 +78,7 @@ impl fmt::Display for WriteKind {
             Self::ZeroBlocks => "zeroes with their tags",
             Self::Bitmap => "write-intent bitmap",
             Self::PartialParity => "empty partial parity log",
+            Self::WriteJournal => "first block of an empty write journal",
             Self::MdSuperblock => "md superblock",
             Self::IntegritySuperblock => "dm-integrity superblock",
         })
@@ -125,7 +129,8 @@ pub(crate) struct MemberPlan {
     pub sectors: DeviceSectors,
     pub integrity: Option<IntegrityPlan>,
     pub md: Option<md::superblock::Superblock>,
-    /// The area of its write-intent bitmap, or the first record of its partial parity log.
+    /// The area of its write-intent bitmap, or the first record of its partial parity log; of the write
+    /// journal's device the ring's first block.
     pub bitmap: Option<Vec<u8>>,
     /// In the order in which they are made; see [`mod@super::write`].
     pub writes: Vec<PlannedWrite>,
@@ -151,7 +156,8 @@ impl Plan {
     }
 }
 
-/// Plans a volume over members of these sizes, in the order of the options' members.
+/// Plans a volume over members of these sizes, in the order of the options' members, and a write journal's
+/// device of the last.
 ///
 /// # Errors
 /// What does not fit, with both numbers.
@@ -161,11 +167,11 @@ pub fn plan(
     identity: &Identity,
 ) -> Result<Plan, CreateError> {
     options.check()?;
-    assert_eq!(options.members.len(), sectors.len(), "one size for each member");
+    assert_eq!(options.devices().count(), sectors.len(), "one size for each member");
     let block = BlockSize::from_bytes(options.sector_size)
         .ok_or(CreateError::SectorSize { found: options.sector_size })?;
     let mut members = Vec::new();
-    for (index, (member, &sectors)) in options.members.iter().zip(sectors).enumerate() {
+    for (index, (member, &sectors)) in options.devices().zip(sectors).enumerate() {
         let integrity = match options.integrity {
             None => None,
             Some(tags) => {
@@ -187,14 +193,15 @@ pub fn plan(
     if let Some(level) = options.level.md() {
         let inner: Vec<u64> = members.iter().map(inner_sectors).collect();
         let mut superblocks = plan_md(options, level, &inner, identity, dirty)?;
+        // A bitmap and a journal exclude each other, so nobody's is on the journal's device.
         let bitmap = plan_bitmap(options, &mut superblocks, &inner, dirty)?;
         let data_sizes: Vec<u64> =
             superblocks.iter().map(md::superblock::Superblock::data_size).collect();
         let shape = superblocks[0].shape(&data_sizes).map_err(CreateError::Shape)?;
         volume_sectors = shape.array_sectors().expect("a shape has been checked");
         for (member, superblock) in members.iter_mut().zip(superblocks) {
+            member.bitmap = blank_journal(&superblock).or_else(|| bitmap.clone());
             member.md = Some(superblock);
-            member.bitmap.clone_from(&bitmap);
         }
     }
     for member in &mut members {
@@ -300,6 +307,7 @@ fn plan_md(
     dirty: bool,
 ) -> Result<Vec<md::superblock::Superblock>, CreateError> {
     let chunk = u32::try_from(options.chunk_bytes / SECTOR).unwrap_or(u32::MAX);
+    let (inner, journal) = inner.split_at(options.members.len());
     let unequal = inner.iter().any(|sectors| *sectors != inner[0]);
     let usual = match level {
         Level::Raid5 | Level::Raid6 => LEFT_SYMMETRIC,
@@ -322,11 +330,8 @@ fn plan_md(
         ppl: options.bitmap == CreateBitmap::PartialParity,
         size: None,
     };
-    let members: Vec<NewMember> = inner
-        .iter()
-        .zip(&identity.device_uuids)
-        .map(|(&device_sectors, &uuid)| NewMember { device_sectors, device_uuid: Uuid(uuid) })
-        .collect();
+    let device = |(&device_sectors, &uuid)| NewMember { device_sectors, device_uuid: Uuid(uuid) };
+    let members: Vec<NewMember> = inner.iter().zip(&identity.device_uuids).map(device).collect();
     let made = md::create::create(&array, &members).map_err(|error| {
         let index = match error {
             md::create::CreateError::Small { member, .. }
@@ -342,7 +347,21 @@ fn plan_md(
             superblock.set_device_flags(DeviceFlags::WRITE_MOSTLY);
         }
     }
+    let journal = journal.iter().zip(&identity.device_uuids[members.len()..]).map(device).next();
+    if let Some(journal) = journal {
+        let name = options.write_journal.as_ref().map(Member::to_string);
+        let made = add_journal(&array, &mut superblocks, &journal);
+        superblocks.push(made.map_err(|error| CreateError::Md { member: name, error })?);
+    }
     Ok(superblocks)
+}
+
+/// The first block of the ring, if this is a write journal's superblock.
+fn blank_journal(superblock: &md::superblock::Superblock) -> Option<Vec<u8>> {
+    superblock.journal_tail()?;
+    // As random as its UUID is.
+    let Uuid([a, b, c, d, ..]) = superblock.device_uuid();
+    Some(blank_ring(superblock.set_uuid(), u32::from_le_bytes([a, b, c, d])))
 }
 
 /// Says in the superblocks where the array's bitmap lies, and gives its area, the same for all members; or
@@ -432,6 +451,9 @@ fn writes_of(member: &MemberPlan, no_wipe: bool) -> Vec<PlannedWrite> {
 
 /// What lies beside a superblock from the start, and where.
 pub(crate) fn beside(superblock: &md::superblock::Superblock) -> Option<(WriteKind, Sector)> {
+    if superblock.journal_tail().is_some() {
+        return Some((WriteKind::WriteJournal, superblock.data_offset()));
+    }
     let bitmap = superblock.bitmap_sector().map(|sector| (WriteKind::Bitmap, sector));
     bitmap.or_else(|| Some((WriteKind::PartialParity, superblock.ppl()?.sector)))
 }

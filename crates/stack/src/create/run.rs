@@ -2,7 +2,7 @@
 
 use super::plan::{Identity, Plan, PlannedWrite, metadata_bytes, plan};
 use super::write::{CreateProgress, Target, write};
-use super::{CreateError, CreateOptions};
+use super::{CreateError, CreateOptions, TUPLES};
 use crate::content::{Thoroughness, look};
 use crate::leaf::{self, Leaf, LeafKind, system_error};
 use crate::member::Member;
@@ -59,16 +59,16 @@ pub async fn create(
         made.make(member, bytes)?;
     }
     let mut opened = Vec::new();
-    for member in &options.members {
+    for member in options.devices() {
         opened.push(leaf::open_pair(member, options.data_of(member), true).await?);
     }
-    for (member, leaf) in options.members.iter().zip(&opened) {
+    for (member, leaf) in options.devices().zip(&opened) {
         refuse_unfit(options, member, leaf.device.limits())?;
     }
     let sizes: Vec<DeviceSectors> = opened.iter().map(|leaf| leaf.lower().sectors()).collect();
-    let plan = plan(options, &sizes, &Identity::random(options.members.len()))?;
+    let plan = plan(options, &sizes, &Identity::random(options.devices().count()))?;
     let mut targets = Vec::new();
-    for (member, leaf) in options.members.iter().zip(opened) {
+    for (member, leaf) in options.devices().zip(opened) {
         let Leaf { device, data, kind, .. } = leaf;
         let blank =
             made.contains(member) || is_blank(member, &device, kind, options, on_progress).await?;
@@ -85,7 +85,7 @@ pub async fn create(
     let mut writing = |progress: &CreateProgress| on_progress(Phase::Writing, progress);
     let written = write(&plan, &targets, &mut writing).await;
     written.map_err(|failure| CreateError::Io {
-        member: options.members[failure.member].to_string(),
+        member: plan.members[failure.member].member.to_string(),
         error: failure.error,
     })?;
     made.keep()?;
@@ -103,7 +103,7 @@ pub async fn dry_run(
     options.check()?;
     leaf::refuse_twice(all_members(options))?;
     let mut sizes = Vec::new();
-    for member in &options.members {
+    for member in options.devices() {
         let limits = would_have(member, options, on_progress).await?;
         refuse_unfit(options, member, &limits)?;
         let metadata = limits.sectors;
@@ -115,20 +115,24 @@ pub async fn dry_run(
             }
         });
     }
-    Ok(plan(options, &sizes, &Identity::random(options.members.len()))?.into())
+    Ok(plan(options, &sizes, &Identity::random(options.devices().count()))?.into())
 }
 
 /// Members, and the devices with their data.
 fn all_members(options: &CreateOptions) -> impl Iterator<Item = &Member> {
-    options.members.iter().chain(options.data_devices.iter().map(|(_, data)| data))
+    options.devices().chain(options.data_devices.iter().map(|(_, data)| data))
 }
 
 /// The files to make if they do not exist, each with its bytes.
 fn to_make(options: &CreateOptions) -> Result<Vec<(&Member, Bytes)>, CreateError> {
     let Some(bytes) = options.member_bytes else { return Ok(Vec::new()) };
     let mut files = Vec::new();
-    for member in &options.members {
+    for member in options.devices() {
         match options.data_of(member) {
+            // A ring may have any length, so a journal's file that exists may.
+            None if options.write_journal.as_ref() == Some(member) => {
+                files.push((member, Bytes::Enough(bytes)));
+            }
             None => files.push((member, Bytes::Exactly(bytes))),
             Some(data) => {
                 files.push((data, Bytes::Exactly(bytes)));
@@ -169,6 +173,10 @@ pub(crate) fn refuse_unfit(
     member: &Member,
     limits: &Limits,
 ) -> Result<(), CreateError> {
+    let keeps_tuples = options.integrity.is_none() && limits.tag_size > 0;
+    if options.write_journal.is_some() && keeps_tuples {
+        return Err(CreateError::WriteJournalWith { other: TUPLES });
+    }
     let (Some(tags), true) = (options.integrity, options.inline) else { return Ok(()) };
     let block = BlockSize::from_bytes(options.sector_size)
         .ok_or(CreateError::SectorSize { found: options.sector_size })?;

@@ -24,8 +24,8 @@ fn options(level: CreateLevel, members: u8) -> CreateOptions {
 
 /// Makes the volume on devices full of noise and gives their bytes.
 fn make(options: &CreateOptions, sectors: u64) -> (Plan, Vec<Vec<u8>>) {
-    let count = u8::try_from(options.members.len()).unwrap();
-    let sizes = vec![DeviceSectors::Interleaved(sectors); options.members.len()];
+    let count = u8::try_from(options.devices().count()).unwrap();
+    let sizes = vec![DeviceSectors::Interleaved(sectors); count.into()];
     let plan = plan(options, &sizes, &identity(count)).unwrap();
     let disks: Vec<TestDevice> = (0..count)
         .map(|n| {
@@ -164,13 +164,69 @@ fn options_raid(level: CreateLevel) -> CreateOptions {
 }
 
 fn plan_error(options: &CreateOptions) -> CreateError {
-    let count = u8::try_from(options.members.len()).unwrap();
+    let count = u8::try_from(options.devices().count()).unwrap();
     plan(options, &vec![DeviceSectors::Interleaved(40_000); usize::from(count)], &identity(count))
         .unwrap_err()
 }
 
 fn above(name: &str, options: CreateOptions) -> CreateOptions {
     CreateOptions { integrity: Some(name.parse().unwrap()), ..options }
+}
+
+fn journalled(options: CreateOptions) -> CreateOptions {
+    let write_journal = Some(Member::Path("journal.img".into()));
+    CreateOptions { write_journal, bitmap: CreateBitmap::None, ..options }
+}
+
+#[test]
+fn a_write_journal_is_blank_and_protected_as_the_members_are() {
+    for integrity in [None, Some(TagSource::Hash(Algorithm::Crc32c))] {
+        let options = CreateOptions { integrity, ..journalled(options(CreateLevel::Raid5, 3)) };
+        let (plan, images) = make(&options, 40_000);
+        let named: Vec<&str> = plan
+            .writes()
+            .filter(|write| write.kind == WriteKind::WriteJournal)
+            .map(|write| write.member.as_str())
+            .collect();
+        assert_eq!(named, ["journal.img"]);
+        let inner: Vec<Vec<u8>> = match integrity {
+            None => images,
+            Some(_) => images.iter().map(|image| content(image)).collect(),
+        };
+        let decode = |image: &Vec<u8>| {
+            let sectors = units::u64_of(image.len()) / 512;
+            Superblock::decode(&image[4096..8192], Minor::V2, sectors).unwrap()
+        };
+        let superblocks: Vec<Superblock> = inner.iter().map(decode).collect();
+        let candidates = superblocks.iter().zip(&inner).map(|(superblock, image)| {
+            let device_sectors = units::u64_of(image.len()) / 512;
+            md::assemble::Candidate { superblock, device_sectors }
+        });
+        let candidates: Vec<md::assemble::Candidate<'_>> = candidates.collect();
+        let assembly = md::assemble::assemble(&candidates).unwrap();
+        assert_eq!((&assembly.journals[..], assembly.missing_count()), (&[3][..], 0));
+        assert_eq!(assembly.cannot_start, []);
+        let [.., journal] = &superblocks[..] else { panic!("four of them") };
+        let ring = usize_of(journal.data_offset().bytes());
+        let (first, rest) = inner[3][ring..].split_at(md::journal::BLOCK_BYTES);
+        let seed = md::journal::Seed::of(journal.set_uuid());
+        let block = md::journal::Block::decode(first, seed).unwrap();
+        assert_eq!((block.position, block.payloads), (0, Vec::new()));
+        assert!(rest.iter().all(|&byte| byte == 0), "nothing of another life follows it");
+        let data = usize_of(superblocks[0].data_offset().bytes());
+        assert!(inner[..3].iter().all(|image| image[data..].iter().all(|&byte| byte == 0)));
+    }
+}
+
+#[test]
+fn a_journal_device_that_is_too_small_is_named() {
+    let options = journalled(CreateOptions { integrity: None, ..options_raid(CreateLevel::Raid6) });
+    let mut sizes = vec![DeviceSectors::Interleaved(40_000); 7];
+    sizes[6] = DeviceSectors::Interleaved(3000);
+    let error = plan(&options, &sizes, &identity(7)).unwrap_err();
+    assert_eq!(error.member(), Some("journal.img"));
+    let expected = "journal.img: the journal device has 3000 sectors, expected at least 4096";
+    assert_eq!(error.to_string(), expected);
 }
 
 #[test]
@@ -192,7 +248,27 @@ fn what_makes_no_sense_is_refused_by_name() {
             above("t10-dif-type1-ip", CreateOptions { tag_size: Some(16), ..base.clone() }),
             "tuples of 8 bytes",
         ),
-        (above("t10-dif-type1-ip", CreateOptions { inline: true, ..base }), "--mode inline"),
+        (
+            above("t10-dif-type1-ip", CreateOptions { inline: true, ..base.clone() }),
+            "--mode inline",
+        ),
+        (journalled(options(CreateLevel::Raid1, 2)), "4, 5 and 6, not for raid1"),
+        (journalled(options(CreateLevel::None, 1)), "not for no array"),
+        (
+            CreateOptions {
+                bitmap: CreateBitmap::Internal { chunk_bytes: None },
+                ..journalled(base.clone())
+            },
+            "or a write-intent bitmap, not both",
+        ),
+        (
+            CreateOptions {
+                bitmap: CreateBitmap::PartialParity,
+                ..journalled(options(CreateLevel::Raid5, 3))
+            },
+            "or a partial parity log, not both",
+        ),
+        (above("t10-dif-type1-ip", journalled(base)), "or tuples beside each block, not both"),
     ] {
         let error = plan_error(&options).to_string();
         assert!(error.contains(text), "{error}");

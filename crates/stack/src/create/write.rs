@@ -2,13 +2,14 @@
 //!
 //! 1. [`WriteKind::Erase`] on every member, then a flush. A crash before or within: the old
 //!    volume, or one with members missing. After: nothing opens.
-//! 2. [`WriteKind::Wipe`], journal, tags, bitmaps, and (inside dm-integrity) the md superblocks, in this
+//! 2. [`WriteKind::Wipe`], journal, tags, bitmaps, the start of a write journal's ring, and (inside dm-integrity) the md superblocks, in this
 //!    order on each member, members side by side; then a flush of every member. A crash: nothing
 //!    opens, because no outer superblock exists.
 //! 3. The outer superblocks, one member after the other, each durable before the next: dm-integrity's
 //!    where there is one, else md's. A crash: the members that have theirs are complete and agree
 //!    (all data is zero, all parity too), the others are blank; what opens is a sound array with
-//!    members missing, or too few to start. `create` again, with `--yes`.
+//!    members missing, or too few to start. The write journal's device is the last: without it the array is
+//!    refused, as its data might be there. `create` again, with `--yes`.
 
 use super::plan::{
     BITMAP_PIECE, IntegrityPlan, MemberPlan, Plan, WriteKind, beside, erased, sections_at_once,

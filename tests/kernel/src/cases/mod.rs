@@ -329,6 +329,21 @@ fn crashes() -> Vec<Case> {
             move |lab| write_journal::cut_there(lab, &subject),
         ));
     }
+    let small = Format { journal_bytes: Some(1 << 20), ..Format::CRC32C_4096 };
+    let later = |metadata, subject| Subject { metadata, ..subject };
+    for (name, subject, part) in [
+        ("raid5", Subject::md(5, 3).with_journal("write-through"), Part::All),
+        ("raid5-crc32c", stacked(5, 3, small).with_journal("write-back"), Part::Ci),
+        ("raid6", later("1.0", Subject::md(6, 4).with_journal("write-through")), Part::All),
+        ("raid4", later("1.1", Subject::md(4, 3).with_journal("write-back")), Part::All),
+    ] {
+        cases.push(row(
+            part,
+            format!("ours-journal-{name}"),
+            "we make it with a write journal; the kernel reads, checks, logs and writes; we read",
+            move |lab| write_journal::made_here(lab, &subject),
+        ));
+    }
     for (name, subject, part) in [
         ("raid1", Subject::md(1, 2).with_intent(), Part::Ci),
         ("raid5", Subject::md(5, 3).with_intent(), Part::All),

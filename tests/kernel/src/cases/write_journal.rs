@@ -1,14 +1,14 @@
 //! The write journal of RAID 4, 5 and 6: the kernel dies while it holds what is not home, or may not be; we
-//! read the array, with all members and without any that it can spare, and the kernel then agrees.
+//! read the array, with all members and without any that it can spare, and the kernel then agrees. And one that
+//! we made is one to the kernel.
 
 use super::crash::{History, NEWEST, begun_there};
-use super::exchange::{agrees_inside, read, write};
-use crate::content::{Content, index};
+use super::exchange::{agrees_inside, dumps_agree, read, write};
+use crate::content::{Content, index, scattered};
 use crate::disks::Disks;
 use crate::lab::{Lab, flip, text};
 use crate::subject::Subject;
 use anyhow::{Context, ensure};
-use serde_json::Value;
 
 /// # Errors
 /// If we do not find what the kernel had synced, or it anything else than we.
@@ -51,6 +51,53 @@ pub(super) fn cut_there(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<
     Content::from(lab.given(&answer)?).must_be(&lab.export(&members)?, "what we read then")
 }
 
+/// # Errors
+/// If the kernel does not take what we made, does not log into its journal, or leaves what we read otherwise.
+pub(super) fn made_here(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+    let (members, sectors) = lab.create(subject)?;
+    let mut content = Content::new(sectors);
+    content.must_be(&lab.export(&members)?, "what we read of what we made")?;
+    dumps_agree(lab, subject, &members)?;
+    ensure!(tail(lab, subject, &members)?.starts_with("0 of "), "it begins at its beginning");
+
+    let writes = scattered(sectors, subject.block(), 1);
+    let policy = "echo policy \"$(cat /sys/block/md0/md/consistency_policy)\"\n".to_owned();
+    let script = [subject.open(), policy, subject.set_journal_mode(), read(subject)];
+    let script = [script.concat(), write(subject, &writes), subject.close()];
+    let answer = lab.guest(&members, &script.concat())?;
+    content.must_be(&lab.given(&answer)?, "what the kernel reads")?;
+    agrees_inside(subject, &answer)?;
+    let policy = answer.fields().get("policy").copied().unwrap_or_default().to_owned();
+    ensure!(policy.trim() == "journal", "the kernel's policy is {policy}");
+
+    content.apply(&writes);
+    content.must_be(&lab.export(&members)?, "what we read after the kernel wrote")?;
+    ensure!(!tail(lab, subject, &members)?.starts_with("0 of "), "the kernel logged");
+    let answer = lab.guest(&members, &[subject.open(), read(subject), subject.close()].concat())?;
+    content.must_be(&lab.given(&answer)?, "what the kernel reads again")?;
+    agrees_inside(subject, &answer)?;
+    lab.must_be_sound(&members)
+}
+
+/// Where the journal begins, as `inspect` says.
+fn tail(lab: &Lab<'_>, subject: &Subject, members: &Disks) -> anyhow::Result<String> {
+    journal_field(lab, subject, members, "journal_tail")
+}
+
+/// What `inspect` says of the journal.
+fn journal_field(
+    lab: &Lab<'_>,
+    subject: &Subject,
+    members: &Disks,
+    name: &str,
+) -> anyhow::Result<String> {
+    let found = lab.inspect(&members.member(subject.members))?;
+    let fields = found["md"]["write_journal"].as_array().context("it has a journal")?;
+    let field = fields.iter().find(|field| field["name"] == name);
+    let field = field.with_context(|| name.to_owned())?;
+    Ok(field["value"].as_str().unwrap_or_default().to_owned())
+}
+
 /// What we read of it, and that it is what was synced.
 fn exported(
     lab: &Lab<'_>,
@@ -69,12 +116,8 @@ fn exported(
 
 /// How many rows the journal holds whole, and how many have data alone in it.
 fn held(lab: &Lab<'_>, subject: &Subject, members: &Disks) -> anyhow::Result<(u64, u64)> {
-    let found = lab.inspect(&members.member(subject.members))?;
-    let fields = found["md"]["write_journal"].as_array().context("it has a journal")?.clone();
     let number = |name: &str| -> anyhow::Result<u64> {
-        let is_named = |field: &&Value| field["name"] == name;
-        let field = fields.iter().find(is_named).with_context(|| name.to_owned())?;
-        Ok(field["value"].as_str().unwrap_or_default().parse()?)
+        Ok(journal_field(lab, subject, members, name)?.parse()?)
     };
     Ok((number("data-parity stripes")?, number("data-only stripes")?))
 }

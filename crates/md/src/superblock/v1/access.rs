@@ -183,6 +183,15 @@ impl Superblock {
         (self.role() == Some(Role::Journal)).then(|| self.raw.recovery_offset.get())
     }
 
+    /// Says that device `dev_number` is the array's write journal.
+    ///
+    /// # Panics
+    /// If the table has no such number.
+    pub fn set_journal(&mut self, dev_number: u32) {
+        self.set_role(dev_number, Role::Journal);
+        self.set_feature(Features::JOURNAL, true);
+    }
+
     /// The member's own index into the device table, which is not its slot.
     #[must_use]
     pub fn dev_number(&self) -> u32 {

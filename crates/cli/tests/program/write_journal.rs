@@ -1,0 +1,128 @@
+//! Arrays that are made with a write journal: what lies on the devices, what is said of it, and what is refused.
+
+use crate::support::volume::on;
+use crate::support::{MIB, Said, Shape, Volume, other, steadfast, text};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A volume of this shape with a write journal of 4 MiB, whose device is the last of its members and lies in a
+/// folder of its own.
+fn create(shape: Shape, more: &[&str]) -> (Volume, TempDir) {
+    let folder = tempfile::tempdir().expect("there is room for a scratch folder");
+    let journal = folder.path().join("journal.img");
+    let file = std::fs::File::create(&journal).expect("the folder is ours");
+    file.set_len(4 * MIB).expect("there is room");
+    let options = [&["--write-journal", text(&journal)], more].concat();
+    let mut volume = Volume::create_with(shape, 8 * MIB, &options);
+    volume.members.push(journal);
+    (volume, folder)
+}
+
+/// Its report says all of this.
+#[track_caller]
+fn says(said: &Said, words: &[&str]) {
+    let text = said.text();
+    words.iter().for_each(|word| assert!(text.contains(word), "'{word}' is not said: {said}"));
+}
+
+#[test]
+fn an_array_that_is_made_with_a_write_journal_has_an_empty_one_and_is_whole() {
+    for (level, metadata, tags) in [
+        ("4", "1.1", false),
+        ("5", "1.2", true),
+        ("5", "1.0", false),
+        ("6", "1.2", false),
+        ("6", "1.0", true),
+    ] {
+        let shape = if tags { Shape::tagged(level, 4096) } else { Shape::plain(level) };
+        let (volume, _folder) = create(shape, &["--metadata", metadata]);
+        let journal = volume.members.last().expect("it has one").clone();
+        let inspected = volume.run("inspect", &["--json"]).ended(0).object();
+        let members = inspected["members"].as_array().expect("a list");
+        let [members @ .., last] = &members[..] else { panic!("{inspected}") };
+        assert!(members.iter().all(|member| member["md"]["write_journal"].is_null()));
+        let fields = last["md"]["write_journal"].as_array().expect("it is a journal");
+        let field = |name: &str| fields.iter().find(|field| field["name"] == name);
+        assert!(field("journal_tail").is_some_and(|field| field["value"] != Value::Null));
+        assert_eq!(field("data-parity stripes").map(|field| &field["value"]), Some(&"0".into()));
+        if !tags {
+            let examined = other("mdadm", "mdadm", ["--examine", text(&journal)]).ended(0);
+            says(&examined, &["Device Role : Journal", "Feature Map : 0x200", "- correct"]);
+        }
+        let status = volume.run("status", &["--json"]).ended(0).object();
+        assert_eq!(status["write_journal"]["blocks"], 0, "{status}");
+        assert_eq!(status["bitmap"], Value::Null, "{status}");
+        let told = volume.run("status", &[]).ended(0);
+        says(&told, &["journal.img: 0 blocks are not home"]);
+        assert_eq!(volume.export().0, 0);
+        volume.run("scrub", &["--check"]).ended(0);
+        let left = volume.without(&[0]);
+        let said = on("export", &left, &["-q", "--to", "-"]).ended(1);
+        assert!(said.stdout.iter().all(|&byte| byte == 0), "made of zeroes");
+        let without = volume.without(&[volume.members.len() - 1]);
+        on("export", &without, &["-q", "--to", "-"])
+            .one_line(3, &["its journal device is missing or stale"]);
+    }
+}
+
+#[test]
+fn a_write_journal_that_makes_no_sense_is_refused_in_one_line_and_nothing_is_made() {
+    let folder = tempfile::tempdir().expect("there is room for a scratch folder");
+    let members: Vec<_> = (0..4).map(|slot| folder.path().join(format!("{slot}.img"))).collect();
+    let journal = folder.path().join("journal.img");
+    let journal = text(&journal);
+    let asked = |level: &str, options: &[&str]| {
+        let asked = ["--level", level, "--size", "4M", "--write-journal", journal];
+        on("create", &members, &[&asked, options].concat())
+    };
+    let plain = ["--integrity", "none"];
+    for (level, options, code, words) in [
+        ("1", &plain[..], 64, "RAID 4, 5 and 6, not for raid1"),
+        ("10", &plain, 64, "RAID 4, 5 and 6, not for raid10"),
+        ("5", &["--bitmap", "internal"], 64, "write-intent bitmap, not both"),
+        ("5", &["--bitmap-chunk", "64K"], 64, "write-intent bitmap, not both"),
+        ("5", &["--consistency-policy", "ppl"], 64, "partial parity log, not both"),
+        ("5", &["--integrity", "t10-dif-type1-crc16"], 64, "tuples beside each block, not both"),
+    ] {
+        asked(level, options).one_line(code, &["--write-journal", words]);
+        assert!(members.iter().all(|member| !member.exists()), "{level} {options:?}");
+    }
+    on("create", &members, &["--level", "5", "--size", "4M", "--write-journal", text(&members[1])])
+        .one_line(3, &["1.img", "name it once"]);
+    std::fs::write(journal, vec![0; 1 << 20]).expect("the folder is ours");
+    asked("5", &plain).one_line(3, &["journal.img", "expected at least 4096", "a larger device"]);
+    assert!(members.iter().all(|member| !member.exists()), "what was made is gone again");
+
+    // Members that keep tuples by themselves.
+    let sectors: Vec<String> = (0..3)
+        .map(|slot| {
+            format!(
+                "sectors:512+8/t10-dif-type1-crc16:{}",
+                folder.path().join(format!("s{slot}")).display()
+            )
+        })
+        .collect();
+    let names = sectors.iter().map(String::as_str);
+    let rest = ["--level", "5", "--size", "4M", "--integrity", "none", "--write-journal", journal];
+    steadfast(std::iter::once("create").chain(names).chain(rest))
+        .one_line(64, &["tuples beside each block"]);
+}
+
+#[test]
+fn a_dry_run_lists_the_journal_and_mdadms_word_for_it_is_understood() {
+    let folder = tempfile::tempdir().expect("there is room for a scratch folder");
+    let members: Vec<_> = (0..3).map(|slot| folder.path().join(format!("{slot}.img"))).collect();
+    let journal = folder.path().join("journal.img");
+    let asked = ["--level", "5", "--size", "4M", "--like", "mdadm", "--chunk", "64K"];
+    let asked = [&asked[..], &["--write-journal", text(&journal)]].concat();
+    let policy = [&asked[..], &["--consistency-policy", "journal"]].concat();
+    let planned = on("create", &members, &[&policy[..], &["--dry-run"]].concat()).ended(0);
+    says(
+        &planned,
+        &["journal.img: byte 1048576, 4096 bytes", "first block of an empty write journal"],
+    );
+    assert!(!journal.exists());
+    let made = on("create", &members, &policy).ended(0);
+    says(&made, &[&format!("{} {} --nbd", text(&members[2]), text(&journal))]);
+    assert_eq!(std::fs::metadata(&journal).expect("it was made").len(), 4 * MIB);
+}
