@@ -6,6 +6,7 @@
 //!           | ("sectors:" | "nvme-qemu:") DATA "+" METADATA [ "/" PROFILE ] ":" PATH
 //!           | "nbd://..." | "nbd+unix://..." | "memory:" SIZE | "missing"
 //!   node    = "integrity" "(" node "," "data=" leaf ")"    (data on a device of its own)
+//!   node    = LEVEL "(" node { "," node } "," "journal=" node ")"    (of RAID 4, 5 and 6: the write journal)
 //!   name    = "integrity" | LEVEL | "fault"
 //!   LEVEL   = "linear" | "raid0" | "raid1" | "raid4" | "raid5" | "raid6" | "raid10"
 //! ```
@@ -13,6 +14,9 @@
 //! A leaf is one word. What a word cannot hold as it is (blanks, commas, parentheses, quotes) is
 //! put in double quotes, where `\"` and `\\` stand for themselves: `file:"a, b.img"`. `fault` takes
 //! a leaf and then its rules, as words ([`crate::fault`]).
+//!
+//! An array in the text is a claim about what lies on its members: level, slots, UUID and where a write journal
+//! begins come from their superblocks, nothing is put together without them.
 //!
 //! The text is what a volume prints of itself, what `--stack` takes, and what tests and bug reports
 //! use. Here it is only read and printed; building is [`crate::open()`]'s work.
@@ -27,6 +31,8 @@ use std::str::FromStr;
 const DEPTH_MAX: usize = 16;
 /// What names the device with the data.
 const DATA: &str = "data=";
+/// What names an array's write journal.
+const JOURNAL: &str = "journal=";
 /// Nodes in one text, at most.
 const NODES_MAX: usize = 1024;
 
@@ -117,8 +123,8 @@ pub enum Node {
     /// dm-integrity over what is below; with a second node the data lies there, and everything
     /// else on the first.
     Integrity(Box<Node>, Option<Box<Node>>),
-    /// An md array over its members.
-    Array(ArrayLevel, Vec<Node>),
+    /// An md array over its members; with a third part, that is its write journal.
+    Array(ArrayLevel, Vec<Node>, Option<Box<Node>>),
     /// Faults, injected above what is below; the rules are the fault layer's words.
     Fault(Box<Node>, Vec<String>),
 }
@@ -143,7 +149,9 @@ impl Node {
                 Box::new(lower.pairs().map(|(leaf, _)| (leaf, Some(&**data))))
             }
             Self::Integrity(lower, None) | Self::Fault(lower, _) => lower.pairs(),
-            Self::Array(_, members) => Box::new(members.iter().flat_map(Self::pairs)),
+            Self::Array(_, members, journal) => {
+                Box::new(members.iter().chain(journal.as_deref()).flat_map(Self::pairs))
+            }
         }
     }
 
@@ -174,11 +182,16 @@ impl Node {
             (Self::Integrity(a, Some(data)), Self::Integrity(b, Some(other))) => {
                 a.same_shape(b) && data.same_shape(other)
             }
-            (Self::Array(level, claimed), Self::Array(other, members)) => {
+            (Self::Array(level, claimed, journal), Self::Array(other, members, found)) => {
+                let same_journal = match (journal, found) {
+                    (Some(journal), Some(found)) => journal.same_shape(found),
+                    (journal, found) => journal.is_none() && found.is_none(),
+                };
                 let holds = |a: &[Self], b: &[Self]| {
                     a.iter().all(|one| b.iter().any(|other| one.same_shape(other)))
                 };
                 level == other
+                    && same_journal
                     && claimed.len() == members.len()
                     && holds(claimed, members)
                     && holds(members, claimed)
@@ -252,7 +265,7 @@ impl Parser<'_> {
                 Node::Fault(Box::new(lower), rules)
             }
             name => match ArrayLevel::from_name(name) {
-                Some(level) => Node::Array(level, self.members(depth)?),
+                Some(level) => self.array(level, depth)?,
                 None => {
                     let expected =
                         "integrity, linear, raid0, raid1, raid4, raid5, raid6, raid10 or fault";
@@ -284,12 +297,29 @@ impl Parser<'_> {
         Ok(Node::Integrity(lower, Some(Box::new(data))))
     }
 
-    fn members(&mut self, depth: usize) -> Result<Vec<Node>, SpecError> {
+    fn array(&mut self, level: ArrayLevel, depth: usize) -> Result<Node, SpecError> {
         let mut members = vec![self.node(depth + 1)?];
         while self.eat(',') {
+            self.skip_blanks();
+            if self.text[self.at..].starts_with(JOURNAL) {
+                let journal = self.journal(level, depth)?;
+                return Ok(Node::Array(level, members, Some(Box::new(journal))));
+            }
             members.push(self.node(depth + 1)?);
         }
-        Ok(members)
+        Ok(Node::Array(level, members, None))
+    }
+
+    fn journal(&mut self, level: ArrayLevel, depth: usize) -> Result<Node, SpecError> {
+        let start = self.at;
+        self.at += JOURNAL.len();
+        let journal = self.node(depth + 1)?;
+        let has_parity = matches!(level, ArrayLevel::Raid4 | ArrayLevel::Raid5 | ArrayLevel::Raid6);
+        if has_parity && !matches!(journal, Node::Array(..) | Node::Missing) {
+            return Ok(journal);
+        }
+        let expected = "a device with the write journal of a raid4, raid5 or raid6".to_owned();
+        Err(SpecError { at: start, found: format!("'{JOURNAL}'"), expected })
     }
 
     fn leaf(&self, at: usize, word: &str) -> Result<Node, SpecError> {
@@ -407,11 +437,14 @@ impl fmt::Display for Node {
             Self::Missing => f.write_str("missing"),
             Self::Integrity(lower, None) => write!(f, "integrity({lower})"),
             Self::Integrity(lower, Some(data)) => write!(f, "integrity({lower}, {DATA}{data})"),
-            Self::Array(level, members) => {
+            Self::Array(level, members, journal) => {
                 write!(f, "{}(", level.name())?;
                 for (index, member) in members.iter().enumerate() {
                     let comma = if index == 0 { "" } else { ", " };
                     write!(f, "{comma}{member}")?;
+                }
+                if let Some(journal) = journal {
+                    write!(f, ", {JOURNAL}{journal}")?;
                 }
                 f.write_char(')')
             }
@@ -437,7 +470,7 @@ mod tests {
     fn the_documented_example_is_read() {
         let text = "raid5(integrity(file:a.img), integrity(file:b.img), missing)";
         let node: Node = text.parse().unwrap();
-        let Node::Array(ArrayLevel::Raid5, members) = &node else { panic!("{node:?}") };
+        let Node::Array(ArrayLevel::Raid5, members, None) = &node else { panic!("{node:?}") };
         assert_eq!(members.len(), 3);
         assert_eq!(members[2], Node::Missing);
         assert_eq!(node.to_string(), text);
@@ -456,8 +489,33 @@ mod tests {
             "raid5(integrity(file:a), file:b, missing)",
             "raid5(integrity(file:a), integrity(file:b), integrity(file:c))",
             "raid5(integrity(file:a), integrity(file:b))",
+            "raid5(integrity(file:a), integrity(file:b), missing, journal=file:j)",
         ] {
             assert!(!node(wrong).same_shape(&found), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_write_journal_is_part_of_the_claim() {
+        let node = |text: &str| text.parse::<Node>().unwrap();
+        let text = "raid5(integrity(file:a), missing, file:c, journal=integrity(file:j))";
+        let found = node(text);
+        assert_eq!(found.to_string(), text);
+        let leaves: Vec<String> = found.leaves().map(ToString::to_string).collect();
+        assert_eq!(leaves, ["file:a", "missing", "file:c", "file:j"], "it is opened too");
+        for same in [
+            "raid5(file:c, integrity(file:a), missing, journal=integrity(file:j))",
+            "raid5(file:c, integrity(file:a), missing ,\tjournal=integrity(fault(file:j)) )",
+        ] {
+            assert!(node(same).same_shape(&found), "{same}");
+        }
+        for other in [
+            "raid5(integrity(file:a), missing, file:c)",
+            "raid5(integrity(file:a), missing, file:c, integrity(file:j))",
+            "raid5(integrity(file:a), missing, file:c, journal=file:j)",
+            "raid5(integrity(file:a), missing, file:c, journal=integrity(file:k))",
+        ] {
+            assert!(!node(other).same_shape(&found), "{other}");
         }
     }
 
@@ -468,7 +526,8 @@ mod tests {
             assert_eq!(level.number(), number);
             let text = format!("{}(file:a, missing)", md::superblock::Level::from_number(number));
             let node: Node = text.parse().unwrap();
-            assert_eq!(node, Node::Array(level, vec!["file:a".parse().unwrap(), Node::Missing]));
+            let members = vec!["file:a".parse().unwrap(), Node::Missing];
+            assert_eq!(node, Node::Array(level, members, None));
             assert_eq!(node.to_string(), text);
         }
         assert_eq!(ArrayLevel::from_number(2), None);
@@ -503,6 +562,17 @@ mod tests {
                 "sectors of '520' bytes, expected 512, 1024, 2048 or 4096 \
               with metadata behind it, such as 512+8 or 4096+64",
             ),
+            (
+                "raid1(file:a, file:b, journal=file:j)",
+                22,
+                "a device with the write journal of a raid4, raid5 or raid6",
+            ),
+            (
+                "raid5(file:a, file:b, journal=missing)",
+                22,
+                "a device with the write journal of a raid4, raid5 or raid6",
+            ),
+            ("raid5(file:a, journal=file:j, file:b)", 28, "')'"),
             ("file:\"a", 7, "'\"'"),
             ("file:", 0, "a path behind 'file:'"),
         ] {
@@ -545,7 +615,11 @@ mod tests {
             prop_oneof![
                 inner.clone().prop_map(|lower| Node::Integrity(Box::new(lower), None)),
                 (level.clone(), prop::collection::vec(inner, 1..5))
-                    .prop_map(|(level, members)| Node::Array(level, members)),
+                    .prop_map(|(level, members)| Node::Array(level, members, None)),
+                prop::collection::vec(Just(Node::Memory(7)), 2..4).prop_map(|mut members| {
+                    let journal = members.pop().map(Box::new);
+                    Node::Array(ArrayLevel::Raid6, members, journal)
+                }),
             ]
         })
     }

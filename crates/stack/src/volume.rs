@@ -595,5 +595,7 @@ fn array_node(freshest: &Superblock, members: &[MemberPart]) -> Node {
         holder.map_or(Node::Missing, MemberPart::node)
     });
     let level = ArrayLevel::from_number(freshest.level().number());
-    Node::Array(level.unwrap_or(ArrayLevel::Raid5), nodes.collect())
+    let mut journals = members.iter().filter(|part| part.state == MemberState::Journal);
+    let journal = journals.next().map(|part| Box::new(part.node()));
+    Node::Array(level.unwrap_or(ArrayLevel::Raid5), nodes.collect(), journal)
 }

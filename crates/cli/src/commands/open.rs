@@ -54,7 +54,8 @@ pub struct Arguments {
     #[arg(long)]
     assemble: bool,
 
-    /// The volume spelled out: 'raid1(integrity(file:a), integrity(file:b))'
+    /// The volume spelled out: 'raid1(integrity(file:a), integrity(file:b))', or with a write journal
+    /// 'raid5(file:a, file:b, missing, journal=file:j)'. It is compared with what lies on the members
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["members", "data_device"])]
     stack: Option<String>,
 

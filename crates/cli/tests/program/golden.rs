@@ -2,7 +2,7 @@
 //! kernel gave them out, and not changed by looking.
 
 use crate::support::volume::{hashes, on};
-use crate::support::{Said, hex, other, sha256, text};
+use crate::support::{Said, hex, other, sha256, steadfast, text};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -247,6 +247,14 @@ fn journalled(name: &str, missing: usize) {
     golden
         .on_some("export", members, &["-q", "--to", "-"])
         .one_line(3, &["its journal device is missing or stale", "export --force"]);
+    // As it is spelled, with its journal and not without.
+    let stack = golden.on("status", &["--json"]).ended(0).object()["stack"].clone();
+    let stack = stack.as_str().expect("a text");
+    let (without, _) = stack.split_once(", journal=").expect("it names the journal");
+    steadfast(["export", "--stack", stack, "-q", "--to", "-"]).ended(0);
+    steadfast(["status", "--stack", &format!("{without})")]).one_line(3, &["missing or stale"]);
+    let member = stack.replace(", journal=", ", ");
+    steadfast(["status", "--stack", &member]).one_line(3, &["journal=", "without a stack"]);
     golden
         .on("serve", &["--nbd", "unix:/nowhere"])
         .one_line(3, &["a journal device is not implemented for writing", "--read-only"]);
