@@ -19,9 +19,11 @@
 //!
 //! Source: the md specification, section 13, and Linux 6.12 (`docs/formats/md-v1.md` says what was seen).
 
+mod head;
 mod rows;
 mod scan;
 
+pub use head::{Full, Head, Row as NewRow};
 pub use rows::{Place, Row, Rows, Senseless};
 pub use scan::{Damage, Ended, Found, Ring, Scan, Wanted};
 
@@ -36,6 +38,8 @@ pub const BLOCK_BYTES: usize = 4096;
 /// The same in sectors.
 pub const BLOCK_SECTORS: u64 = 8;
 
+/// Bytes of a meta block that payloads may take.
+const LIST_BYTES: usize = BLOCK_BYTES - HEADER_BYTES;
 const MAGIC: u32 = 0x6433_C509;
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 32;
@@ -242,7 +246,7 @@ impl Block {
         self.payloads.iter().for_each(|payload| encode_payload(payload, &mut list));
         let size = HEADER_BYTES + list.len();
         assert!(size <= BLOCK_BYTES, "{size} bytes of payloads in one meta block");
-        list.resize(BLOCK_BYTES - HEADER_BYTES, 0);
+        list.resize(LIST_BYTES, 0);
         let mut header = RawHeader {
             magic: MAGIC.into(),
             checksum: U32::ZERO,

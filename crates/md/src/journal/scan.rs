@@ -40,6 +40,11 @@ impl Ring {
         u64::try_from(sum % u128::from(self.sectors.max(1))).unwrap_or(0)
     }
 
+    /// How far it is from `from` on to `to`; nothing to the same place.
+    pub(super) fn between(self, from: u64, to: u64) -> u64 {
+        if from <= to { to - from } else { self.sectors - (from - to) }
+    }
+
     /// The one or two ranges that `wanted` is.
     pub fn ranges(self, wanted: Wanted) -> impl Iterator<Item = Range<u64>> {
         let before_end = wanted.sectors.min(self.sectors.saturating_sub(wanted.at));
