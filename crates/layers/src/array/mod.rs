@@ -61,6 +61,7 @@ mod bad_blocks;
 mod bitmap;
 mod bits;
 pub(crate) mod checks;
+mod journal;
 mod limits;
 mod logs;
 mod member;
@@ -275,6 +276,11 @@ impl Array {
         &self.options.events
     }
 
+    /// The time of day.
+    pub(crate) fn time(&self) -> Time {
+        (self.options.clock)()
+    }
+
     /// Up to where redundancy is true: what superblocks can say of it.
     #[must_use]
     pub fn synced(&self) -> ResyncOffset {
@@ -308,7 +314,7 @@ impl Array {
     }
 
     /// Says that members may differ in `sectors`, because a write could not be finished. Called
-    /// while its guard is held, so the superblocks say dirty already.
+    /// while its guard is held, so the superblocks say dirty already, or a journal names what was written.
     pub fn set_unsynced(&self, sectors: Range<u64>) {
         self.unsynced.borrow_mut().insert(sectors);
     }
@@ -370,10 +376,14 @@ impl Array {
 
     /// The header's first list.
     async fn become_active(self: &Rc<Self>) -> IoResult {
-        if self.rounds.table_changed(&self.members().collect::<Vec<_>>()) {
+        let changed = self.rounds.table_changed(&self.members().collect::<Vec<_>>());
+        if changed {
             self.round(self.rounds.on_disk()).await?;
         }
-        self.round(ResyncOffset::Below(Sector::ZERO)).await?;
+        let resync = self.while_written();
+        if changed || resync != self.rounds.on_disk() {
+            self.round(resync).await?;
+        }
         self.active.set(true);
         let array = Rc::downgrade(self);
         drop(runtime::spawn(settle_when_idle(array)));
@@ -393,6 +403,8 @@ impl Array {
         self.unbroken()?;
         let settled = self.rounds.on_disk() == self.synced() && !self.any_written_over();
         if self.in_flight.get() > 0 || settled {
+            // With a journal that is so after every write.
+            self.active.set(self.active.get() && (self.in_flight.get() > 0 || !self.has_journal()));
             return Ok(());
         }
         if self.members().any(|member| member.overclaims()) {
@@ -531,11 +543,11 @@ impl Array {
     async fn try_round(&self, resync: ResyncOffset) -> IoResult {
         self.counters_changed.set(false);
         loop {
-            let time = (self.options.clock)();
+            let time = self.time();
             // Each failure removes a member, so this ends.
             let whole = self.missing_count() == 0;
             let members: Vec<Rc<Member>> = self.members().collect();
-            let failures = self.rounds.write(&members, whole, resync, time).await;
+            let failures = self.rounds.write(&members, whole, resync, time).await?;
             if failures.is_empty() {
                 let members: Vec<Rc<Member>> = self.members().collect();
                 self.unrecorded.set(self.rounds.table_changed(&members));

@@ -31,11 +31,19 @@ pub(crate) const RECORD: &str = "ppl: a record before what it names";
 pub(crate) const VOID: &str = "ppl: void before what no record names";
 /// Zeroes over older records, before a first one that they could be taken to follow.
 pub(crate) const EMPTIED: &str = "ppl: an emptied log before its first record";
+/// A record of the write journal, before what it names goes home.
+pub(crate) const JOURNALLED: &str = "journal: a record before what it names";
+/// What records of the write journal name, on the members, before the tail leaves them behind.
+pub(crate) const HOME: &str = "journal: members before the tail moves";
+/// The mark at the end of the write journal, before the tail is there.
+pub(crate) const MARK: &str = "journal: a mark before the tail is there";
+/// Where the write journal begins, before what lay before it is written over.
+pub(super) const TAIL: &str = "journal: the tail before what it left behind is written over";
 /// A copy of an unfinished write that is on every member now, before anybody is given it.
 pub(crate) const AGREED: &str = "mirror: copies made to agree before they are read";
 
 /// All of them.
 pub const ORDERINGS: &[&str] = &[
     PROMISE, CLEAN, SUPERBLOCK, INTENT, CLEARED, HEADER, EPOCH, ANEW, RECORDED, MOVED, FILLED,
-    LOGGED, RECORD, VOID, EMPTIED, AGREED,
+    LOGGED, RECORD, VOID, EMPTIED, JOURNALLED, HOME, MARK, TAIL, AGREED,
 ];

@@ -8,10 +8,11 @@
 
 use super::Member;
 use super::bitmap::Intent;
+use super::journal::Journal;
 use super::ordering::SUPERBLOCK;
 use bio::{Bio, Buf, IoError, IoResult};
 use md::superblock::{ResyncOffset, Role, Superblock, Time};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 /// What the superblocks say, and the means to change it.
@@ -19,6 +20,8 @@ pub(super) struct Rounds {
     events: Cell<u64>,
     /// The array's bitmap.
     intent: Option<Rc<Intent>>,
+    /// The device of the array's write journal.
+    journal: OnceCell<Journal>,
     /// What they say of redundancy; the least that any of them says.
     on_disk: Cell<ResyncOffset>,
     /// The device table of the freshest.
@@ -37,9 +40,19 @@ impl Rounds {
         Self {
             events: Cell::new(freshest.map_or(0, Superblock::events)),
             intent,
+            journal: OnceCell::new(),
             on_disk: Cell::new(resync.unwrap_or(ResyncOffset::Clean)),
             table: RefCell::new(freshest.map(|f| f.roles().collect()).unwrap_or_default()),
         }
+    }
+
+    /// The device of the write journal takes part from now on.
+    pub(super) fn go_through_journal(&self, journal: Journal) {
+        assert!(self.journal.set(journal).is_ok(), "an array has one journal");
+    }
+
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        self.journal.get()
     }
 
     /// The event count of the last round.
@@ -77,14 +90,17 @@ impl Rounds {
     /// One round: every member's superblock one event on, saying `resync` and who takes part.
     /// Gives the members that could not be written; the others all have the new count. `whole`: no
     /// member is missing, so that nobody can come back later and miss what the bitmap forgets.
+    ///
+    /// # Errors
+    /// If the device of the write journal could not be written, which is the last.
     pub(super) async fn write(
         &self,
         members: &[Rc<Member>],
         whole: bool,
         resync: ResyncOffset,
         time: Time,
-    ) -> Vec<(Rc<Member>, IoError)> {
-        let mut failures = self.level(members, time).await;
+    ) -> IoResult<Vec<(Rc<Member>, IoError)>> {
+        let mut failures = self.level(members, time).await?;
         let table = self.table_of(members);
         // A crash within the round leaves both; until its end only the lesser is promised.
         self.on_disk.set(self.on_disk.get().least(resync));
@@ -92,40 +108,51 @@ impl Rounds {
         if let Some(intent) = &self.intent {
             intent.follow(events, (whole && failures.is_empty()).then_some(before));
         }
+        let new = Change { events, resync, time, table: &table, intent: self.intent.as_deref() };
         for (member, own) in superblocks(members).collect::<Vec<_>>() {
             if failures.iter().any(|(failed, _)| Rc::ptr_eq(failed, &member)) {
                 continue;
             }
-            let new =
-                Change { events, resync, time, table: &table, intent: self.intent.as_deref() };
             if let Err(error) = new.apply(&member, own).await {
                 failures.push((member, error));
             }
+        }
+        // Last: behind the members by one event it is still theirs; before them it could call one faulty that
+        // is the freshest.
+        if let Some(journal) = self.journal() {
+            journal.follow(&new).await?;
         }
         self.events.set(events);
         *self.table.borrow_mut() = table;
         if failures.is_empty() {
             self.on_disk.set(resync);
         }
-        failures
+        Ok(failures)
     }
 
     /// Brings members that a crash left behind to the present count and view.
-    async fn level(&self, members: &[Rc<Member>], time: Time) -> Vec<(Rc<Member>, IoError)> {
+    async fn level(
+        &self,
+        members: &[Rc<Member>],
+        time: Time,
+    ) -> IoResult<Vec<(Rc<Member>, IoError)>> {
         let mut failures = Vec::new();
         let events = self.events.get();
         let table = self.table.borrow().clone();
+        let (resync, intent) = (self.on_disk.get(), self.intent.as_deref());
+        let new = Change { events, resync, time, table: &table, intent };
         for (member, own) in superblocks(members).collect::<Vec<_>>() {
             if own.events() == events {
                 continue;
             }
-            let (resync, intent) = (self.on_disk.get(), self.intent.as_deref());
-            let new = Change { events, resync, time, table: &table, intent };
             if let Err(error) = new.apply(&member, own).await {
                 failures.push((member, error));
             }
         }
-        failures
+        if let Some(journal) = self.journal().filter(|journal| journal.events() < events) {
+            journal.follow(&new).await?;
+        }
+        Ok(failures)
     }
 }
 
@@ -140,7 +167,7 @@ fn superblocks(members: &[Rc<Member>]) -> impl Iterator<Item = (Rc<Member>, Supe
 }
 
 /// What a superblock is to say.
-struct Change<'a> {
+pub(super) struct Change<'a> {
     events: u64,
     resync: ResyncOffset,
     time: Time,
@@ -149,20 +176,25 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    async fn apply(&self, member: &Member, mut own: Superblock) -> IoResult {
+    /// Puts into `own` what all superblocks say.
+    pub(super) fn say(&self, own: &mut Superblock) {
         own.set_events(self.events);
         own.set_resync(self.resync);
         own.set_utime(self.time);
+        let slots = u32::try_from(own.roles().count()).unwrap_or(u32::MAX);
+        for (number, role) in (0..slots).zip(self.table) {
+            own.set_role(number, *role);
+        }
+    }
+
+    async fn apply(&self, member: &Member, mut own: Superblock) -> IoResult {
+        self.say(&mut own);
         if let Some(any) = member.bad().any_recorded() {
             own.set_has_bad_blocks(any);
         }
         own.set_recovery(member.claim());
         own.set_replacement(member.replaces());
         own.add_corrected_reads(member.take_corrected());
-        let slots = u32::try_from(own.roles().count()).unwrap_or(u32::MAX);
-        for (number, role) in (0..slots).zip(self.table) {
-            own.set_role(number, *role);
-        }
         if let Some(intent) = self.intent {
             intent.write_header(member).await?;
         }

@@ -168,14 +168,15 @@ impl Inner {
         Store { slot, rows: own, content: Content { tags, ..content } }
     }
 
-    /// The parity of `data`, a piece for each data strip, for the members that are there.
+    /// The parity of `data`, a piece for each data strip, for the members that are there, or all of it for
+    /// the journal.
     pub(super) fn new_parity(
         &self,
         equations: &Equations,
         rows: &Range<u64>,
         data: &[&Content],
     ) -> Vec<Store> {
-        let held = |slot: usize| self.array.is_held(slot);
+        let held = |slot: usize| self.journal.is_some() || self.array.is_held(slot);
         let wanted = [held(equations.p), equations.q.is_some_and(held)];
         let pieces: Vec<&Segments> = data.iter().map(|content| &content.data).collect();
         let [p, q] = generated(equations, &pieces, wanted);

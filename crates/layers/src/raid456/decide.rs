@@ -160,12 +160,15 @@ impl Inner {
         let sector = Sector(rows.start);
         let content = self.signed(columns, one);
         let store = Store { slot: one.slot, rows: rows.clone(), content: content.clone() };
-        let logged = self.log(&[store]).await.map_err(|error| error.to_string());
-        let written = match &logged {
-            Ok(_) => self.rewrite(&member, sector, content).await,
-            Err(why) => Err(why.clone()),
+        let stores = [store];
+        let written = async {
+            let _logged = self.log(&stores).await.map_err(|error| error.to_string())?;
+            let journalled = self.journal(&stores).await.map_err(|error| error.to_string())?;
+            self.rewrite(&member, sector, content).await?;
+            self.stored(journalled);
+            Ok::<(), String>(())
         };
-        if let Err(why) = written {
+        if let Err(why) = written.await {
             let detail = format!("could not be written as decided: {why}");
             let (sector, sectors) = (extent.sector, extent.sectors);
             member.events().emit_detail(EventKind::Note, sector, sectors, detail);

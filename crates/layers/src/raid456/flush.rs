@@ -79,7 +79,7 @@ impl Inner {
         }
     }
 
-    /// Serves a flush: everything that is dirty is stored, then every member is flushed.
+    /// Serves a flush: everything that is dirty is stored, then every member is flushed, or the journal was.
     pub(super) async fn flush(&self) -> IoResult {
         let mut outcome = Ok(());
         if !self.limits.read_only {
@@ -87,13 +87,24 @@ impl Inner {
                 let flushed = join_all(some.iter().map(|&stripe| self.flush_stripe(stripe))).await;
                 outcome = flushed.into_iter().fold(outcome, |outcome, next| outcome.and(next));
             }
-            let members = self.array.flush(PROMISE).await;
+            let members = self.flush_members().await;
             outcome = outcome.and(members.map_err(|error| error.kind.at(Sector::ZERO)));
             if outcome.is_ok() {
                 self.cache.failing.set(false);
             }
         }
         outcome
+    }
+
+    /// Makes durable what was stored, unless the write journal has done that.
+    async fn flush_members(&self) -> IoResult {
+        match &self.journal {
+            Some(journal) if journal.holds_all() => self.array.recorded().await,
+            Some(journal) => {
+                self.array.flush(PROMISE).await.inspect_err(|_| journal.holds_not_all())
+            }
+            None => self.array.flush(PROMISE).await,
+        }
     }
 
     /// Sees to it that what is left alone for a while gets stored.

@@ -70,6 +70,7 @@ mod doubts;
 mod fill;
 mod flush;
 mod heal;
+mod journal;
 mod parity;
 mod ppl;
 mod read;
@@ -85,6 +86,8 @@ mod zero;
 #[cfg(test)]
 mod tests;
 
+pub use journal::Journal;
+
 use crate::array::{Array, Disagreement, Member, Tagging, rebuild};
 use bio::{
     Allocation, Bio, BlockDevice, EventKind, IoError, IoErrorKind, IoResult, Limits, LocalFuture,
@@ -95,6 +98,7 @@ use dif::Profile;
 use doubts::Doubts;
 use heal::Told;
 use md::geometry::Geometry;
+use md::journal::Full;
 use md::ppl::Plan;
 use md::superblock::ResyncOffset;
 use parity::Equations;
@@ -178,6 +182,12 @@ pub enum OpenError {
     /// The log has parity of data, and none of tags.
     #[error("members that keep tags, under a partial parity log that has no room for them")]
     PplTags,
+    /// The journal has blocks of data and parity, and none of tags.
+    #[error("members that keep tags, under a write journal that has no room for them")]
+    JournalTags,
+    /// The journal is shorter than what is written at once, or the array too wide for one.
+    #[error("{0}, which is written at once; this array can have no such journal")]
+    Journal(#[from] Full),
     /// A member has no room for a partial parity log, which the array should have.
     #[error("the member in slot {slot} has no room for the partial parity log")]
     Ppl {
@@ -208,7 +218,9 @@ struct Inner {
     cache: Cache,
     /// The partial parity log, if the array has one.
     ppl: Option<Ppl>,
-    /// What that asks for after a crash, until it is done.
+    /// The write journal, if the array has one and is written.
+    journal: Option<journal::Log>,
+    /// What the partial parity log asks for after a crash, until it is done.
     plan: RefCell<Option<Plan>>,
     /// What that made, if nothing is written.
     in_memory: InMemory,
@@ -228,6 +240,19 @@ impl Raid456 {
     /// # Errors
     /// [`OpenError`]; nothing was written then.
     pub fn new(array: &Rc<Array>, options: &Options) -> Result<Self, OpenError> {
+        Self::journalled(array, options, None)
+    }
+
+    /// The same for an array whose writes go through `journal`, if it has one. It is not read-only, and has
+    /// been told ([`Array::go_through_journal`]).
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn journalled(
+        array: &Rc<Array>,
+        options: &Options,
+        journal: Option<&Journal>,
+    ) -> Result<Self, OpenError> {
         let geometry = options.geometry;
         let parity = geometry.level().parity_count();
         let (found, expected) = (array.raid_disks(), geometry.raid_disks());
@@ -240,7 +265,8 @@ impl Raid456 {
         }
         let mut limits = Self::combined_limits(array, options)?;
         let tagging = Tagging::of(&limits);
-        let block = limits.logical_block.sectors();
+        let members_block = limits.logical_block;
+        let block = members_block.sectors();
         let ppl = Ppl::new(array, block).or_else(|slot| match array.read_only() {
             true => Ok(None),
             false => Err(OpenError::Ppl { slot }),
@@ -252,6 +278,16 @@ impl Raid456 {
             // Zeroes are written as all else is, one strip after the other.
             (limits.discard, limits.fast_zeroes) = (false, false);
         }
+        let log = |journal: &Journal| journal::Log::new(array, &geometry, journal);
+        let journal = journal.map(log).transpose()?;
+        if journal.is_some() {
+            if limits.tag_size > 0 {
+                return Err(OpenError::JournalTags);
+            }
+            // Zeroes are written as all else is, and all of it in whole blocks of the journal.
+            (limits.discard, limits.fast_zeroes) = (false, false);
+            limits.logical_block = limits.logical_block.max(BlockSize::B4096);
+        }
         let sizes = (options.member_sectors, block);
         let plan = replay::plan(array, &geometry, sizes, options.force);
         let proven = |plan: &Plan| options.force || !replay::loses(plan, array, &geometry);
@@ -261,7 +297,7 @@ impl Raid456 {
         let inner = Inner {
             array: Rc::clone(array),
             geometry,
-            block: limits.logical_block,
+            block: members_block,
             tagging,
             stripes: limits.sectors / geometry.stripe_sectors(),
             limits,
@@ -269,6 +305,7 @@ impl Raid456 {
             resynced_to: Cell::new(0),
             cache: Cache::new(&geometry, tagging, options.cache_bytes),
             ppl,
+            journal,
             plan: RefCell::new(plan),
             in_memory: InMemory::default(),
             locks: RangeLock::default(),
@@ -366,13 +403,15 @@ impl Raid456 {
         self.inner.cache.bytes()
     }
 
-    /// Makes parity of what was being written when the array stopped from its partial parity log, if it has
-    /// one: to be called before anything is read. Then all of it is in sync, but for what is lost.
+    /// Makes parity of what was being written when the array stopped from its partial parity log, or brings home what
+    /// its write journal holds, if it has one: to be called before anything is read. Then all of it is in sync,
+    /// but for what is lost.
     ///
     /// # Errors
     /// What is neither damage nor absence; the array is then as it was.
     pub async fn replay(&self) -> IoResult {
-        self.inner.replay().await
+        self.inner.replay().await?;
+        self.inner.bring_home().await
     }
 
     /// Makes redundancy true in the background, if the array was found dirty, and gives members what

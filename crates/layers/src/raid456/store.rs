@@ -186,7 +186,11 @@ impl Inner {
     /// The first error that is not the end of a member that can be spared; the rows are then torn.
     pub(super) async fn store(&self, stores: Vec<Store>, fua: bool) -> IoResult {
         let _logged = self.log(&stores).await?;
-        self.store_unlogged(stores, fua).await
+        let journalled = self.journal(&stores).await?;
+        let durable = journalled.as_ref().is_some_and(|journalled| journalled.durable);
+        self.store_unlogged(stores, fua && !durable).await?;
+        self.stored(journalled);
+        Ok(())
     }
 
     /// The same of what no log has to name.

@@ -27,7 +27,7 @@ use bio::{Bio, IoError, IoResult};
 use runtime::join_all;
 use std::ops::Range;
 use std::rc::Rc;
-use units::{Sector, u64_of};
+use units::{Sector, u64_of, usize_of};
 
 /// Rows of a stripe in which the same data strips are written.
 struct Interval {
@@ -124,7 +124,7 @@ impl Inner {
 
     /// Stores whole stripes. Called under their locks.
     async fn update_run(&self, stripes: &Range<u64>, content: &Content, fua: bool) -> IoResult {
-        if self.ppl.is_some() {
+        if self.is_logged() {
             return self.update_each(stripes, content, fua).await;
         }
         let all = self.strips_of(stripes);
@@ -161,7 +161,7 @@ impl Inner {
     }
 
     /// Part of a stripe, durable when this returns. It joins what is dirty of its stripe.
-    async fn write_through(&self, stripe: u64, start: u64, content: &Content) -> IoResult {
+    pub(super) async fn write_through(&self, stripe: u64, start: u64, content: &Content) -> IoResult {
         let _lock = self.locks.lock(stripe..stripe + 1).await;
         self.cache.put(stripe, start, content, runtime::now());
         let pieces = self.cache.take(stripe);
@@ -185,14 +185,37 @@ impl Inner {
         join_all(updates).await.into_iter().collect()
     }
 
-    /// Stores pieces of one stripe, in order of data strips and rows, with their parity: at once, or as the
-    /// partial parity log wants it. Called under the stripe's lock.
+    /// Stores pieces of one stripe, in order of data strips and rows, with their parity: at once, or in the
+    /// steps that its log wants. Called under the stripe's lock.
     pub(super) async fn update(&self, stripe: u64, pieces: Vec<Piece>, fua: bool) -> IoResult {
-        let Some(ppl) = &self.ppl else { return self.update_at_once(stripe, pieces, fua).await };
-        for step in ppl.steps(self.tagging, pieces) {
+        let steps = match (&self.ppl, &self.journal) {
+            (Some(ppl), _) => ppl.steps(self.tagging, pieces),
+            (None, Some(journal)) => self.windows(journal.sectors_at_once(), &pieces),
+            (None, None) => return self.update_at_once(stripe, pieces, fua).await,
+        };
+        for step in steps {
             self.update_at_once(stripe, step, fua).await?;
         }
         Ok(())
+    }
+
+    /// The pieces cut into windows of so many rows.
+    fn windows(&self, sectors: u64, pieces: &[Piece]) -> Vec<Vec<Piece>> {
+        let starts = (0..self.geometry.chunk_sectors()).step_by(usize_of(sectors));
+        let window = |start: u64| {
+            let part = |piece: &Piece| {
+                let rows = piece.rows.start.max(start)..piece.rows.end.min(start + sectors);
+                let content = (!rows.is_empty()).then(|| piece.cut(self.tagging, &rows))?;
+                Some(Piece { index: piece.index, rows, content })
+            };
+            pieces.iter().filter_map(part).collect()
+        };
+        starts.map(window).filter(|window: &Vec<Piece>| !window.is_empty()).collect()
+    }
+
+    /// Whether what is stored is named in a log first.
+    pub(super) const fn is_logged(&self) -> bool {
+        self.ppl.is_some() || self.journal.is_some()
     }
 
     async fn update_at_once(&self, stripe: u64, pieces: Vec<Piece>, fua: bool) -> IoResult {
@@ -276,7 +299,13 @@ impl Inner {
                 rebuilds &= here(slot);
             }
         }
-        if kept == 0 || (parity == 0 && modifies) {
+        if self.journal.is_some() {
+            // A record needs all parity, also of members that are not there.
+            modifies &= parity == equations.parity().count();
+        } else if parity == 0 && modifies {
+            return How::Whole;
+        }
+        if kept == 0 {
             return How::Whole;
         }
         let prefers_rebuild = if self.is_unfinished(&absolute) {

@@ -45,7 +45,7 @@ impl Inner {
 
     /// Zeroes whole stripes on every member.
     async fn zero_stripes(&self, stripes: Range<u64>, op: Op) -> IoResult {
-        if self.ppl.is_some() {
+        if self.is_logged() {
             return self.write_stripes_of_zeroes(stripes).await;
         }
         let place = Sector(stripes.start * self.geometry.stripe_sectors());
@@ -69,7 +69,7 @@ impl Inner {
         result
     }
 
-    /// The same with a partial parity log: zeroes are written as all else is.
+    /// The same with a log: zeroes are written as all else is.
     async fn write_stripes_of_zeroes(&self, stripes: Range<u64>) -> IoResult {
         let most = (RUN_BYTES / Sector(self.geometry.stripe_sectors()).bytes()).max(1);
         let mut from = stripes.start;

@@ -1,0 +1,505 @@
+//! The write journal while the array runs (mode write-through): whole rows, data and parity, are in it
+//! before any of them is written home. A crash then leaves nothing between old and new.
+//!
+//! ```text
+//!   store(rows) --> waits in a queue --+   all that wait and fit a record, once the one before it is durable
+//!   store(rows) --> waits in a queue --+
+//!                                      v
+//!            a record: meta block, data, parity; durable --> data and parity go home
+//!
+//!   the ring is full, or the array is closed:
+//!            all is home, members flushed --> a mark; durable --> the tail is there --> the room is free
+//! ```
+//! A row of the journal is 4096 bytes of every member, so writes are of whole such blocks. The journal is flushed
+//! instead of the members: what is promised is in it.
+//!
+//! # What a crash leaves
+//!
+//! 1. A record is being written. Crash: it is torn and ends the journal, its rows are old at home, and nobody
+//!    was told that they are written; or it is whole, and 2.
+//! 2. It is durable. Crash: all its rows are brought home, whatever is there.
+//! 3. Its rows are written home. Crash: the same.
+//! 4. All rows are home, and the members are flushed. Crash: all are brought home again, which changes
+//!    nothing, for of each row the newest is, and what is not in a record was not stored in a row that is (6).
+//! 5. The mark is written, and then the tail points there. Crash: 4, or there is nothing to bring home.
+//! 6. Rows are stored that no record can name, since parity or data that belongs to them is lost, or because
+//!    what is stored is no write (a resync, an operator's word). If any of their stripes is in a record, 4
+//!    and 5 come first; then superblocks admit that they may be untrue (`Array::admit`). Crash: as without
+//!    a journal.
+//!
+//! A journal that was found is brought home first (`Raid456::replay`):
+//!
+//! 1. Complete rows are written home. Crash: again.
+//! 2. Members are flushed; a mark is written behind what was found, and behind it what had no parity, again.
+//!    Crash: again, for the tail is where it was.
+//! 3. The tail points to the mark. Crash: only what had no parity is in the journal.
+//! 4. That is written as any write. Crash: as any write's.
+//!
+//! If the journal cannot be written, writing ends.
+
+use super::content::Content;
+use super::store::Store;
+use super::{Inner, bytes};
+use crate::array::Array;
+use crate::array::ordering::{HOME, JOURNALLED, MARK};
+use bio::{Bio, Buf, Device, EventKind, IoError, IoErrorKind, IoResult, Segments};
+use md::geometry::Geometry;
+use md::journal::{BLOCK_SECTORS, Found, Full, Head, NewRow, Place, Ring, Rows, Seed, Wanted};
+use runtime::{Notify, join_all};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::rc::Rc;
+use units::{Sector, u64_of, usize_of};
+
+/// A write journal, as it was found.
+#[derive(Clone)]
+pub struct Journal {
+    /// The data of its device.
+    pub ring: Device,
+    /// How much of that is the ring.
+    pub length: Ring,
+    /// What its checksums start from.
+    pub seed: Seed,
+    /// Where it begins.
+    pub tail: u64,
+    /// What is in it.
+    pub found: Found,
+}
+
+/// The journal of a running array.
+pub(super) struct Log {
+    ring: Device,
+    length: Ring,
+    seed: Seed,
+    head: RefCell<Head>,
+    /// What is to be brought home, until it is.
+    found: RefCell<Option<Rows>>,
+    /// What of that had no parity and is not home yet: it moves with the tail.
+    carried: RefCell<VecDeque<Row>>,
+    /// The tail is at a mark of this opening.
+    begun: Cell<bool>,
+    /// The stripes of which there are rows behind the tail.
+    named: RefCell<BTreeSet<u64>>,
+    /// Something was stored that is in no record, and the members were not flushed since.
+    bypassed: Cell<bool>,
+    /// Rows of one record at most, if all of their blocks are written.
+    rows_at_once: u64,
+    waiting: RefCell<VecDeque<Request>>,
+    /// Somebody writes to the journal.
+    leading: Cell<bool>,
+    /// Stores that are named and not yet home.
+    running: Cell<usize>,
+    changed: Notify,
+}
+
+/// Rows that wait for their record.
+struct Request {
+    rows: Vec<Row>,
+    done: Rc<Cell<Option<IoResult>>>,
+}
+
+/// A row of the array, as far as it is stored.
+#[derive(Clone)]
+struct Row {
+    row: Sector,
+    data: Vec<(Sector, Buf)>,
+    parity: Vec<Buf>,
+}
+
+/// Held until what a record names has been written home.
+pub(super) struct Named<'a>(&'a Log);
+
+impl Drop for Named<'_> {
+    fn drop(&mut self) {
+        let running = self.0.running.get() - 1;
+        self.0.running.set(running);
+        if running == 0 {
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+/// Held while somebody writes to the journal.
+struct Lead<'a>(&'a Log);
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        self.0.leading.set(false);
+        self.0.changed.notify_all();
+    }
+}
+
+impl Log {
+    /// The running journal of an array of this shape.
+    ///
+    /// # Errors
+    /// What it would need, if it cannot hold what is written at once.
+    pub(super) fn new(array: &Array, geometry: &Geometry, journal: &Journal) -> Result<Self, Full> {
+        let Journal { ring, length, seed, tail, found } = journal.clone();
+        // What comes first on a blank device must not be what is left of another life of it.
+        let first = (array.time().seconds() << 16).max(1);
+        let head = Head::behind(seed, length, (tail, &found), first);
+        let parity = geometry.level().parity_count();
+        let slots = u64_of(geometry.raid_disks());
+        let in_record = u64_of(Head::rows_at_once(geometry.data_disks(), parity));
+        // A quarter of the ring, so that records do not wait for each other's way home one by one.
+        let in_ring = (length.sectors() / BLOCK_SECTORS / 4).saturating_sub(1) / slots;
+        let rows_at_once = in_record.min(in_ring);
+        if rows_at_once == 0 {
+            let (needed, free) = ((slots + 1) * 4 * BLOCK_SECTORS, length.sectors());
+            return Err(Full { needed, free });
+        }
+        let rows = found.rows;
+        Ok(Self {
+            ring,
+            length,
+            seed,
+            head: RefCell::new(head),
+            named: RefCell::new(
+                rows.iter().map(|(row, _)| row.0 / geometry.chunk_sectors()).collect(),
+            ),
+            found: RefCell::new(Some(rows)),
+            carried: RefCell::default(),
+            begun: Cell::new(false),
+            bypassed: Cell::new(false),
+            rows_at_once,
+            waiting: RefCell::default(),
+            leading: Cell::new(false),
+            running: Cell::new(0),
+            changed: Notify::default(),
+        })
+    }
+
+    /// Sectors of a strip that are written at once, so that a record has room for them.
+    pub(super) fn sectors_at_once(&self) -> u64 {
+        self.rows_at_once * BLOCK_SECTORS
+    }
+
+    /// Whether nothing was stored beside the journal that a flush of the members would have to make durable.
+    /// Asked by whoever flushes them if not.
+    pub(super) fn holds_all(&self) -> bool {
+        !self.bypassed.replace(false)
+    }
+
+    /// A flush of the members failed.
+    pub(super) fn holds_not_all(&self) {
+        self.bypassed.set(true);
+    }
+
+    /// Waits until nobody else writes to the journal.
+    async fn lead(&self) -> Lead<'_> {
+        self.changed.until(|| !self.leading.get()).await;
+        self.leading.set(true);
+        Lead(self)
+    }
+
+    /// Returns when a durable record names `rows`.
+    async fn record(&self, array: &Array, rows: Vec<Row>) -> IoResult<Named<'_>> {
+        let done = Rc::<Cell<Option<IoResult>>>::default();
+        self.waiting.borrow_mut().push_back(Request { rows, done: Rc::clone(&done) });
+        loop {
+            self.changed.until(|| done.get().is_some() || !self.leading.get()).await;
+            if let Some(result) = done.get() {
+                return result.map(|()| Named(self));
+            }
+            self.leading.set(true);
+            let _lead = Lead(self);
+            let batch = self.take();
+            let result = self.write(array, &batch).await;
+            if result.is_ok() {
+                self.running.set(self.running.get() + batch.len());
+            }
+            batch.iter().for_each(|request| request.done.set(Some(result)));
+        }
+    }
+
+    /// What waits, as far as it fits one record.
+    fn take(&self) -> Vec<Request> {
+        let mut waiting = self.waiting.borrow_mut();
+        let (mut batch, mut rows): (Vec<Request>, u64) = (Vec::new(), 0);
+        while let Some(next) = waiting.front() {
+            rows += u64_of(next.rows.len());
+            if !batch.is_empty() && rows > self.rows_at_once {
+                break;
+            }
+            batch.extend(waiting.pop_front());
+        }
+        batch
+    }
+
+    /// Writes records of what `batch` is: one, if everybody keeps to [`Self::sectors_at_once`]. Called by
+    /// whoever leads.
+    async fn write(&self, array: &Array, batch: &[Request]) -> IoResult {
+        let rows: Vec<NewRow<'_>> =
+            batch.iter().flat_map(|request| &request.rows).map(Row::borrowed).collect();
+        let records = || rows.chunks(usize_of(self.rows_at_once));
+        let needed: u64 = records().map(Head::record_sectors).sum();
+        if !self.begun.get() || needed > self.head.borrow().free() {
+            self.bring_tail(array).await?;
+        }
+        for rows in records() {
+            self.put(array, rows, JOURNALLED).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes one meta block and what is its own, durably.
+    async fn put(&self, array: &Array, rows: &[NewRow<'_>], reason: &'static str) -> IoResult {
+        let made = self.head.borrow_mut().append(rows);
+        let written = match made {
+            Ok((wanted, bytes)) => self.write_ring(wanted, &bytes, reason).await,
+            Err(_) => Err(IoErrorKind::NoSpace.at(Sector::ZERO)),
+        };
+        written.inspect_err(|error| {
+            // What comes after a record that is not whole would never be found.
+            array.lose_journal(error.kind);
+        })
+    }
+
+    async fn write_ring(&self, wanted: Wanted, made: &[u8], reason: &'static str) -> IoResult {
+        let mut at = 0;
+        for range in self.length.ranges(wanted) {
+            let length = bytes(range.end - range.start);
+            let part = Buf::copy_of(&made[at..at + length]);
+            at += length;
+            super::store::submit(&self.ring, &mut Bio::write(Sector(range.start), part)).await?;
+        }
+        self.ring.flush_for(reason).await
+    }
+
+    /// The header's 4 and 5: all is home, and only what is carried is in the journal then. Called by whoever
+    /// leads.
+    async fn bring_tail(&self, array: &Array) -> IoResult {
+        self.changed.until(|| self.running.get() == 0).await;
+        array.flush(HOME).await?;
+        let mark = self.head.borrow().at();
+        self.put(array, &[], MARK).await?;
+        let carried: Vec<Row> = self.carried.borrow().iter().cloned().collect();
+        for rows in carried.chunks(usize_of(self.rows_at_once)) {
+            self.put(array, &rows.iter().map(Row::borrowed).collect::<Vec<_>>(), MARK).await?;
+        }
+        array.move_journal_tail(mark).await.inspect_err(|error| array.lose_journal(error.kind))?;
+        self.head.borrow_mut().forget_before(mark);
+        self.named.borrow_mut().clear();
+        self.begun.set(true);
+        Ok(())
+    }
+
+    /// Leaves nothing in the journal.
+    pub(super) async fn close(&self, array: &Array) -> IoResult {
+        if self.named.borrow().is_empty() {
+            return Ok(());
+        }
+        let _lead = self.lead().await;
+        self.bring_tail(array).await
+    }
+
+    /// Sees to it that no record names any of `stripes`: they are going to be stored without.
+    async fn forget(&self, array: &Array, stripes: &BTreeSet<u64>) -> IoResult {
+        let _lead = self.lead().await;
+        let named = !self.named.borrow().is_disjoint(stripes);
+        if named { self.bring_tail(array).await } else { Ok(()) }
+    }
+
+    /// A block that the journal holds.
+    async fn block(&self, place: Place) -> IoResult<Buf> {
+        let mut read = Bio::read(Sector(place.at), BLOCK_SECTORS);
+        self.ring.submit(&mut read).await?;
+        let block = read.data.into_single();
+        let holds = self.seed.checksum(block.as_slice()) == place.checksum;
+        if holds { Ok(block) } else { Err(IoErrorKind::Protection.at(Sector(place.at))) }
+    }
+}
+
+impl Row {
+    fn borrowed(&self) -> NewRow<'_> {
+        NewRow {
+            row: self.row,
+            data: self.data.iter().map(|(sector, block)| (*sector, block.as_slice())).collect(),
+            parity: self.parity.iter().map(Buf::as_slice).collect(),
+        }
+    }
+}
+
+/// What is stored of one slot in one row.
+#[derive(Default)]
+struct Block {
+    parts: Vec<(u64, Content)>,
+}
+
+impl Block {
+    /// All of it, if it is all stored.
+    fn whole(&self) -> Option<Buf> {
+        let stored: u64 = self.parts.iter().map(|(_, part)| part.sectors()).sum();
+        match &self.parts[..] {
+            [(0, all)] if stored == BLOCK_SECTORS => Some(all.data.to_single()),
+            parts if stored == BLOCK_SECTORS => {
+                let mut block = Buf::alloc(bytes(BLOCK_SECTORS));
+                for (from, part) in parts {
+                    let at = bytes(*from);
+                    let part = part.data.to_single();
+                    block.as_mut_slice()[at..at + part.len()].copy_from_slice(part.as_slice());
+                }
+                Some(block)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Held while what was named, or needed no name, is stored; then given to [`Inner::stored`].
+pub(super) struct Journalled<'a> {
+    _named: Option<Named<'a>>,
+    /// What superblocks admit to be untrue because of it: rows that were true before.
+    admitted: Vec<Range<u64>>,
+    /// The journal makes all of it durable.
+    pub(super) durable: bool,
+}
+
+impl Inner {
+    /// Names in the journal what `stores` are about to change, as far as it can be, if there is a journal. To be
+    /// held until they have.
+    ///
+    /// # Errors
+    /// If that cannot be made durable: nothing may be stored then.
+    pub(super) async fn journal(&self, stores: &[Store]) -> IoResult<Option<Journalled<'_>>> {
+        let (Some(log), Some(first)) = (&self.journal, stores.first()) else { return Ok(None) };
+        let place = Sector(first.rows.start / self.geometry.chunk_sectors() * self.geometry.stripe_sectors());
+        let (rows, rest) = self.rows_of(stores);
+        let journalled = async {
+            let admitted = self.bypass(log, &rest).await?;
+            let _named = if rows.is_empty() {
+                None
+            } else {
+                let stripes = rows.iter().map(|row| row.row.0 / self.geometry.chunk_sectors());
+                let stripes: Vec<u64> = stripes.collect();
+                let named = log.record(&self.array, rows).await?;
+                log.named.borrow_mut().extend(stripes);
+                Some(named)
+            };
+            Ok(Journalled { _named, admitted, durable: rest.is_empty() })
+        };
+        journalled.await.map(Some).map_err(|error: IoError| error.kind.at(place))
+    }
+
+    /// What was named, or needed no name, is stored.
+    pub(super) fn stored(&self, journalled: Option<Journalled<'_>>) {
+        let admitted = journalled.into_iter().flat_map(|journalled| journalled.admitted);
+        admitted.for_each(|rows| self.array.set_in_sync(rows));
+    }
+
+    /// The rows that a record can name, and those (in member sectors) that none can.
+    fn rows_of(&self, stores: &[Store]) -> (Vec<Row>, Vec<Range<u64>>) {
+        let mut all: BTreeMap<u64, BTreeMap<usize, Block>> = BTreeMap::new();
+        for store in stores {
+            let mut from = store.rows.start;
+            while from < store.rows.end {
+                let row = from - from % BLOCK_SECTORS;
+                let to = store.rows.end.min(row + BLOCK_SECTORS);
+                let within = from - store.rows.start..to - store.rows.start;
+                let part = store.content.slice(self.tagging, &within);
+                let block = all.entry(row).or_default().entry(store.slot).or_default();
+                block.parts.push((from - row, part));
+                from = to;
+            }
+        }
+        let (mut rows, mut rest) = (Vec::new(), Vec::new());
+        for (row, blocks) in all {
+            match self.row_of(row, &blocks) {
+                Some(row) => rows.push(row),
+                None => rest.push(row..row + BLOCK_SECTORS),
+            }
+        }
+        (rows, rest)
+    }
+
+    fn row_of(&self, row: u64, blocks: &BTreeMap<usize, Block>) -> Option<Row> {
+        let equations = self.equations(row / self.geometry.chunk_sectors());
+        let whole = |slot: usize| blocks.get(&slot)?.whole();
+        let parity = equations.parity().map(whole).collect::<Option<Vec<Buf>>>()?;
+        let offset = row % self.geometry.chunk_sectors();
+        let data = blocks.keys().filter_map(|&slot| Some((slot, equations.data_index(slot)?)));
+        let data = data.map(|(slot, index)| {
+            let sector = self.geometry.array_sector(equations.stripe, index, offset);
+            Some((sector, whole(slot)?))
+        });
+        let data = data.collect::<Option<Vec<(Sector, Buf)>>>()?;
+        // Parity alone is no write.
+        (!data.is_empty()).then_some(Row { row: Sector(row), data, parity })
+    }
+
+    /// The header's 6, for `rows`. Gives those that were true.
+    async fn bypass(&self, log: &Log, rows: &[Range<u64>]) -> IoResult<Vec<Range<u64>>> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        log.bypassed.set(true);
+        let stripes = rows.iter().map(|rows| rows.start / self.geometry.chunk_sectors());
+        log.forget(&self.array, &stripes.collect()).await?;
+        let sure = rows.iter().filter(|rows| self.array.in_sync(rows));
+        let sure: Vec<Range<u64>> = sure.cloned().collect();
+        sure.iter().for_each(|rows| self.array.set_unsynced(rows.clone()));
+        self.array.admit().await?;
+        Ok(sure)
+    }
+
+    /// Brings home what the journal holds; the header's second list.
+    pub(super) async fn bring_home(&self) -> IoResult {
+        let Some(log) = &self.journal else { return Ok(()) };
+        let Some(found) = log.found.take().filter(|found| found.blocks() > 0) else { return Ok(()) };
+        self.bring_complete(log, &found).await?;
+        self.bring_carried(log, &found).await?;
+        let detail = format!("{} blocks of the write journal are home", found.blocks());
+        self.array.events().emit_detail(EventKind::JournalReplayed, Sector::ZERO, 0, detail);
+        Ok(())
+    }
+
+    async fn bring_complete(&self, log: &Log, found: &Rows) -> IoResult {
+        let _guard = self.array.begin_write(0..self.member_sectors()).await?;
+        let of_slot = |slot| found.of_slot(slot).map(move |(row, place)| (slot, row, place));
+        let all: Vec<(usize, Sector, Place)> =
+            (0..self.geometry.raid_disks()).flat_map(of_slot).collect();
+        for some in all.chunks(BLOCKS_AT_ONCE) {
+            let stores = some.iter().map(|&(slot, row, place)| async move {
+                let content = untagged(log.block(place).await?);
+                Ok(Store { slot, rows: row.0..row.0 + BLOCK_SECTORS, content })
+            });
+            let stores = join_all(stores).await.into_iter().collect::<IoResult<Vec<Store>>>()?;
+            self.store_unlogged(stores, false).await?;
+        }
+        Ok(())
+    }
+
+    async fn bring_carried(&self, log: &Log, found: &Rows) -> IoResult {
+        for (sector, place) in found.data_only() {
+            let row = self.geometry.locate(sector).member_sector;
+            let data = vec![(sector, log.block(place).await?)];
+            log.carried.borrow_mut().push_back(Row { row, data, parity: Vec::new() });
+        }
+        if log.carried.borrow().is_empty() {
+            return Ok(());
+        }
+        {
+            let _lead = log.lead().await;
+            log.bring_tail(&self.array).await?;
+        }
+        loop {
+            let next = log.carried.borrow().front().map(|row| row.data.clone());
+            let Some(data) = next else { return Ok(()) };
+            for (sector, block) in data {
+                let stripe_sectors = self.geometry.stripe_sectors();
+                let (stripe, start) = (sector.0 / stripe_sectors, sector.0 % stripe_sectors);
+                self.write_through(stripe, start, &untagged(block)).await?;
+            }
+            log.carried.borrow_mut().pop_front();
+        }
+    }
+}
+
+fn untagged(data: Buf) -> Content {
+    Content { data: data.into(), tags: Segments::default() }
+}
+
+/// Blocks that are brought home together: 1 MiB.
+const BLOCKS_AT_ONCE: usize = 256;
