@@ -8,7 +8,7 @@
 use super::Array;
 use super::ordering::{SUPERBLOCK, TAIL};
 use super::rounds::Change;
-use bio::{Bio, Buf, Device, IoErrorKind, IoResult};
+use bio::{Bio, Buf, Device, EventKind, IoError, IoResult};
 use md::superblock::{ResyncOffset, Superblock};
 use std::cell::RefCell;
 use units::Sector;
@@ -91,7 +91,9 @@ impl Array {
     }
 
     /// Ends writing, because the write journal can take nothing any more.
-    pub fn lose_journal(&self, kind: IoErrorKind) {
-        self.end_writing(kind.at(Sector::ZERO));
+    pub fn lose_journal(&self, error: IoError, why: &str) {
+        let detail = format!("the write journal can take nothing any more: {why}");
+        self.events().emit_detail(EventKind::Note, Sector::ZERO, 0, detail);
+        self.end_writing(error);
     }
 }

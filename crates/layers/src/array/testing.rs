@@ -2,6 +2,7 @@
 //! can be tried; optionally with a tag per block, like a member over dm-integrity, or with metadata
 //! that travels with its block, like a disk of larger sectors.
 
+mod journal;
 mod model;
 
 pub(crate) use model::{
@@ -508,6 +509,10 @@ impl Rig {
         let array = Array::new(assembly.slots.len(), found, Some(&freshest), options);
         let spares = assembly.spares.iter().map(|&member| self.found(present[member]));
         spares.for_each(|spare| array.add_spare(spare));
+        for &member in assembly.journals.iter().filter(|_| !read_only) {
+            let disk = present[member];
+            array.go_through_journal(self.disks[disk].device(), self.superblock(disk));
+        }
         array
     }
 

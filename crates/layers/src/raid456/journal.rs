@@ -247,14 +247,14 @@ impl Log {
     /// Writes one meta block and what is its own, durably.
     async fn put(&self, array: &Array, rows: &[NewRow<'_>], reason: &'static str) -> IoResult {
         let made = self.head.borrow_mut().append(rows);
-        let written = match made {
-            Ok((wanted, bytes)) => self.write_ring(wanted, &bytes, reason).await,
-            Err(_) => Err(IoErrorKind::NoSpace.at(Sector::ZERO)),
-        };
-        written.inspect_err(|error| {
-            // What comes after a record that is not whole would never be found.
-            array.lose_journal(error.kind);
-        })
+        let (wanted, bytes) = made.map_err(|full| {
+            let error = IoErrorKind::NoSpace.at(Sector::ZERO);
+            array.lose_journal(error, &full.to_string());
+            error
+        })?;
+        // What comes after a record that is not whole would never be found.
+        let written = self.write_ring(wanted, &bytes, reason).await;
+        written.inspect_err(|error| array.lose_journal(*error, &error.to_string()))
     }
 
     async fn write_ring(&self, wanted: Wanted, made: &[u8], reason: &'static str) -> IoResult {
@@ -279,7 +279,8 @@ impl Log {
         for rows in carried.chunks(usize_of(self.rows_at_once)) {
             self.put(array, &rows.iter().map(Row::borrowed).collect::<Vec<_>>(), MARK).await?;
         }
-        array.move_journal_tail(mark).await.inspect_err(|error| array.lose_journal(error.kind))?;
+        let moved = array.move_journal_tail(mark).await;
+        moved.inspect_err(|error| array.lose_journal(*error, &error.to_string()))?;
         self.head.borrow_mut().forget_before(mark);
         self.named.borrow_mut().clear();
         self.begun.set(true);
@@ -365,7 +366,9 @@ impl Inner {
     /// If that cannot be made durable: nothing may be stored then.
     pub(super) async fn journal(&self, stores: &[Store]) -> IoResult<Option<Journalled<'_>>> {
         let (Some(log), Some(first)) = (&self.journal, stores.first()) else { return Ok(None) };
-        let place = Sector(first.rows.start / self.geometry.chunk_sectors() * self.geometry.stripe_sectors());
+        let place = Sector(
+            first.rows.start / self.geometry.chunk_sectors() * self.geometry.stripe_sectors(),
+        );
         let (rows, rest) = self.rows_of(stores);
         let journalled = async {
             let admitted = self.bypass(log, &rest).await?;
@@ -447,7 +450,9 @@ impl Inner {
     /// Brings home what the journal holds; the header's second list.
     pub(super) async fn bring_home(&self) -> IoResult {
         let Some(log) = &self.journal else { return Ok(()) };
-        let Some(found) = log.found.take().filter(|found| found.blocks() > 0) else { return Ok(()) };
+        let Some(found) = log.found.take().filter(|found| found.blocks() > 0) else {
+            return Ok(());
+        };
         self.bring_complete(log, &found).await?;
         self.bring_carried(log, &found).await?;
         let detail = format!("{} blocks of the write journal are home", found.blocks());
@@ -472,26 +477,29 @@ impl Inner {
     }
 
     async fn bring_carried(&self, log: &Log, found: &Rows) -> IoResult {
+        // All of a row at once: the parity that is logged next is taken to be true with all of it.
+        let mut rows: BTreeMap<Sector, Vec<(Sector, Buf)>> = BTreeMap::new();
         for (sector, place) in found.data_only() {
             let row = self.geometry.locate(sector).member_sector;
-            let data = vec![(sector, log.block(place).await?)];
-            log.carried.borrow_mut().push_back(Row { row, data, parity: Vec::new() });
+            rows.entry(row).or_default().push((sector, log.block(place).await?));
         }
-        if log.carried.borrow().is_empty() {
+        if rows.is_empty() {
             return Ok(());
         }
+        let carried = rows.into_iter().map(|(row, data)| Row { row, data, parity: Vec::new() });
+        log.carried.borrow_mut().extend(carried);
         {
             let _lead = log.lead().await;
             log.bring_tail(&self.array).await?;
         }
         loop {
-            let next = log.carried.borrow().front().map(|row| row.data.clone());
-            let Some(data) = next else { return Ok(()) };
-            for (sector, block) in data {
-                let stripe_sectors = self.geometry.stripe_sectors();
-                let (stripe, start) = (sector.0 / stripe_sectors, sector.0 % stripe_sectors);
-                self.write_through(stripe, start, &untagged(block)).await?;
-            }
+            let next = log.carried.borrow().front().cloned();
+            let Some(Row { row, data, .. }) = next else { return Ok(()) };
+            let stripe_sectors = self.geometry.stripe_sectors();
+            let parts = data.into_iter();
+            let parts: Vec<(u64, Content)> =
+                parts.map(|(sector, block)| (sector.0 % stripe_sectors, untagged(block))).collect();
+            self.write_through(row.0 / self.geometry.chunk_sectors(), &parts).await?;
             log.carried.borrow_mut().pop_front();
         }
     }

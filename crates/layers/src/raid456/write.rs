@@ -95,7 +95,7 @@ impl Inner {
             if whole > 0 {
                 runs.push((stripe..stripe + whole, content));
             } else if fua {
-                inner.write_through(stripe, start, &content).await?;
+                inner.write_through(stripe, &[(start, content)]).await?;
             } else {
                 Self::write_cached(inner, stripe, start, &content).await?;
             }
@@ -160,10 +160,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Part of a stripe, durable when this returns. It joins what is dirty of its stripe.
-    pub(super) async fn write_through(&self, stripe: u64, start: u64, content: &Content) -> IoResult {
+    /// Parts of a stripe (from which of its sectors on), durable when this returns. They join what is dirty of
+    /// it.
+    pub(super) async fn write_through(&self, stripe: u64, parts: &[(u64, Content)]) -> IoResult {
         let _lock = self.locks.lock(stripe..stripe + 1).await;
-        self.cache.put(stripe, start, content, runtime::now());
+        for (start, content) in parts {
+            self.cache.put(stripe, *start, content, runtime::now());
+        }
         let pieces = self.cache.take(stripe);
         let result = self.update(stripe, pieces, true).await;
         self.cache.wrote(stripe, result.err().map(|_| runtime::now()));

@@ -107,10 +107,10 @@ impl Head {
         };
         for Row { row, data, parity } in rows {
             // One payload for each block of data, as the kernel has it.
-            payloads.extend(data.iter().map(|&(sector, block)| Payload::Data {
-                sector,
-                checksums: vec![take(block)],
-            }));
+            payloads.extend(
+                data.iter()
+                    .map(|&(sector, block)| Payload::Data { sector, checksums: vec![take(block)] }),
+            );
             if !parity.is_empty() {
                 let checksums = parity.iter().map(|block| take(block)).collect();
                 payloads.push(Payload::Parity { row: *row, checksums });

@@ -15,13 +15,15 @@ pub(super) struct Deed {
 }
 
 pub(super) async fn run(bench: &Bench) -> Vec<Deed> {
+    let all = [(0, 24), (3, 2), (30, 40), (33, 1), (5, 1), (24, 24), (70, 3), (4, 9)];
+    run_all(bench, &all).await
+}
+
+/// These writes (sector, sectors) with flushes between some, and then it is closed.
+pub(super) async fn run_all(bench: &Bench, writes: &[(u64, u64)]) -> Vec<Deed> {
     let mut deeds = Vec::new();
     let length = || bench.rig.log.borrow().len();
-    for (n, (at, sectors)) in
-        [(0, 24), (3, 2), (30, 40), (33, 1), (5, 1), (24, 24), (70, 3), (4, 9)]
-            .into_iter()
-            .enumerate()
-    {
+    for (n, &(at, sectors)) in writes.iter().enumerate() {
         let before = length();
         let data = pattern(200 + u64_of(n), at, sectors);
         bench.write(at, &data).await.unwrap();

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod decide;
 mod golden;
+mod journal;
 mod members;
 mod ppl;
 mod random;
@@ -78,7 +79,8 @@ impl Bench {
         let array = rig.open(present, read_only);
         let options =
             Options { geometry, member_sectors: DATA_SECTORS, force, cache_bytes: 256 << 10 };
-        let raid = Rc::new(Raid456::new(&array, &options)?);
+        let journal = array.has_journal().then(|| rig.journal(geometry, DATA_SECTORS));
+        let raid = Rc::new(Raid456::journalled(&array, &options, journal.as_ref())?);
         let device = Device::shared(Rc::clone(&raid));
         Ok(Self { rig, raid, device, geometry })
     }

@@ -1,0 +1,287 @@
+//! The write journal: after a crash, and with any members missing that parity replaces, every block is old or new,
+//! and what was flushed is new.
+
+use super::crash::{allowed, check, run_all};
+use super::*;
+use crate::array::testing::{Entry, crashed};
+use md::journal::{BLOCK_SECTORS, Ended, Found, Head, NewRow};
+use md::superblock::ResyncOffset;
+
+/// Whole blocks, wrapped round the ring more than once.
+const WRITES: [(u64, u64); 8] =
+    [(0, 48), (8, 16), (64, 80), (72, 8), (40, 8), (48, 48), (160, 24), (32, 72)];
+
+fn journalled(level: ParityLevel, count: u8, tagged: bool) -> Bench {
+    let rig = Rig::with_journal(level_of(level), count, tagged);
+    Bench::open(rig, &ALL[..usize::from(count) + 1], geometry(level, 8, count), false)
+}
+
+fn found(bench: &Bench) -> Found {
+    bench.rig.journal(bench.geometry, DATA_SECTORS).found
+}
+
+fn nothing_in(bench: &Bench) -> bool {
+    let found = found(bench);
+    found.ended == Ended::Here && found.rows.blocks() == 0
+}
+
+/// What is left on the disks at log length `cut`; `choice` of what was not durable.
+fn remains(start: &[Vec<u8>], log: &[Entry], cut: usize, choice: usize, tagged: bool) -> Rig {
+    let keep = |at: usize| match choice {
+        0 => false,
+        1 => true,
+        _ => (at * 7 + cut + choice) % choice.pow(2) < choice,
+    };
+    let images = start.iter().enumerate();
+    let images = images.map(|(disk, image)| crashed(image, log, cut, disk, keep));
+    Rig::of_images(images.collect(), tagged)
+}
+
+/// All disks but `gone`.
+fn without(count: u8, gone: &[usize]) -> Vec<usize> {
+    (0..=usize::from(count)).filter(|disk| !gone.contains(disk)).collect()
+}
+
+/// Who may be missing, nobody first.
+fn losses(level: ParityLevel, count: u8) -> Vec<Vec<usize>> {
+    let members = 0..usize::from(count);
+    let mut all = vec![Vec::new()];
+    all.extend(members.clone().map(|one| vec![one]));
+    if level == ParityLevel::Raid6 {
+        all.extend(members.clone().flat_map(|a| members.clone().map(move |b| vec![a, b])));
+        all.retain(|gone| gone.is_sorted_by(|a, b| a < b));
+    }
+    all
+}
+
+#[test]
+fn after_any_crash_whoever_is_missing_every_block_is_old_or_new() {
+    for (level, count, tagged) in [
+        (ParityLevel::Raid4, 3, false),
+        (ParityLevel::Raid5, 3, true),
+        (ParityLevel::Raid6, 4, false),
+    ] {
+        runtime::block_on(async move {
+            let bench = journalled(level, count, tagged);
+            let content = bench.fill().await;
+            let bench = bench.reopen(&without(count, &[])).await;
+            bench.rig.log.borrow_mut().clear();
+            let start = bench.rig.images();
+            let deeds = run_all(&bench, &WRITES).await;
+            assert!(nothing_in(&bench));
+            let log: Vec<Entry> = bench.rig.log.borrow().clone();
+            for cut in (0..=log.len()).rev() {
+                let allowed = allowed(&content, &deeds, cut);
+                for (choice, gone) in (0..4)
+                    .flat_map(|one| losses(level, count).into_iter().map(move |gone| (one, gone)))
+                {
+                    let what =
+                        format!("cut {cut} of {}, choice {choice}, without {gone:?}", log.len());
+                    let rig = remains(&start, &log, cut, choice, tagged);
+                    let bench = Bench::open(rig, &without(count, &gone), bench.geometry, false);
+                    bench.raid.replay().await.unwrap();
+                    assert_eq!(bench.raid.resynced(), None, "{what}");
+                    let found = bench.read(0, bench.sectors()).await;
+                    check(&found.unwrap(), &allowed, &what);
+                    assert!(!gone.is_empty() || bench.parity_is_true(), "{what}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_crash_of_a_degraded_array_leaves_old_or_new() {
+    for (level, count) in [(ParityLevel::Raid5, 3), (ParityLevel::Raid6, 4)] {
+        runtime::block_on(async move {
+            for gone in losses(level, count) {
+                let bench = journalled(level, count, false);
+                let content = bench.fill().await;
+                let here = without(count, &gone);
+                let bench = bench.reopen(&here).await;
+                bench.rig.log.borrow_mut().clear();
+                let start = bench.rig.images();
+                let deeds = run_all(&bench, &WRITES).await;
+                let log: Vec<Entry> = bench.rig.log.borrow().clone();
+                for (cut, choice) in
+                    (0..=log.len()).flat_map(|cut| (0..4).map(move |one| (cut, one)))
+                {
+                    let what =
+                        format!("cut {cut} of {}, choice {choice}, without {gone:?}", log.len());
+                    let rig = remains(&start, &log, cut, choice, false);
+                    let bench = Bench::open(rig, &here, bench.geometry, false);
+                    bench.raid.replay().await.unwrap();
+                    let found = bench.read(0, bench.sectors()).await;
+                    check(&found.unwrap(), &allowed(&content, &deeds, cut), &what);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn superblocks_say_clean_while_the_array_is_written_and_a_flush_leaves_the_members_alone() {
+    runtime::block_on(async {
+        let bench = journalled(ParityLevel::Raid5, 3, false);
+        bench.fill().await;
+        bench.rig.log.borrow_mut().clear();
+        bench.write(0, &pattern(3, 0, 40)).await.unwrap();
+        bench.device.flush().await.unwrap();
+        let clean = (0..4).all(|disk| bench.rig.superblock(disk).resync() == ResyncOffset::Clean);
+        assert!(clean && found(&bench).rows.blocks() > 0);
+        let log = bench.rig.log.borrow();
+        let flushes = log.iter().filter_map(|entry| match entry {
+            Entry::Flush { disk } => Some(*disk),
+            Entry::Write { .. } => None,
+        });
+        assert!(flushes.clone().count() > 0 && flushes.into_iter().all(|disk| disk == 3));
+    });
+}
+
+/// Data alone for some blocks of the array, as mode write-back leaves it, behind a mark.
+fn cached(bench: &Bench, blocks: &[(u64, Vec<u8>)]) {
+    let journal = bench.rig.journal(bench.geometry, DATA_SECTORS);
+    let mut head = Head::behind(journal.seed, journal.length, (journal.tail, &journal.found), 5);
+    let tail = head.at();
+    let rows: Vec<NewRow<'_>> = blocks
+        .iter()
+        .map(|(sector, block)| NewRow {
+            row: bench.geometry.locate(Sector(*sector)).member_sector,
+            data: vec![(Sector(*sector), block.as_slice())],
+            parity: Vec::new(),
+        })
+        .collect();
+    for rows in [&[][..], &rows] {
+        let (place, bytes) = head.append(rows).unwrap();
+        bench.rig.put_in_journal(Sector(place.at), &bytes, tail);
+    }
+}
+
+#[test]
+fn data_that_had_no_parity_is_there_after_any_number_of_crashes() {
+    for gone in losses(ParityLevel::Raid5, 3) {
+        runtime::block_on(async move {
+            let bench = journalled(ParityLevel::Raid5, 3, false);
+            let mut content = bench.fill().await;
+            bench.raid.close().await.unwrap();
+            let blocks: Vec<(u64, Vec<u8>)> =
+                [0, 8, 40, 104].map(|at| (at, pattern(9, at, BLOCK_SECTORS))).to_vec();
+            cached(&bench, &blocks);
+            for (at, block) in &blocks {
+                content[bytes(*at)..bytes(*at) + block.len()].copy_from_slice(block);
+            }
+            let (start, here) = (bench.rig.images(), without(3, &gone));
+            let rig = Rig::of_images(start.clone(), false);
+            let replayed = Bench::open(rig, &here, bench.geometry, false);
+            replayed.raid.replay().await.unwrap();
+            assert!(replayed.read(0, replayed.sectors()).await.unwrap() == content);
+            replayed.raid.close().await.unwrap();
+            assert!(nothing_in(&replayed));
+            let log: Vec<Entry> = replayed.rig.log.borrow().clone();
+            for (cut, choice) in (0..=log.len()).flat_map(|cut| (0..4).map(move |one| (cut, one))) {
+                let what = format!("cut {cut} of {}, choice {choice}, without {gone:?}", log.len());
+                let first = remains(&start, &log, cut, choice, false);
+                let bench = Bench::open(first, &here, bench.geometry, false);
+                bench.raid.replay().await.unwrap();
+                assert!(bench.read(0, bench.sectors()).await.unwrap() == content, "{what}");
+                assert!(!gone.is_empty() || bench.parity_is_true(), "{what}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_record_never_undoes_what_was_stored_without_one() {
+    for tagged in [false, true] {
+        runtime::block_on(async move {
+            let bench = journalled(ParityLevel::Raid5, 4, tagged);
+            let content = bench.fill().await;
+            bench.rig.log.borrow_mut().clear();
+            let start = bench.rig.images();
+            bench.write(0, &pattern(5, 0, 8)).await.unwrap();
+            bench.device.flush().await.unwrap();
+            // Its row loses a neighbour and parity, so that the next write of it has none.
+            let (parity, neighbour) = (bench.geometry.p_slot(0), bench.place(8));
+            let lost = [(parity, DATA_OFFSET), neighbour];
+            for (disk, sector) in lost {
+                let mut lost = bench.rig.disks[disk].unreadable.borrow_mut();
+                lost.extend(sector..sector + 8);
+            }
+            let before = bench.rig.log.borrow().len();
+            let new = pattern(6, 0, 8);
+            bench.write(0, &new).await.unwrap();
+            bench.device.flush().await.unwrap();
+            let log: Vec<Entry> = bench.rig.log.borrow().clone();
+            for (cut, choice) in
+                (before..=log.len()).flat_map(|cut| (0..4).map(move |one| (cut, one)))
+            {
+                let rig = remains(&start, &log, cut, choice, tagged);
+                for (disk, sector) in lost {
+                    let mut lost = rig.disks[disk].unreadable.borrow_mut();
+                    lost.extend(sector..sector + 8);
+                }
+                let bench = Bench::open(rig, &ALL[..5], bench.geometry, false);
+                bench.raid.replay().await.unwrap();
+                let what = format!("cut {cut} of {before} to {}, choice {choice}", log.len());
+                let found = bench.read(0, 8).await.unwrap();
+                let old = (0..8usize).all(|sector| {
+                    let at = sector * 512..(sector + 1) * 512;
+                    found[at.clone()] == new[at.clone()]
+                        || cut < log.len() && found[at.clone()] == pattern(5, 0, 8)[at]
+                });
+                assert!(old, "{what}");
+                let rest = bench.read(24, bench.sectors() - 24).await.unwrap();
+                assert!(rest == content[bytes(24)..], "{what}");
+            }
+        });
+    }
+}
+
+#[test]
+fn writing_ends_when_the_journal_cannot_be_written_and_reading_goes_on() {
+    runtime::block_on(async {
+        let bench = journalled(ParityLevel::Raid5, 3, false);
+        let content = bench.fill().await;
+        bench.rig.disks[3].unwritable.borrow_mut().extend(0..DATA_SECTORS + DATA_OFFSET);
+        let mut write = bio::Bio::write_fua(Sector(8), Buf::copy_of(&pattern(4, 8, 8)));
+        assert!(bench.device.submit(&mut write).await.is_err());
+        let found = bench.read(0, bench.sectors()).await.unwrap();
+        assert!(found[..bytes(8)] == content[..bytes(8)]);
+        assert!(found[bytes(16)..] == content[bytes(16)..]);
+        assert!(bench.parity_is_true());
+        let told = bench.count(|kind| *kind == EventKind::Note);
+        assert!(told > 0 && bench.raid.close().await.is_err());
+    });
+}
+
+#[test]
+fn what_no_journal_can_hold_is_refused() {
+    let rig = Rig::with_journal(Level::Raid5, 3, false);
+    let array = rig.open(&ALL[..4], false);
+    let geometry = geometry(ParityLevel::Raid5, 8, 3);
+    let options =
+        Options { geometry, member_sectors: DATA_SECTORS, force: false, cache_bytes: 256 << 10 };
+    let mut journal = rig.journal(geometry, DATA_SECTORS);
+    journal.length = md::journal::Ring::new(15 * BLOCK_SECTORS);
+    let refused = Raid456::journalled(&array, &options, Some(&journal)).err();
+    assert_eq!(refused, Some(OpenError::Journal(Full { needed: 128, free: 120 })));
+    let kept = Rig::with_journal(Level::Raid5, 3, false).keeping(false, |_| Kept::Bytes(8));
+    let array = kept.open(&ALL[..4], false);
+    let refused = Raid456::journalled(&array, &options, Some(&rig.journal(geometry, DATA_SECTORS)));
+    assert_eq!(refused.err(), Some(OpenError::JournalTags));
+}
+
+#[test]
+fn zeroes_go_through_the_journal_as_all_else() {
+    runtime::block_on(async {
+        let bench = journalled(ParityLevel::Raid6, 4, false);
+        bench.fill().await;
+        let limits = bench.device.limits();
+        assert!(!limits.discard && !limits.fast_zeroes);
+        let mut zeroes = bio::Bio::write_zeroes(Sector(8), 120, false);
+        bench.device.submit(&mut zeroes).await.unwrap();
+        bench.device.flush().await.unwrap();
+        assert!(bench.read(8, 120).await.unwrap().iter().all(|&byte| byte == 0));
+        assert!(bench.parity_is_true() && found(&bench).rows.blocks() > 0);
+    });
+}
