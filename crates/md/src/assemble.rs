@@ -513,7 +513,8 @@ impl Assembly {
         }
 
         for (bit, feature) in ARRAY_FEATURES {
-            if features.contains(*bit) {
+            let is_here = *bit == Features::JOURNAL && !self.journals.is_empty();
+            if features.contains(*bit) && !is_here {
                 self.cannot_write.push(CannotWrite { feature, member: None });
             }
         }
@@ -542,7 +543,7 @@ impl Superblock {
 
 /// Features of the array that forbid writing as long as they are not maintained here.
 const ARRAY_FEATURES: &[(Features, &str)] = &[
-    (Features::JOURNAL, "a journal device"),
+    (Features::JOURNAL, "an array without its journal device"),
     (Features::RESHAPE, "a reshape"),
     (Features::NEW_OFFSET, "a change of data offset"),
     (Features::RECOVERY_BITMAP, "a recovery guided by a bitmap"),

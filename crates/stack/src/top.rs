@@ -7,7 +7,7 @@ use layers::array::Array;
 use layers::integrity::Integrity;
 use layers::mirror::{Mirror, Placement};
 use layers::protect::{Options as ProtectOptions, Protect};
-use layers::raid456::{CACHE_BYTES, Options, Raid456};
+use layers::raid456::{CACHE_BYTES, Journal, Options, Raid456};
 use layers::striped::Striped;
 use md::geometry::{Geometry, Stripes};
 use md::reshape::Sides;
@@ -39,12 +39,17 @@ impl Top {
         Self { scrub: Some(scrub), ..Self::plain(layer.device()) }
     }
 
-    /// The array of this shape over its members. What a partial parity log asks for is done; a resync that
-    /// is due starts in the background.
+    /// The array of this shape over its members. What a partial parity log asks for is done, what is in the
+    /// journal through which it is written comes home; a resync that is due starts in the background.
     ///
     /// # Errors
     /// What the layer refuses.
-    pub async fn over(array: &Rc<Array>, shape: Shape, force: bool) -> Result<Self, OpenError> {
+    pub async fn over(
+        array: &Rc<Array>,
+        shape: Shape,
+        force: bool,
+        journal: Option<&Journal>,
+    ) -> Result<Self, OpenError> {
         match shape {
             Shape::Stripes(stripes) => Self::striped(array, stripes),
             Shape::Mirror { .. } => Self::mirror(array, Placement::Everywhere),
@@ -52,7 +57,7 @@ impl Top {
             Shape::Parity(geometry, member_sectors) => {
                 let cache_bytes = CACHE_BYTES;
                 let options = Options { geometry, member_sectors, force, cache_bytes };
-                Self::parity(array, &options).await
+                Self::parity(array, &options, journal).await
             }
         }
     }
@@ -81,8 +86,12 @@ impl Top {
         Ok(Self { scrub: Some(scrub), resyncing, close, ..Self::plain(device) })
     }
 
-    async fn parity(array: &Rc<Array>, options: &Options) -> Result<Self, OpenError> {
-        let layer = Rc::new(Raid456::new(array, options).map_err(refuse)?);
+    async fn parity(
+        array: &Rc<Array>,
+        options: &Options,
+        journal: Option<&Journal>,
+    ) -> Result<Self, OpenError> {
+        let layer = Rc::new(Raid456::journalled(array, options, journal).map_err(refuse)?);
         layer.replay().await.map_err(refuse)?;
         if !array.read_only() {
             layer.start_resync();

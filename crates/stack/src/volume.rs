@@ -543,7 +543,10 @@ fn place(members: &mut [MemberPart], decision: &ArrayDecision) {
     for part in members.iter_mut() {
         part.is_written = matches!(
             part.state,
-            MemberState::InSync | MemberState::Rebuilding | MemberState::Replacing
+            MemberState::InSync
+                | MemberState::Rebuilding
+                | MemberState::Replacing
+                | MemberState::Journal
         );
     }
 }

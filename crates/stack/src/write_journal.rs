@@ -1,5 +1,5 @@
-//! The write journal of an array, as far as reading needs it: found on its device, and laid over the
-//! members and the array.
+//! The write journal of an array: found on its device, and, where nothing is written, laid over the members and
+//! the array.
 //!
 //! ```text
 //!            overlay: data without parity, in the array's sectors
@@ -13,11 +13,15 @@
 //! Rows that the journal names whole are as if they had come home, whatever a crash left of them there. So
 //! all rows are in sync, and a missing member's blocks can be made from the others. Data without
 //! parity has touched nothing at home: without it rows agree as well, so it lies over everything.
+//!
+//! An array that is written has no overlays: the parity layer brings home what is in the journal, and then writes
+//! through it (`layers::raid456`).
 
 use crate::volume::{MemberPart, MemberState, Volume};
 use bio::Device;
 use layers::linear::{Linear, LinearError};
 use layers::overlay::Overlay;
+use layers::raid456::Journal;
 use md::journal::{Damage, Ended, Found, Ring, Scan, Seed, Wanted};
 use md::superblock::Superblock;
 use serde::Serialize;
@@ -65,8 +69,8 @@ pub(crate) struct WriteJournal {
     pub seed: Seed,
     /// Where it begins.
     pub tail: u64,
-    /// Its length in sectors.
-    pub ring_sectors: u64,
+    /// How much of the device is its ring.
+    length: Ring,
     pub found: Found,
 }
 
@@ -75,6 +79,22 @@ impl WriteJournal {
     pub async fn read(device: &Device, superblock: &Superblock) -> Option<Result<Self, Problem>> {
         let tail = superblock.journal_tail()?;
         Some(Self::read_from(device, superblock, tail).await)
+    }
+
+    /// Takes `device` for the one that it lies on, now that this can be written.
+    ///
+    /// # Errors
+    /// [`Problem::Place`].
+    pub fn lies_on(&mut self, device: &Device, superblock: &Superblock) -> Result<(), Problem> {
+        let ring = Linear::new(device.clone(), superblock.data_offset(), self.length.sectors());
+        self.ring = Device::new(ring.map_err(Problem::Place)?);
+        Ok(())
+    }
+
+    /// The same for an array that writes through it.
+    pub fn to_write(&self) -> Journal {
+        let (ring, found) = (self.ring.clone(), self.found.clone());
+        Journal { ring, length: self.length, seed: self.seed, tail: self.tail, found }
     }
 
     async fn read_from(
@@ -91,8 +111,7 @@ impl WriteJournal {
         while let Some(wanted) = scan.wanted() {
             scan.feed(read_ring(&ring, length, wanted).await.as_deref());
         }
-        let (found, ring_sectors) = (scan.finish(), length.sectors());
-        Ok(Self { ring, seed, tail, ring_sectors, found })
+        Ok(Self { ring, seed, tail, length, found: scan.finish() })
     }
 
     /// What is wrong with it, if anything is.
@@ -110,7 +129,7 @@ impl WriteJournal {
         let data_only = rows.iter().filter(|(_, row)| !row.data_only.is_empty()).count();
         let sequence = first.map_or_else(|| "none".to_owned(), |first| first.to_string());
         vec![
-            ("journal_tail", format!("{} of {} sectors", self.tail, self.ring_sectors)),
+            ("journal_tail", format!("{} of {} sectors", self.tail, self.length.sectors())),
             ("sequence", sequence),
             ("meta_blocks", format!("{meta_blocks}, in {sectors} sectors")),
             ("data-parity stripes", complete.to_string()),

@@ -7,8 +7,8 @@ mod common;
 
 use bio::Event;
 use common::*;
-use md::journal::{BLOCK_BYTES, Block, Payload, Ring, Scan, Seed};
-use md::superblock::{Minor, SUPERBLOCK_BYTES, Superblock};
+use md::journal::{BLOCK_BYTES, Block, Ended, Payload, Ring, Scan, Seed};
+use md::superblock::{Minor, ResyncOffset, SUPERBLOCK_BYTES, Superblock};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::os::unix::fs::FileExt;
@@ -429,10 +429,51 @@ fn without_its_journal_an_array_is_refused_though_it_calls_itself_clean() {
 }
 
 #[test]
-fn it_is_not_written_and_says_so() {
-    let array = Array::new(COMPLETE);
-    let refused = array.refusal(&[], false);
-    assert!(refused.contains("a journal device is not implemented for writing"), "{refused}");
+fn without_its_journal_no_array_is_written_not_even_by_force() {
+    let array = Array::new(CACHED);
+    let members = array.without(&[array.paths.len() - 1]);
+    let options = OpenOptions { read_only: false, force: true, ..OpenOptions::read_only(members) };
+    let refused = run(async move { stack::open(&options).await.err().unwrap().to_string() });
+    assert!(refused.contains("without its journal device is not implemented for writing"), "{refused}");
+}
+
+#[test]
+fn opened_for_writing_it_comes_home_and_what_is_written_then_goes_through_the_journal() {
+    for (name, missing) in [(CACHED, &[][..]), (CACHED, &[1]), (COMPLETE, &[]), (COMPLETE, &[0, 2])] {
+        let array = Array::new(name);
+        if name == COMPLETE {
+            assert!(array.spoil_home(|_, _| true) > 50);
+        }
+        let mut expected = array.content(0);
+        let writable = |array: &Array| OpenOptions {
+            read_only: false,
+            ..OpenOptions::read_only(array.without(missing))
+        };
+        let (content, bad) =
+            with_volume(writable(&array), |volume| async move { read_all(&volume).await });
+        assert!(bad == 0 && content == expected);
+        assert_eq!((array.found().ended, array.found().rows.blocks()), (Ended::Here, 0));
+        array.must_give(&expected, missing);
+
+        let new = noise(40 * BLOCK_BYTES, 3);
+        let data = bio::Buf::copy_of(&new);
+        // Never closed: what was flushed is in the journal, and may be nowhere else.
+        let options = writable(&array);
+        run(async move {
+            let volume = stack::open(&options).await.unwrap();
+            volume.device().write(Sector(128), data).await.unwrap();
+            volume.device().flush().await.unwrap();
+        });
+        expected[128 * 512..128 * 512 + new.len()].copy_from_slice(&new);
+        assert!(array.found().rows.blocks() >= 40 && array.found().ended == Ended::Here);
+        let spoilt = array.spoil_home(|_, slot| !missing.contains(&slot));
+        assert!(spoilt >= 20, "{spoilt}");
+        array.must_give(&expected, missing);
+        let clean = (0..array.paths.len()).filter(|index| !missing.contains(index));
+        for index in clean {
+            assert_eq!(array.superblock(index).resync(), ResyncOffset::Clean);
+        }
+    }
 }
 
 #[test]

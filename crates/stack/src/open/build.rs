@@ -29,8 +29,9 @@ pub(super) async fn build(
     let taking_part: Vec<usize> = match &decision {
         Decision::Single => vec![0],
         Decision::Array(array) => {
-            let spares = array.spares.iter().copied().filter(|_| !rules.read_only);
-            array.holders().map(|(_, index)| index).chain(spares).collect()
+            let others = array.spares.iter().copied().chain(array.journal);
+            let others = others.filter(|_| !rules.read_only);
+            array.holders().map(|(_, index)| index).chain(others).collect()
         }
     };
     if rules.read_only {
@@ -133,6 +134,13 @@ pub(crate) async fn make_writable(
         inner.submit(&mut Bio::write_fua(place, bytes)).await.map_err(failed)?;
         heal_told(&events, place, md::superblock::SUPERBLOCK_SECTORS, MD_SUPERBLOCK);
     }
+    if let (Some(Ok(journal)), MdFound::Sound { superblock, .. }) =
+        (&mut member.write_journal, &member.md)
+    {
+        let device = signed(verified(inner, &events), &events);
+        let lies = journal.lies_on(&device, superblock);
+        lies.map_err(|why| OpenError::Array { why: why.to_string() })?;
+    }
     Ok(())
 }
 
@@ -178,13 +186,17 @@ async fn build_array(
     let holders = decision.in_sync.iter().filter_map(|&(_, index)| members[index].md());
     let data_sizes: Vec<u64> = holders.map(Superblock::data_size).collect();
     let shape = freshest.shape(&data_sizes).map_err(refuse)?;
-    let journal = decision.journal.and_then(|index| members[index].write_journal.as_ref());
-    let journal = journal.and_then(|journal| journal.as_ref().ok());
+    let journal = decision.journal.and_then(|index| {
+        let journal = members[index].write_journal.as_ref()?.as_ref().ok()?;
+        Some((journal, &members[index]))
+    });
+    let overlaid = journal.map(|(journal, _)| journal).filter(|_| rules.read_only);
+    let written = journal.filter(|_| !rules.read_only);
     let array = |slots: usize, data: DataOffset| -> Result<Rc<Array>, OpenError> {
         let holders = decision.holders().filter(|(slot, _)| *slot < slots);
         let found = holders.map(|(slot, index)| {
             let found = found(&members[index], slot, data, events)?;
-            with_journal(journal, found)
+            with_journal(overlaid, found)
         });
         let found = found.collect::<Result<Vec<Found>, OpenError>>()?;
         let options = ArrayOptions {
@@ -202,8 +214,16 @@ async fn build_array(
         for &index in decision.spares.iter().filter(|_| !rules.read_only) {
             array.add_spare(found(&members[index], 0, data_offset, events)?);
         }
-        let top = Top::over(&array, shape, rules.force || rules.as_given).await?;
-        return Ok((journal.into_iter().fold(top, Top::with_journal), array));
+        if let Some((_, member)) = written {
+            let events = events.for_member(&member.name);
+            let device = member.inner().expect("it takes part, so it can be read");
+            let device = signed(verified(device, &events), &events);
+            array.go_through_journal(device, member.md().expect("it has a role").clone());
+        }
+        let journal = written.map(|(journal, _)| journal.to_write());
+        let force = rules.force || rules.as_given;
+        let top = Top::over(&array, shape, force, journal.as_ref()).await?;
+        return Ok((overlaid.into_iter().fold(top, Top::with_journal), array));
     };
     let sides = sides.map_err(refuse)?;
     let before = array(sides.before.raid_disks(), data_offset)?;
@@ -289,7 +309,7 @@ fn tell(members: &[Probed], decision: &ArrayDecision, rules: Rules, events: &Eve
         events.emit_detail(EventKind::MemberMissing, Sector::ZERO, 0, detail);
     }
     if let Some(index) = decision.journal {
-        tell_journal(&members[index], events);
+        tell_journal(&members[index], rules, events);
     }
     if decision.assembly.resync != md::superblock::ResyncOffset::Clean {
         let detail = if rules.read_only {
@@ -302,11 +322,11 @@ fn tell(members: &[Probed], decision: &ArrayDecision, rules: Rules, events: &Eve
 }
 
 /// What the write journal adds, and what is wrong with it.
-fn tell_journal(member: &Probed, events: &Events) {
+fn tell_journal(member: &Probed, rules: Rules, events: &Events) {
     let Some(Ok(journal)) = &member.write_journal else { return };
     let events = events.for_member(&member.name);
     let blocks = journal.found.rows.blocks();
-    if blocks > 0 {
+    if blocks > 0 && rules.read_only {
         let detail = format!("{blocks} blocks are read from the write journal");
         events.emit_detail(EventKind::JournalReplayed, Sector::ZERO, 0, detail);
     }

@@ -133,7 +133,13 @@ pub(crate) fn decide(
             let why = format!("{} is not implemented for writing", why.feature);
             return Err(OpenError::CannotWrite { member, why });
         }
-        for &(_, index) in in_sync.iter().chain(&rebuilding).chain(&replacing) {
+        let keeps = members[newest].md().map(|own| own.features().contains(Features::JOURNAL));
+        if keeps == Some(true) && journal.is_none() {
+            let why = "an array without its journal device is not implemented for writing".into();
+            return Err(OpenError::CannotWrite { member: None, why });
+        }
+        let holders = in_sync.iter().chain(&rebuilding).chain(&replacing);
+        for index in holders.map(|&(_, index)| index).chain(journal) {
             refuse_newer_bitmap(&members[index])?;
             refuse_restricted(&members[index])?;
         }
