@@ -434,12 +434,16 @@ fn without_its_journal_no_array_is_written_not_even_by_force() {
     let members = array.without(&[array.paths.len() - 1]);
     let options = OpenOptions { read_only: false, force: true, ..OpenOptions::read_only(members) };
     let refused = run(async move { stack::open(&options).await.err().unwrap().to_string() });
-    assert!(refused.contains("without its journal device is not implemented for writing"), "{refused}");
+    assert!(
+        refused.contains("without its journal device is not implemented for writing"),
+        "{refused}"
+    );
 }
 
 #[test]
 fn opened_for_writing_it_comes_home_and_what_is_written_then_goes_through_the_journal() {
-    for (name, missing) in [(CACHED, &[][..]), (CACHED, &[1]), (COMPLETE, &[]), (COMPLETE, &[0, 2])] {
+    for (name, missing) in [(CACHED, &[][..]), (CACHED, &[1]), (COMPLETE, &[]), (COMPLETE, &[0, 2])]
+    {
         let array = Array::new(name);
         if name == COMPLETE {
             assert!(array.spoil_home(|_, _| true) > 50);

@@ -44,7 +44,8 @@
 //!    the write hole. The array is dirty, so nothing is reconstructed from these rows without a
 //!    tag that vouches, and resync makes parity from the data. Degraded, such an array is refused
 //!    at open: parity may be the only copy of a missing block and is not to be trusted. A partial
-//!    parity log closes the hole (ppl.rs, replay.rs): rows that it names get parity of it first.
+//!    parity log closes the hole (ppl.rs, replay.rs): rows that it names get parity of it first. So does
+//!    a write journal (journal.rs): rows that it names come home whole, and superblocks go on saying clean.
 //! 5. All members answered; the guard goes. Crash: as 4 until flushed, since members have caches
 //!    and any part of the writes may be lost.
 //! 6. The array was idle, its members were flushed and their superblocks say clean. Crash: new.

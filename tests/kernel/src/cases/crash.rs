@@ -75,7 +75,18 @@ pub(super) fn killed_here(
     let (members, sectors) = lab.create(subject)?;
     let history = History::new(sectors, subject);
     lab.import(&members, &history.base)?;
-    let server = lab.program.serve(&members, &lab.path(""))?;
+    kill_over(lab, &members, &history, loose)?;
+    Ok((members, history))
+}
+
+/// What was synced, and perhaps what was not, is written through our server, which is then killed.
+pub(super) fn kill_over(
+    lab: &Lab<'_>,
+    members: &Disks,
+    history: &History,
+    loose: bool,
+) -> anyhow::Result<()> {
+    let server = lab.program.serve(members, &lab.path(""))?;
     let mut commands = client_commands(lab, "synced", &history.synced)?;
     commands.push("flush".into());
     server.qemu_io(&commands, "writeback")?;
@@ -83,8 +94,7 @@ pub(super) fn killed_here(
         // A client that ends flushes; this one says it does, and does not.
         server.qemu_io(&client_commands(lab, "loose", &history.loose)?, "unsafe")?;
     }
-    server.kill()?;
-    Ok((members, history))
+    server.kill()
 }
 
 /// What was done before the end.
@@ -128,7 +138,11 @@ impl History {
 }
 
 /// We read it as it was left, then recover it; gives back what it holds from then on.
-fn recovered(lab: &Lab<'_>, members: &Disks, history: &History) -> anyhow::Result<Content> {
+pub(super) fn recovered(
+    lab: &Lab<'_>,
+    members: &Disks,
+    history: &History,
+) -> anyhow::Result<Content> {
     let file = lab.path("first");
     let options = ["-q", "--yes", "--to", text(&file)?];
     // That an array was not closed is said.

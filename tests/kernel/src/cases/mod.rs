@@ -325,7 +325,7 @@ fn crashes() -> Vec<Case> {
         cases.push(row(
             part,
             format!("power-cut-journal-{name}"),
-            "the kernel's machine dies with a write journal full; we read it, whoever is missing",
+            "the kernel's machine dies with a write journal full; we read it, whoever is missing, and bring it home",
             move |lab| write_journal::cut_there(lab, &subject),
         ));
     }
@@ -342,6 +342,15 @@ fn crashes() -> Vec<Case> {
             format!("ours-journal-{name}"),
             "we make it with a write journal; the kernel reads, checks, logs and writes; we read",
             move |lab| write_journal::made_here(lab, &subject),
+        ));
+    }
+    for (level, members, part) in [(5, 3, Part::Ci), (6, 5, Part::All), (4, 4, Part::All)] {
+        let subject = Subject::md(level, members).with_journal("write-through");
+        cases.push(row(
+            part,
+            format!("killed-journal-raid{level}"),
+            "our server is killed with a write journal full; the kernel brings it home, and so do we",
+            move |lab| write_journal::killed_here(lab, &subject),
         ));
     }
     for (name, subject, part) in [

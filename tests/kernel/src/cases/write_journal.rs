@@ -1,8 +1,8 @@
-//! The write journal of RAID 4, 5 and 6: the kernel dies while it holds what is not home, or may not be; we
-//! read the array, with all members and without any that it can spare, and the kernel then agrees. And one that
-//! we made is one to the kernel.
+//! The write journal of RAID 4, 5 and 6: one side dies while it holds what is not home, or may not be; the other
+//! reads the array, with all members and without any that it can spare, brings it home, and both then agree. And one
+//! that we made is one to the kernel.
 
-use super::crash::{History, NEWEST, begun_there};
+use super::crash::{History, NEWEST, begun_there, kill_over, recovered};
 use super::exchange::{agrees_inside, dumps_agree, read, write};
 use crate::content::{Content, index, scattered};
 use crate::disks::Disks;
@@ -45,10 +45,52 @@ pub(super) fn cut_there(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<
             Content::from(whole.clone()).must_be(&found, &what)?;
         }
     }
+    let ours = members.copies()?;
     let answer = lab.guest(&members, &[subject.open(), read(subject), subject.close()].concat())?;
-    Content::from(whole).must_be(&lab.given(&answer)?, "what the kernel recovers")?;
+    Content::from(whole.clone()).must_be(&lab.given(&answer)?, "what the kernel recovers")?;
     agrees_inside(subject, &answer)?;
-    Content::from(lab.given(&answer)?).must_be(&lab.export(&members)?, "what we read then")
+    Content::from(lab.given(&answer)?).must_be(&lab.export(&members)?, "what we read then")?;
+
+    lab.steadfast("scrub", &ours, &["-q"])?.ended_within(&[0])?;
+    ensure!(
+        held(lab, subject, &ours)? == (0, 0),
+        "we brought it home, and something is in the journal"
+    );
+    let answer = lab.guest(&ours, &[subject.open(), read(subject), subject.close()].concat())?;
+    Content::from(whole)
+        .must_be(&lab.given(&answer)?, "what the kernel reads after our recovery")?;
+    agrees_inside(subject, &answer)
+}
+
+/// # Errors
+/// If the kernel does not bring home what our journal holds, or we do not.
+pub(super) fn killed_here(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+    let (members, history) = begun_there(lab, subject)?;
+    kill_over(lab, &members, &history, true)?;
+    let (complete, data_only) = held(lab, subject, &members)?;
+    ensure!(complete > 0 && data_only == 0, "{complete} and {data_only} rows in the journal");
+    half_written(lab, &members)?;
+    let same = members.copies()?;
+    for gone in 0..subject.members {
+        let here: Vec<usize> = (0..members.members()).filter(|&member| member != gone).collect();
+        exported(lab, &members.choose(&here), &history, &format!("without member {gone}"))?;
+    }
+
+    let more = scattered(history.old.sectors(), subject.block(), 7);
+    let script = [subject.open(), read(subject), write(subject, &more), subject.close()];
+    let answer = lab.guest(&members, &script.concat())?;
+    let bytes = lab.given(&answer)?;
+    history.must_hold(&bytes, "what the kernel recovers")?;
+    let mut kernel = Content::from(bytes);
+    agrees_inside(subject, &answer)?;
+    kernel.apply(&more);
+    kernel.must_be(&lab.export(&members)?, "what we read after the kernel")?;
+    lab.must_be_sound(&members)?;
+
+    let seen = recovered(lab, &same, &history)?;
+    let answer = lab.guest(&same, &[subject.open(), read(subject), subject.close()].concat())?;
+    seen.must_be(&lab.given(&answer)?, "what the kernel reads after our recovery")?;
+    agrees_inside(subject, &answer)
 }
 
 /// # Errors
