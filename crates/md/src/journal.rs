@@ -23,7 +23,7 @@ mod head;
 mod rows;
 mod scan;
 
-pub use head::{Full, Head, Row as NewRow};
+pub use head::{Full, Head, NewRow};
 pub use rows::{Place, Row, Rows, Senseless};
 pub use scan::{Damage, Ended, Found, Ring, Scan, Wanted};
 

@@ -16,7 +16,7 @@ use units::{Sector, u64_of, usize_of};
 
 /// Blocks of one row, for a record.
 #[derive(Clone, Debug)]
-pub struct Row<'a> {
+pub struct NewRow<'a> {
     /// In sectors of a member's data.
     pub row: Sector,
     /// What is written of its data: sector in the array, and the block.
@@ -79,7 +79,7 @@ impl Head {
 
     /// Sectors of a record of `rows`.
     #[must_use]
-    pub fn record_sectors(rows: &[Row<'_>]) -> u64 {
+    pub fn record_sectors(rows: &[NewRow<'_>]) -> u64 {
         let blocks: usize = rows.iter().map(|row| row.data.len() + row.parity.len()).sum();
         (1 + u64_of(blocks)) * BLOCK_SECTORS
     }
@@ -92,7 +92,7 @@ impl Head {
     /// # Panics
     /// If they do not fit one meta block (see [`rows_at_once`](Self::rows_at_once)), or a block has not
     /// its size.
-    pub fn append(&mut self, rows: &[Row<'_>]) -> Result<(Wanted, Vec<u8>), Full> {
+    pub fn append(&mut self, rows: &[NewRow<'_>]) -> Result<(Wanted, Vec<u8>), Full> {
         let needed = Self::record_sectors(rows);
         let free = if rows.is_empty() { self.unused() } else { self.free() };
         if needed > free {
@@ -105,7 +105,7 @@ impl Head {
             bytes.extend_from_slice(block);
             self.seed.checksum(block)
         };
-        for Row { row, data, parity } in rows {
+        for NewRow { row, data, parity } in rows {
             // One payload for each block of data, as the kernel has it.
             payloads.extend(
                 data.iter()
@@ -186,9 +186,9 @@ mod tests {
     }
 
     /// A block of data of row `row`, and parity.
-    fn row(row: u64, blocks: &[Vec<u8>]) -> Row<'_> {
+    fn row(row: u64, blocks: &[Vec<u8>]) -> NewRow<'_> {
         let sector = raid5().array_sector(row / 8, 0, 0);
-        Row { row: Sector(row), data: vec![(sector, &blocks[0])], parity: vec![&blocks[1]] }
+        NewRow { row: Sector(row), data: vec![(sector, &blocks[0])], parity: vec![&blocks[1]] }
     }
 
     fn blank() -> (Vec<u8>, Head) {
@@ -273,7 +273,7 @@ mod tests {
             for (number, (rows, marked)) in (0u8..).zip(records) {
                 let blocks = [vec![number; BLOCK_BYTES], vec![!number; BLOCK_BYTES]];
                 let first = u64::from(number) * 8 % 256;
-                let rows: Vec<Row<'_>> =
+                let rows: Vec<NewRow<'_>> =
                     (0..u64::try_from(rows).unwrap()).map(|i| row(first + i * 8, &blocks)).collect();
                 if marked || Head::record_sectors(&rows) > head.free() {
                     let mark = head.append(&[]).unwrap();
