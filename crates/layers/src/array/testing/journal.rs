@@ -7,7 +7,7 @@ use bio::Device;
 use md::create::{LEFT_SYMMETRIC, NewMember, join};
 use md::geometry::Geometry;
 use md::journal::{Ring, Scan, Seed};
-use md::superblock::{Level, Role, Uuid};
+use md::superblock::{Level, Uuid};
 use units::{SECTOR, SECTOR_BYTES, Sector, u64_of, usize_of};
 
 /// The ring of the journal, in sectors: 32 blocks.
@@ -20,10 +20,7 @@ impl Rig {
         let number = u32::from(count);
         let new = NewMember { device_sectors: DEVICE_SECTORS, device_uuid: Uuid([0x4A; 16]) };
         all.push(join(&all[0], &new, Some(number)).unwrap());
-        for own in &mut all {
-            own.set_journal();
-            own.set_role(number, Role::Journal);
-        }
+        all.iter_mut().for_each(|own| own.set_journal(number));
         all[usize::from(count)].set_journal_tail(0);
         let images = all.iter().map(|superblock| image(superblock, DEVICE_SECTORS));
         Self::of_images(images.collect(), tagged)

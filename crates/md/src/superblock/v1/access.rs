@@ -311,11 +311,6 @@ impl Superblock {
         self.raw.feature_map = features.0.into();
     }
 
-    /// Says that the array's writes go through a write journal, a device of its own.
-    pub fn set_journal(&mut self) {
-        self.set_feature(Features::JOURNAL, true);
-    }
-
     /// Of the device that is the journal: the sector of its data at which it begins.
     pub fn set_journal_tail(&mut self, tail: u64) {
         self.raw.recovery_offset = tail.into();
