@@ -27,17 +27,25 @@
 //!    are bad still.
 //! 3. The next superblock says whether anything is left.
 //!
-//! A log that cannot be read means that any sector may be bad: all are, until they are written.
+//! A log that cannot be read means that any sector may be bad: all are, until they are written. But nobody
+//! says so of any: where what others give is what the member's own tag vouches for, it is that. A power cut
+//! leaves such logs where data and tag are not written as one. When everything else is durable, what is left
+//! is put in its place:
+//!
+//! 1. The member is flushed. Crash: the log cannot be read.
+//! 2. The log is written, each of its blocks durable before the next, the last one that which could not be
+//!    read. Crash: before that block, the log cannot be read; afterwards it is whole.
 
 use super::RangeSet;
+use super::logs::is_beside;
 use super::ordering::{MOVED, RECORDED};
 use bio::{Allocation, Bio, BlockDevice, Buf, Device, IoErrorKind, IoResult, Limits, Op};
-use md::bad_blocks::{BadBlockError, BadBlocks};
+use md::bad_blocks::{BadBlockError, BadBlocks, ENTRY_BYTES};
 use md::superblock::{Features, Superblock};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
-use units::{SECTOR_BYTES, Sector, u64_of};
+use units::{SECTOR_BYTES, Sector, u64_of, usize_of};
 
 /// Why a member's bad block log cannot be read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -49,7 +57,7 @@ pub enum BadBlockProblem {
     #[error("the bad block log cannot be read: {0}")]
     Unreadable(bio::IoError),
     /// It does not lie where one can lie.
-    #[error("the bad block log is at sector {sector}, where superblock or data are, or nothing")]
+    #[error("the bad block log is at sector {sector}, where something else lies, or nothing")]
     Place {
         /// Where it begins.
         sector: Sector,
@@ -83,15 +91,17 @@ pub async fn read_bad_blocks(
     }
 }
 
-/// Where the log lies, if it can lie there: whole blocks, apart from superblock and data.
+/// Where the log lies, if it can lie there: whole blocks, apart from superblock, data and other logs.
 fn place(device: &Device, superblock: &Superblock) -> Option<Range<Sector>> {
     let log = superblock.bad_block_log()?;
     let (limits, start) = (device.limits(), log.sector.0);
     let sectors = u64::from(log.sectors);
     let end = start.checked_add(sectors).filter(|&end| end <= limits.sectors)?;
     let apart = |from: u64, sectors: u64| end <= from || start >= from.saturating_add(sectors);
-    let fits = apart(superblock.super_offset().0, md::superblock::SUPERBLOCK_SECTORS)
-        && apart(superblock.data_offset().0, superblock.data_size())
+    // A bitmap ends where the log begins, at the latest.
+    let fits = is_beside(superblock, &(start..end))
+        && superblock.bitmap_sector().is_none_or(|bitmap| apart(bitmap.0, 1))
+        && superblock.ppl().is_none_or(|ppl| apart(ppl.sector.0, ppl.sectors.into()))
         && limits.logical_block.divides(start)
         && limits.logical_block.divides(sectors);
     fits.then_some(Sector(start)..Sector(end))
@@ -105,27 +115,60 @@ pub(super) struct BadSectors {
     written: RefCell<RangeSet>,
     /// As it lies on disk, and where; none: it cannot be written.
     log: RefCell<Option<(BadBlocks, Range<Sector>)>>,
+    /// The one that takes the place of one that cannot be read.
+    anew: RefCell<Option<Anew>>,
     /// The bytes that lie there; none: not known, since one that was never used is not even initialised.
     lies: RefCell<Option<Vec<u8>>>,
 }
 
+/// A log that is to be written where one lies that cannot be read.
+#[derive(Clone)]
+struct Anew {
+    empty: BadBlocks,
+    place: Range<Sector>,
+    /// A sector of it that says nothing.
+    unread: u64,
+}
+
+impl Anew {
+    /// Where a log of the member `device` could not be read because of `why`; none: none can lie there.
+    fn of(device: &Device, superblock: &Superblock, why: &BadBlockProblem) -> Option<Self> {
+        let log = superblock.bad_block_log().filter(|log| log.shift == 0)?;
+        let place = place(device, superblock)?;
+        let unread = match why {
+            BadBlockProblem::Unreadable(error) => error.sector.0,
+            BadBlockProblem::Bytes(BadBlockError::Entry { index, .. }) => {
+                place.start.0 + u64_of(index * ENTRY_BYTES / SECTOR_BYTES)
+            }
+            BadBlockProblem::Bytes(_) | BadBlockProblem::Place { .. } => return None,
+        };
+        // In the middle of a change of shape there is more data than this layer knows of.
+        let empty = BadBlocks::empty(log.sectors);
+        let knows =
+            superblock.reshape().is_none() && (place.start.0..place.end.0).contains(&unread);
+        knows.then_some(Self { empty, place, unread })
+    }
+}
+
 impl BadSectors {
-    /// Of the member `device`, as its log was found.
+    /// Of the member `device`, whose data are these sectors, as its log was found.
     pub(super) fn new(
         device: &Device,
         superblock: Option<&Superblock>,
-        found: &Result<BadBlocks, BadBlockProblem>,
+        (found, data): (&Result<BadBlocks, BadBlockProblem>, Range<u64>),
     ) -> Rc<Self> {
         let mut bad = RangeSet::default();
         match found {
             Ok(log) => log.ranges().for_each(|range| bad.insert(range)),
-            Err(_) => bad.insert(0..u64::MAX),
+            Err(_) => bad.insert(data),
         }
         let place = superblock.and_then(|superblock| place(device, superblock));
         let log = found.as_ref().ok().cloned().zip(place).filter(|(log, _)| log.used().1 > 0);
-        let (bad, log) = (RefCell::new(bad), RefCell::new(log));
+        let anew = superblock.zip(found.as_ref().err());
+        let anew = anew.and_then(|(superblock, why)| Anew::of(device, superblock, why));
+        let (bad, log, anew) = (RefCell::new(bad), RefCell::new(log), RefCell::new(anew));
         let (written, lies) = (RefCell::default(), RefCell::default());
-        Rc::new(Self { device: device.clone(), bad, written, log, lies })
+        Rc::new(Self { device: device.clone(), bad, written, log, anew, lies })
     }
 
     /// Whether every sector is good.
@@ -181,15 +224,15 @@ impl BadSectors {
         if !log.record(sectors) {
             return Err(full);
         }
-        self.write(log, RECORDED).await
+        self.write(log, 0, RECORDED).await
     }
 
-    /// Step 2 of forgetting `written`, which is on the medium.
+    /// Step 2 of forgetting `written`, which is on the medium; or a log anew.
     ///
     /// # Errors
     /// What the member says.
     pub(super) async fn forget(&self, written: &RangeSet) -> IoResult {
-        let Some((mut log, _)) = self.log.borrow().clone() else { return Ok(()) };
+        let Some((mut log, _)) = self.log.borrow().clone() else { return self.begin_anew().await };
         // What became bad again meanwhile is not in the set any more.
         let mut still_written = RangeSet::default();
         for range in written.iter() {
@@ -210,7 +253,7 @@ impl BadSectors {
             }
         });
         let left: Vec<Range<u64>> = log.ranges().collect();
-        self.write(log, MOVED).await?;
+        self.write(log, 0, MOVED).await?;
         let mut written = self.written.borrow_mut();
         for range in still_written.iter() {
             if !left.iter().any(|left| left.start < range.end && range.start < left.end) {
@@ -220,14 +263,45 @@ impl BadSectors {
         Ok(())
     }
 
-    /// Writes what differs from what lies there, block after block, each durable before the next.
-    async fn write(&self, log: BadBlocks, reason: &'static str) -> IoResult {
+    /// Step 2 of putting a log in the place of one that cannot be read, if there is room in it for all that
+    /// is bad.
+    async fn begin_anew(&self) -> IoResult {
+        let Some(Anew { empty: mut log, place, unread }) = self.anew.borrow().clone() else {
+            return Ok(());
+        };
+        if !self.bad.borrow().iter().all(|range| log.record(&range)) {
+            return Ok(());
+        }
+        let block = self.device.limits().logical_block.sectors();
+        let last = usize_of((unread - place.start.0) / block);
+        self.log.replace(Some((log.clone(), place)));
+        let written = self.write(log, last + 1, MOVED).await;
+        match written {
+            Ok(()) => {
+                self.anew.take();
+                self.written.take();
+            }
+            Err(_) => drop(self.log.take()),
+        }
+        written
+    }
+
+    /// Whether nobody knows what is bad.
+    fn is_unread(&self) -> bool {
+        self.log.borrow().is_none() && self.anew.borrow().is_some()
+    }
+
+    /// Writes what differs from what lies there, block after block from `first` on and around, each durable
+    /// before the next.
+    async fn write(&self, log: BadBlocks, first: usize, reason: &'static str) -> IoResult {
         let Some(place) = self.log.borrow().as_ref().map(|(_, place)| place.clone()) else {
             return Ok(());
         };
         let before = self.lies.take();
         let (after, block) = (log.encode(), self.device.limits().logical_block.bytes());
-        for (index, bytes) in after.chunks(block).enumerate() {
+        let blocks: Vec<(usize, &[u8])> = after.chunks(block).enumerate().collect();
+        let (later, sooner) = blocks.split_at(first.min(blocks.len()));
+        for &(index, bytes) in sooner.iter().chain(later) {
             let lies = before.as_ref().map(|before| &before[index * block..][..bytes.len()]);
             if lies == Some(bytes) {
                 continue;
@@ -265,7 +339,8 @@ impl BlockDevice for Guarded {
         let sectors = (self.start + bio.sector.0).0..(self.start + bio.end().0).0;
         let kind = match bio.op {
             Op::Read | Op::Peek { .. } => IoErrorKind::Medium,
-            // The tag is of what the write should have replaced.
+            // The tag is of what the write should have replaced, if there was one.
+            Op::Vouch if self.bad.is_unread() => return self.data.submit(bio).await,
             Op::Vouch => IoErrorKind::Protection,
             Op::Flush => return self.data.submit(bio).await,
             Op::Write { .. } | Op::Discard { .. } | Op::WriteZeroes { .. } => {

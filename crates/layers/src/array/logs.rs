@@ -7,7 +7,8 @@ use bio::Device;
 use md::bad_blocks::BadBlocks;
 use md::bitmap::Bitmap;
 use md::ppl::Log;
-use md::superblock::Superblock;
+use md::superblock::{SUPERBLOCK_SECTORS, Superblock};
+use std::ops::Range;
 
 /// What a member carries beside its superblock, as it was found.
 #[derive(Clone, Debug)]
@@ -37,4 +38,13 @@ impl Logs {
             ppl: read_ppl(device, superblock).await,
         }
     }
+}
+
+/// Whether nothing of the superblock, and of the data that it names, lies in these sectors of its member:
+/// whatever is written to a log must not go there.
+pub(super) fn is_beside(superblock: &Superblock, sectors: &Range<u64>) -> bool {
+    let apart =
+        |from: u64, count: u64| sectors.end <= from || sectors.start >= from.saturating_add(count);
+    apart(superblock.super_offset().0, SUPERBLOCK_SECTORS)
+        && apart(superblock.data_offset().0, superblock.data_size())
 }

@@ -63,8 +63,9 @@ impl Member {
             events.emit_detail(EventKind::Note, Sector::ZERO, 0, detail);
         }
         let superblock = found.superblock.as_ref();
-        let bad = BadSectors::new(&found.device, superblock, &found.logs.bad_blocks);
         let data_offset = superblock.map_or(Sector::ZERO, Superblock::data_offset);
+        let data = data_offset.0..data_offset.0.saturating_add(found.data.limits().sectors);
+        let bad = BadSectors::new(&found.device, superblock, (&found.logs.bad_blocks, data));
         let claim = superblock.and_then(Superblock::recovery_offset);
         let replaces = superblock.is_some_and(|own| own.features().contains(Features::REPLACEMENT));
         let mut holes = RangeSet::default();

@@ -1,6 +1,7 @@
 //! Reading the partial parity log that lies beside a member's superblock. What it is for, and writing it,
 //! is the parity layer's.
 
+use super::logs::is_beside;
 use bio::{Device, IoError};
 use md::ppl::{HEADER_BYTES, Log, PplError};
 use md::superblock::{Ppl, Superblock};
@@ -15,8 +16,11 @@ pub enum PplProblem {
     /// It cannot be read.
     #[error("the partial parity log cannot be read: {0}")]
     Unreadable(IoError),
-    /// It does not lie on the member in whole blocks, or has no room for a record.
-    #[error("the partial parity log lies at sectors {sector} to {end}, the member has {sectors}")]
+    /// It does not lie on the member in whole blocks, apart from superblock and data, or has no room for a
+    /// record.
+    #[error(
+        "the partial parity log at sectors {sector} to {end} of {sectors} is too short, or not alone there"
+    )]
     Place {
         /// Where it begins.
         sector: Sector,
@@ -37,7 +41,8 @@ pub(crate) fn place(device: &Device, superblock: &Superblock) -> Option<Result<P
     let end = place.sector.0.saturating_add(sectors);
     let block = limits.logical_block;
     let whole = block.divides(place.sector.0) && block.divides(sectors);
-    let fits = end <= limits.sectors && Sector(sectors).bytes() > HEADER;
+    let alone = is_beside(superblock, &(place.sector.0..end));
+    let fits = end <= limits.sectors && alone && Sector(sectors).bytes() > HEADER;
     let problem = PplProblem::Place { sector: place.sector, end, sectors: limits.sectors };
     Some(if whole && fits { Ok(place) } else { Err(problem) })
 }
@@ -59,3 +64,28 @@ pub(super) async fn read_ppl(
 
 const HEADER: u64 = 8 * SECTOR;
 const _: () = assert!(HEADER_BYTES == 4096 && HEADER == 4096);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::array::testing::{DEVICE_SECTORS, Rig};
+
+    #[test]
+    fn a_log_on_the_superblock_or_the_data_is_none() {
+        let rig = Rig::with_ppl(3, false);
+        let (device, mut superblock) = (rig.disks[0].device(), rig.superblock(0));
+        let behind = i16::try_from(DEVICE_SECTORS - 8).unwrap();
+        for (offset, sectors, alone) in [
+            (behind, 20, true),
+            (behind - 1, 20, false),
+            (behind, 21, false),
+            (8, 16, false),
+            (0, 16, false),
+            (-8, 9, false),
+        ] {
+            superblock.set_ppl(offset, sectors);
+            let found = place(&device, &superblock).expect("it has one");
+            assert_eq!(found.is_ok(), alone, "{offset} {sectors}: {found:?}");
+        }
+    }
+}

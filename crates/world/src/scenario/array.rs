@@ -174,8 +174,9 @@ struct Shape {
 /// 8 sectors each where there is a bitmap.
 const DATA_OFFSET: u64 = 16;
 const LOGS: u64 = 16;
-/// A partial parity log of a few blocks: records are as short as they may be.
+/// A partial parity log of a few blocks: records are as short as they may be. Behind it lies a bad block log.
 const PPL_SECTORS: u16 = 24;
+const BEHIND_PPL: u64 = 8;
 /// Sectors used of each member.
 const DATA_SECTORS: u64 = 256;
 
@@ -183,7 +184,7 @@ impl Shape {
     fn scenario(self, name: &'static str) -> Scenario {
         let member_sectors = match self.tagged {
             None => self.data_offset() + DATA_SECTORS,
-            Some(kind) if kind.block == BlockSize::B512 => 1120 + if self.ppl { 40 } else { 0 },
+            Some(kind) if kind.block == BlockSize::B512 => 1120 + if self.ppl { 48 } else { 0 },
             Some(_) => 1700,
         };
         let damageable = match self.tagged {
@@ -210,7 +211,7 @@ impl Shape {
             }),
             orderings,
             joining,
-            records_bad: self.intent,
+            records_bad: self.intent || self.ppl,
             atlas: (self.spares == 0).then(|| Rc::new(self.atlas(member_sectors))),
             ..disk(name, BlockSize::B512)
         }
@@ -240,7 +241,7 @@ impl Shape {
 
     fn data_offset(self) -> u64 {
         let logs = if self.intent { LOGS } else { 0 };
-        DATA_OFFSET + logs + if self.ppl { u64::from(PPL_SECTORS) } else { 0 }
+        DATA_OFFSET + logs + if self.ppl { u64::from(PPL_SECTORS) + BEHIND_PPL } else { 0 }
     }
 
     fn new_array(self) -> NewArray {
@@ -257,7 +258,7 @@ impl Shape {
                 false => ResyncOffset::Clean,
             },
             data_offset: Some(Sector(self.data_offset())),
-            ppl: false,
+            ppl: self.ppl,
             size: Some(DATA_SECTORS),
         }
     }
@@ -292,6 +293,7 @@ impl Shape {
                 write_bitmap(top, &mut superblock).await?;
             }
             if self.ppl {
+                // Shorter than it was made, which left the bad block log the last sectors before the data.
                 superblock.set_ppl(8, PPL_SECTORS);
                 let empty = encode_header(superblock.set_uuid(), 0, &[]);
                 let at = superblock.ppl().ok_or("no log")?.sector;

@@ -1,9 +1,11 @@
 use super::*;
 use crate::array::Array;
+use crate::array::member::Member;
 use crate::array::testing::{BEHIND_LOGS, Entry, Rig, crashed};
 use crate::mirror::{Mirror, Placement};
+use bio::Events;
 use md::superblock::{Level, ResyncOffset};
-use runtime::block_on;
+use runtime::{Semaphore, block_on};
 
 const SECTORS: u64 = BEHIND_LOGS + 256;
 /// Where the log lies.
@@ -131,4 +133,84 @@ fn a_log_that_cannot_be_read_makes_everything_bad() {
     let events = rig.events.borrow();
     assert!(events.iter().any(|event| event.detail.contains("nothing on it is known to be good")));
     assert_eq!(rig.superblock(0).resync(), ResyncOffset::Clean);
+    // All of it was written, so an empty one is in its place.
+    assert!(bad(&rig, 0).is_empty() && !said(&rig, 0));
+    let at = usize_of(Sector(LOG).bytes());
+    let lies = rig.disks[0].bytes.borrow()[at..at + 4096].to_vec();
+    assert_eq!(BadBlocks::decode(&lies, 0), Ok(BadBlocks::empty(8)));
+}
+
+#[test]
+fn a_power_cut_while_a_log_is_put_in_the_place_of_an_unread_one_leaves_it_unread_or_whole() {
+    let new = rig();
+    let mut images = new.images();
+    let mut superblock = new.superblock(0);
+    superblock.set_has_bad_blocks(true);
+    images[0][4096..8192].copy_from_slice(&superblock.encode());
+    let mut full = BadBlocks::empty(8);
+    (0..200).for_each(|n| assert!(full.record(&(BEHIND_LOGS + n..BEHIND_LOGS + n + 1))));
+    let at = usize_of(Sector(LOG).bytes());
+    images[0][at..at + 4096].copy_from_slice(&full.encode());
+    // One of its sectors makes no sense.
+    images[0][at + 512..at + 1024].fill(0);
+    let rig = Rc::new(Rig::of_images(images, false));
+    let (start, held) = (rig.images(), Rc::clone(&rig));
+    let left = BEHIND_LOGS + 40..BEHIND_LOGS + 256;
+    block_on(async move {
+        let array = held.open(&[0, 1], false);
+        let guard = array.begin_write(0..40).await.unwrap();
+        array.member(0).unwrap().data().write(Sector(0), Buf::zeroed(40 * 512)).await.unwrap();
+        drop(guard);
+        array.close().await.unwrap();
+    });
+    assert_eq!(bad(&rig, 0), [left.clone()]);
+    let log = rig.log.borrow();
+    let mut whole = 0;
+    for cut in 0..=log.len() {
+        let image = crashed(&start[0], &log, cut, 0, |_| false);
+        let Ok(found) = BadBlocks::decode(&image[at..at + 4096], 0) else { continue };
+        let found: Vec<Range<u64>> = found.ranges().collect();
+        assert_eq!(found, [left.clone()], "cut at {cut} of {}", log.len());
+        whole += 1;
+    }
+    assert!((1..log.len()).contains(&whole), "{whole}");
+}
+
+#[test]
+fn what_is_recorded_has_no_tag_to_ask_and_what_nobody_knows_has() {
+    for unread in [false, true] {
+        let rig = Rig::new(Level::Raid1, 2, true).with_logs(true);
+        let mut superblock = rig.superblock(0);
+        superblock.set_has_bad_blocks(true);
+        rig.disks[0].replace(8, &superblock.encode());
+        let mut log = BadBlocks::empty(8);
+        assert!(log.record(&(16..24)));
+        rig.disks[0].replace(0, &if unread { vec![0; 4096] } else { log.encode() });
+        block_on(async move {
+            let mut found = rig.found(0);
+            let own = found.superblock.clone().unwrap();
+            found.logs.bad_blocks = read_bad_blocks(&found.device, &own).await;
+            assert_eq!(found.logs.bad_blocks.is_err(), unread);
+            let member = Member::new(found, &Events::none(), &Rc::new(Semaphore::new(1)));
+            let there = Buf::copy_of(&rig.disks[0].sector(20));
+            let other = Buf::copy_of(&[9; 512]);
+            let mut asked = [there, other].map(|data| Bio::vouch(Sector(4), data));
+            let [there, other] = &mut asked;
+            assert_eq!(member.data().submit(there).await.is_ok(), unread);
+            member.data().submit(other).await.unwrap_err();
+            member.data().read(Sector(4), 1).await.unwrap_err();
+        });
+    }
+}
+
+#[test]
+fn a_log_where_something_else_lies_is_none() {
+    let rig = rig();
+    let device = rig.disks[0].device();
+    let mut superblock = rig.superblock(0);
+    assert_eq!(place(&device, &superblock), Some(Sector(LOG)..Sector(LOG + 8)));
+    for (offset, sectors, apart) in [(8, 8, true), (8, 9, false), (24, 8, true), (23, 8, false)] {
+        superblock.set_ppl(offset, sectors);
+        assert_eq!(place(&device, &superblock).is_some(), apart, "{offset} {sectors}");
+    }
 }

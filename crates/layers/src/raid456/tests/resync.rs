@@ -151,3 +151,42 @@ fn a_member_that_fails_during_the_resync_leaves_errors_not_guesses() {
         assert_ne!(bench.rig.superblock(0).resync(), ResyncOffset::Clean);
     });
 }
+
+#[test]
+fn a_member_whose_bad_block_log_a_crash_made_unreadable_is_believed_where_row_and_tag_agree() {
+    runtime::block_on(async {
+        for bench in [Bench::raid5(true), Bench::raid6(true)] {
+            let (bench, content) = interrupted(bench, 21).await;
+            let ((disk, refused), (_, torn)) = (bench.place(45), bench.place(21));
+            let rig = bench.rig.with_logs(true);
+            let mut superblock = rig.superblock(disk);
+            superblock.set_has_bad_blocks(true);
+            rig.disks[disk].replace(8, &superblock.encode());
+            // Entries of no sectors. A write that the member refused is what they should have named.
+            rig.disks[disk].replace(0, &[0; 4096]);
+            rig.disks[disk].replace(refused, &pattern(71, 45, 1));
+            let present: Vec<usize> = (0..rig.disks.len()).collect();
+            let bench = Bench::open(rig, &present, bench.geometry, false);
+            let here = |at: &u64| bench.place(*at).0 == disk;
+            let lost: Vec<u64> = (0..bench.sectors())
+                .filter(|at| here(at) && [refused, torn].contains(&bench.place(*at).1))
+                .collect();
+            assert_eq!(lost.len(), 2);
+            while bench.raid.resync_step().await.unwrap() {}
+            for at in 0..bench.sectors() {
+                match bench.read(at, 1).await {
+                    Ok(read) => assert_eq!(read, content[usize_of(at) * 512..][..512], "{at}"),
+                    Err(_) => assert!(lost.contains(&at), "{at}"),
+                }
+                assert!(!lost.contains(&at) || bench.read(at, 1).await.is_err(), "{at}");
+            }
+            bench.raid.close().await.unwrap();
+            let mut bad: Vec<_> = bench.rig.logs(disk).bad_blocks.unwrap().ranges().collect();
+            bad.sort_by_key(|range| range.start);
+            let mut expected: Vec<_> = lost.iter().map(|at| bench.place(*at).1).collect();
+            expected.sort_unstable();
+            let starts: Vec<u64> = bad.iter().map(|range| range.start).collect();
+            assert_eq!((starts, bad.iter().all(|one| one.end - one.start == 1)), (expected, true));
+        }
+    });
+}
