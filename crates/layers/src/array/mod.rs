@@ -381,7 +381,8 @@ impl Array {
             self.round(self.rounds.on_disk()).await?;
         }
         let resync = self.while_written();
-        if changed || resync != self.rounds.on_disk() {
+        let said = self.has_journal() && resync == self.rounds.on_disk();
+        if changed || !said {
             self.round(resync).await?;
         }
         self.active.set(true);
