@@ -276,6 +276,9 @@ async fn plan(
     volume: &Opened,
     change: &Change,
 ) -> Result<(Value, Outcome), Failure> {
+    if let Change::Replace { old: name, .. } | Change::Fail(name) | Change::Remove(name) = change {
+        volume.may_leave(name)?;
+    }
     let mut writes = match change {
         Change::Add(new) | Change::Replace { new, .. } => {
             volume.plan_member(new, &mut |_, _| ()).await?

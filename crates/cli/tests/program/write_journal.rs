@@ -126,3 +126,26 @@ fn a_dry_run_lists_the_journal_and_mdadms_word_for_it_is_understood() {
     says(&made, &[&format!("{} {} --nbd", text(&members[2]), text(&journal))]);
     assert_eq!(std::fs::metadata(&journal).expect("it was made").len(), 4 * MIB);
 }
+
+#[test]
+fn a_write_journal_neither_leaves_its_array_nor_becomes_a_spare_of_it() {
+    let (volume, _folder) = create(Shape::plain("5"), &[]);
+    let [.., journal] = &volume.members[..] else { panic!("it has one") };
+    let before = volume.hashes();
+    let new = volume.file("new.img", &vec![0; 8 << 20]);
+    for (verb, options) in [
+        ("fail", &["--member", text(journal)][..]),
+        ("remove", &["--member", text(journal)]),
+        ("replace", &["--old", text(journal), "--new", text(&new)]),
+    ] {
+        let words = ["journal.img", "is the array's write journal"];
+        volume.run(verb, &[options, &["--dry-run"]].concat()).one_line(3, &words);
+    }
+    volume
+        .run("add", &["--new", text(journal), "--dry-run", "--yes"])
+        .one_line(3, &["journal.img", "is a member of this volume already"]);
+    let without = volume.without(&[3]);
+    on("add", &without, &["--new", text(&new), "--dry-run"])
+        .one_line(3, &["its journal device is missing", "mdadm --add-journal"]);
+    assert_eq!(volume.hashes(), before);
+}

@@ -29,6 +29,12 @@ pub enum MembershipError {
         /// The member.
         member: String,
     },
+    /// Without it every write would be refused.
+    #[error("{member}: is the array's write journal, and without it the array is not written")]
+    WriteJournal {
+        /// The journal's device.
+        member: String,
+    },
     /// It holds a slot, and is no failed one.
     #[error("{member}: holds slot {slot} and is in use")]
     InUse {
@@ -103,6 +109,10 @@ impl Fault for MembershipError {
             Self::InUse { .. } => {
                 "'steadfast replace' puts another in its place; 'steadfast fail' gives it up"
             }
+            Self::WriteJournal { .. } => {
+                "it stays as long as the array does; 'steadfast export' and 'create' without \
+                 --write-journal make one without"
+            }
             Self::Needed { .. } => "add a member and let it be rebuilt first",
             Self::Foreign { .. } => "overwrite it with --yes",
             Self::Join { error: JoinError::Held { replaces: false, .. }, .. } => {
@@ -121,6 +131,7 @@ impl Fault for MembershipError {
             Self::NotOurs { member }
             | Self::Already { member }
             | Self::InUse { member, .. }
+            | Self::WriteJournal { member }
             | Self::Needed { member, .. }
             | Self::Join { member, .. }
             | Self::Foreign { member }

@@ -120,6 +120,7 @@ impl Volume {
         new: &NewMember,
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Added, MembershipError> {
+        self.may_leave(old)?;
         let array = self.changeable()?;
         let part = self.part(old)?;
         let (slot, state) = self.place_of(&part);
@@ -156,6 +157,7 @@ impl Volume {
     /// # Errors
     /// [`MembershipError`]; `Needed` if something would be lost.
     pub async fn fail(&self, name: &str) -> Result<(), MembershipError> {
+        self.may_leave(name)?;
         let array = self.changeable()?;
         let part = self.part(name)?;
         let running = self.running(&part.name);
@@ -176,6 +178,7 @@ impl Volume {
     /// # Errors
     /// [`MembershipError`]; `InUse` if it holds a slot.
     pub async fn remove(&self, name: &str) -> Result<(), MembershipError> {
+        self.may_leave(name)?;
         let array = self.changeable()?;
         let part = self.part(name)?;
         if let Some(running) = self.running(&part.name) {
@@ -190,6 +193,17 @@ impl Volume {
         self.let_go(&part.name);
         // It is gone: whatever it says now concerns nobody.
         let _closed = self.close_part(&part).await;
+        Ok(())
+    }
+
+    /// Whether `name` is one that may be replaced, given up or let go at all, as far as its role says.
+    ///
+    /// # Errors
+    /// [`MembershipError::NotOurs`], [`MembershipError::WriteJournal`].
+    pub fn may_leave(&self, name: &str) -> Result<(), MembershipError> {
+        if self.part(name)?.state == MemberState::Journal {
+            return Err(MembershipError::WriteJournal { member: name.to_owned() });
+        }
         Ok(())
     }
 

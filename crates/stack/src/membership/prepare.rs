@@ -119,6 +119,7 @@ impl Volume {
         new: &NewMember,
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Vec<PlannedWrite>, MembershipError> {
+        self.refuse_current(&new.member.to_string())?;
         let given = self.given_for_new(new);
         leaf::refuse_twice([&new.member].into_iter().chain(&new.data))?;
         let leaf = given.open_leaf(&new.member, false).await?;
@@ -130,12 +131,20 @@ impl Volume {
 
     /// Lets go of a member of that name that takes no part, so that it can be opened anew.
     async fn release(&self, name: &str) -> Result<(), MembershipError> {
+        self.refuse_current(name)?;
         let Ok(part) = self.part(name) else { return Ok(()) };
-        if self.running(&part.name).is_some() || self.place_of(&part).1 == MemberState::Spare {
-            return Err(MembershipError::Already { member: name.to_owned() });
-        }
         self.let_go(&part.name);
         let _closed = self.close_part(&part).await;
+        Ok(())
+    }
+
+    /// Refuses who takes part already: as a member, as a spare, or as the write journal.
+    fn refuse_current(&self, name: &str) -> Result<(), MembershipError> {
+        let Ok(part) = self.part(name) else { return Ok(()) };
+        let is_kept = matches!(self.place_of(&part).1, MemberState::Spare | MemberState::Journal);
+        if self.running(&part.name).is_some() || is_kept {
+            return Err(MembershipError::Already { member: name.to_owned() });
+        }
         Ok(())
     }
 

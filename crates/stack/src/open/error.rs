@@ -221,7 +221,8 @@ impl Fault for OpenError {
             Self::CannotStart { why: CannotStart::JournalMissing, .. } => {
                 "name its device too; 'export --force' reads the array without it: what was \
                  acknowledged last is missing, and rows that were being written may be half old and \
-                 half new"
+                 half new; a new one is given to the array by 'mdadm --assemble --force' and \
+                 'mdadm --add-journal', which compare nothing: have it repaired then"
             }
             Self::CannotStart { why, .. } if why.forceable() => {
                 "look at it with 'inspect'; --force starts it all the same, and stripes that were \
