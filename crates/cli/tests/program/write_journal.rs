@@ -1,7 +1,7 @@
 //! Arrays that are made with a write journal: what lies on the devices, what is said of it, and what is refused.
 
 use crate::support::volume::on;
-use crate::support::{MIB, Said, Shape, Volume, other, steadfast, text};
+use crate::support::{MIB, Said, Shape, Volume, noise, other, qemu_io, steadfast, text};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -148,4 +148,66 @@ fn a_write_journal_neither_leaves_its_array_nor_becomes_a_spare_of_it() {
     on("add", &without, &["--new", text(&new), "--dry-run"])
         .one_line(3, &["its journal device is missing", "mdadm --add-journal"]);
     assert_eq!(volume.hashes(), before);
+}
+
+#[test]
+fn what_was_flushed_survives_a_kill_whoever_is_missing_and_comes_home() {
+    for shape in [Shape::plain("5"), Shape::tagged("6", 4096), Shape::plain("4")] {
+        let (volume, _folder) = create(shape, &[]);
+        let mut expected = volume.fill(3);
+        let status = volume.run("status", &["--json"]).ended(0).object();
+        assert_eq!(status["write_journal"]["blocks"], 0, "it was closed: {status}");
+        let server = volume.serve(&[]);
+        let new = noise(200 << 10, 9);
+        let file = volume.file("new", &new);
+        // Not whole blocks of the journal; parts of stripes; whole stripes.
+        for (offset, length) in
+            [(20_992_u64, 1024_usize), (1 << 20, 4096), (0, 8192), (2 << 20, 200 << 10)]
+        {
+            let write = format!("write -s {} {offset} {length}", file.display());
+            qemu_io(&server.uri, &write).expect("it is written");
+            let at = usize::try_from(offset).expect("small");
+            expected[at..at + length].copy_from_slice(&new[..length]);
+        }
+        server.kill();
+        let status = volume.run("status", &["--json"]).object();
+        assert!(status["write_journal"]["blocks"].as_u64() > Some(50), "{status}");
+        let explained = volume.run("explain", &["--sector", "4100"]);
+        says(&explained, &["in the write journal, with parity: checksum valid", "P agrees"]);
+        for gone in 0..shape.members() {
+            let said = on("export", &volume.without(&[gone]), &["-q", "--to", "-"]).ended(1);
+            assert!(said.stdout == expected, "without member {gone}, reading only");
+        }
+        // By its recovery, with a member less.
+        let left = volume.without(&[1]);
+        on("scrub", &left, &["-q"]).ended(1);
+        let said = on("export", &left, &["-q", "--to", "-"]).ended(1);
+        assert!(said.stdout == expected, "after it came home");
+        let status = on("status", &left, &["--json"]).object();
+        assert_eq!(status["write_journal"]["blocks"], 0, "{status}");
+    }
+}
+
+#[test]
+fn a_server_does_not_let_its_write_journal_go() {
+    let (volume, _folder) = create(Shape::plain("5"), &[]);
+    let bytes = volume.fill(4);
+    let [.., journal] = &volume.members[..] else { panic!("it has one") };
+    let server = volume.serve(&[]);
+    for verb in ["fail", "remove"] {
+        let words = ["journal.img", "is the array's write journal"];
+        volume.run(verb, &["--member", text(journal)]).one_line(3, &words);
+    }
+    let again = ["--new", text(journal), "--yes"];
+    volume.run("add", &again).one_line(3, &["is a member of this volume already"]);
+    // A member may go and come, through the journal.
+    let member = text(&volume.members[1]);
+    volume.run("fail", &["--member", member]).ended(1);
+    qemu_io(&server.uri, "write -P 7 0 1M").expect("it is written");
+    volume.run("add", &["--new", member, "--yes"]).ended(0);
+    assert_eq!(server.stop().code, 0);
+    volume.run("scrub", &["--check"]).ended(0);
+    let (code, found) = volume.export();
+    assert!(code == 0 && found[1 << 20..] == bytes[1 << 20..]);
+    assert!(found[..1 << 20].iter().all(|&byte| byte == 7));
 }
