@@ -340,7 +340,7 @@ fn crashes() -> Vec<Case> {
         cases.push(row(
             part,
             format!("ours-journal-{name}"),
-            "we make it with a write journal; the kernel reads, checks, logs and writes; we read",
+            "we make it with a write journal and write it; the kernel reads, checks, writes; we read and write",
             move |lab| write_journal::made_here(lab, &subject),
         ));
     }

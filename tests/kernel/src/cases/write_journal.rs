@@ -94,7 +94,8 @@ pub(super) fn killed_here(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Resul
 }
 
 /// # Errors
-/// If the kernel does not take what we made, does not log into its journal, or leaves what we read otherwise.
+/// If the kernel does not take what we made and wrote, does not log into its journal, or either reads otherwise
+/// than the other wrote.
 pub(super) fn made_here(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
     let (members, sectors) = lab.create(subject)?;
     let mut content = Content::new(sectors);
@@ -102,7 +103,11 @@ pub(super) fn made_here(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<
     dumps_agree(lab, subject, &members)?;
     ensure!(tail(lab, subject, &members)?.starts_with("0 of "), "it begins at its beginning");
 
-    let writes = scattered(sectors, subject.block(), 1);
+    let first = scattered(sectors, subject.block(), 0);
+    lab.import(&members, &first)?;
+    content.apply(&first);
+    lab.must_be_sound(&members)?;
+    let writes = scattered(sectors, subject.block(), 2);
     let policy = "echo policy \"$(cat /sys/block/md0/md/consistency_policy)\"\n".to_owned();
     let script = [subject.open(), policy, subject.set_journal_mode(), read(subject)];
     let script = [script.concat(), write(subject, &writes), subject.close()];
@@ -114,7 +119,10 @@ pub(super) fn made_here(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<
 
     content.apply(&writes);
     content.must_be(&lab.export(&members)?, "what we read after the kernel wrote")?;
-    ensure!(!tail(lab, subject, &members)?.starts_with("0 of "), "the kernel logged");
+    ensure!(!tail(lab, subject, &members)?.starts_with("0 of "), "both logged");
+    let last = scattered(sectors, subject.block(), 4);
+    lab.import(&members, &last)?;
+    content.apply(&last);
     let answer = lab.guest(&members, &[subject.open(), read(subject), subject.close()].concat())?;
     content.must_be(&lab.given(&answer)?, "what the kernel reads again")?;
     agrees_inside(subject, &answer)?;
