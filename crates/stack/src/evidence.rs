@@ -53,8 +53,8 @@ pub struct Candidate {
 pub struct Reconstruction {
     /// The slot that it is for.
     pub slot: usize,
-    /// From what: `P`, `Q`, `P and Q`, `data`, `slot N`, or, where the write journal holds some of it, `home`
-    /// (what it lies over) and `the journal alone` (newer data, without parity).
+    /// From what: `P`, `Q`, `P and Q`, `data`, `slot N`, or, where the write journal holds some of it,
+    /// [`FROM_HOME`] (what it lies over) and [`FROM_JOURNAL`] (newer data, without parity).
     pub from: String,
     /// Whether its own tag agrees with it, the member's or the journal's; none: there is none.
     pub vouched: Option<bool>,
@@ -92,6 +92,11 @@ pub struct Evidence {
     /// that is named.
     pub reconstructions: Vec<Reconstruction>,
 }
+
+/// What [`Reconstruction::from`] calls what lies on the member below the write journal.
+pub const FROM_HOME: &str = "home";
+/// What [`Reconstruction::from`] calls data of the write journal that has no parity yet.
+pub const FROM_JOURNAL: &str = "the journal alone";
 
 /// Lines that are shown of one difference.
 const LINES_MAX: usize = 8;
@@ -325,11 +330,8 @@ async fn reconstruct(
 /// What else there is of the same strip; none: it cannot be read.
 fn instead(lies: &Lies<'_>, other: &Lies<'_>) -> Option<Reconstruction> {
     let bytes = other.bytes.as_ref()?;
-    let from = match other.at() {
-        Whereabouts::JournalAlone => "the journal alone",
-        Whereabouts::Journal => "the journal",
-        Whereabouts::Home => "home",
-    };
+    // With parity it is what the row is made of, and so beside nothing.
+    let from = if other.at() == Whereabouts::Home { FROM_HOME } else { FROM_JOURNAL };
     let vouched = match other.verdict {
         TagVerdict::Untagged => None,
         verdict => Some(verdict == TagVerdict::Valid),

@@ -48,7 +48,9 @@ pub use ::integrity::CipherKind;
 pub use ::integrity::open::Mode;
 pub use checksum::{Algorithm, KEY_BYTES_MAX, Key, KeyError};
 pub use events::{Counters, EventLog, is_of_superblock};
-pub use evidence::{Candidate, Evidence, HexLine, Reconstruction, TagVerdict};
+pub use evidence::{
+    Candidate, Evidence, FROM_HOME, FROM_JOURNAL, HexLine, Reconstruction, TagVerdict,
+};
 pub use explain::{
     ExplainError, Explanation, JournalPlace, LoggedPlace, Part, Place, TagPlace, explain,
 };

@@ -541,7 +541,7 @@ fn explain_shows_data_without_parity_as_the_newest_and_home_which_parity_agrees_
     let home = (Whereabouts::Home, TagVerdict::Untagged);
     assert_eq!(candidates(&explained, slot), [newest, home]);
     assert_eq!(parity_agrees(&explained), (Some(true), None), "of what is home");
-    let (differing, vouched) = instead(&explained, "the journal alone").unwrap();
+    let (differing, vouched) = instead(&explained, stack::FROM_JOURNAL).unwrap();
     assert!(differing > Some(4000) && vouched == Some(true), "{explained:?}");
     assert!(explained.places[1].write_journal.is_empty(), "it has no parity");
 
@@ -586,7 +586,7 @@ fn explain_shows_what_the_journal_brings_home_and_compares_parity_with_that() {
     assert_eq!(candidates(&explained, slot), [newest, home]);
     assert_eq!(parity_agrees(&explained), (Some(true), Some(true)), "home is noise");
     assert_eq!(instead(&explained, "P"), Some((Some(0), Some(true))));
-    let (differing, vouched) = instead(&explained, "home").unwrap();
+    let (differing, vouched) = instead(&explained, stack::FROM_HOME).unwrap();
     assert!(differing > Some(4000) && vouched.is_none(), "{explained:?}");
     assert!(explained.places[1..].iter().all(|parity| parity.write_journal.len() == 1));
 

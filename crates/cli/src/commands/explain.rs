@@ -6,8 +6,8 @@ use crate::error::Failure;
 use crate::exit::Outcome;
 use serde_json::json;
 use stack::{
-    Candidate, Evidence, Explanation, HexLine, LoggedPlace, Place, Reconstruction, TagPlace,
-    TagVerdict, Whereabouts,
+    Candidate, Evidence, Explanation, FROM_HOME, FROM_JOURNAL, HexLine, LoggedPlace, Place,
+    Reconstruction, TagPlace, TagVerdict, Whereabouts,
 };
 use std::rc::Rc;
 use units::Sector;
@@ -53,10 +53,16 @@ fn is_damaged(place: &Place) -> bool {
 fn evidence_lines(evidence: &Evidence) -> Vec<String> {
     let mut lines = vec![format!("the row of {} bytes:", evidence.block_bytes)];
     lines.extend(evidence.candidates.iter().map(candidate_line));
+    let in_journal = |slot: Option<usize>| {
+        let mut candidates = evidence.candidates.iter();
+        candidates
+            .any(|one| one.lies == Whereabouts::Journal && slot.is_none_or(|slot| slot == one.slot))
+    };
+    let data = if in_journal(None) { "as it is with the journal home" } else { "as it lies" };
     let agrees = [("P", evidence.p_agrees), ("Q", evidence.q_agrees)];
     for (name, agrees) in agrees.into_iter().filter_map(|(name, agrees)| Some((name, agrees?))) {
         let agrees = if agrees { "agrees" } else { "DISAGREES" };
-        lines.push(format!("  {name} {agrees} with the data as it lies"));
+        lines.push(format!("  {name} {agrees} with the data {data}"));
     }
     if let Some(slot) = evidence.named {
         lines.push(format!("  redundancy alone names slot {slot} as the wrong one"));
@@ -64,10 +70,12 @@ fn evidence_lines(evidence: &Evidence) -> Vec<String> {
     for Reconstruction { slot, from, vouched, differing_bytes, lines: hex } in
         &evidence.reconstructions
     {
+        let logged = from == FROM_JOURNAL || from != FROM_HOME && in_journal(Some(*slot));
+        let sum = if logged { "the journal's checksum" } else { "its own tag" };
         let vouched = match vouched {
-            Some(true) => "its own tag agrees",
-            Some(false) => "its own tag does not agree",
-            None => "no tag to ask",
+            Some(true) => format!("{sum} agrees"),
+            Some(false) => format!("{sum} does not agree"),
+            None => "no tag to ask".to_owned(),
         };
         let differs = match differing_bytes {
             Some(0) => "what lies there".to_owned(),

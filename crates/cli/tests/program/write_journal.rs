@@ -62,6 +62,8 @@ fn an_array_that_is_made_with_a_write_journal_has_an_empty_one_and_is_whole() {
         let without = volume.without(&[volume.members.len() - 1]);
         on("export", &without, &["-q", "--to", "-"])
             .one_line(3, &["its journal device is missing or stale"]);
+        on("status", &[journal], &[])
+            .one_line(3, &["the members with the array's data were not named"]);
     }
 }
 
@@ -173,7 +175,10 @@ fn what_was_flushed_survives_a_kill_whoever_is_missing_and_comes_home() {
         let status = volume.run("status", &["--json"]).object();
         assert!(status["write_journal"]["blocks"].as_u64() > Some(50), "{status}");
         let explained = volume.run("explain", &["--sector", "4100"]);
-        says(&explained, &["in the write journal, with parity: checksum valid", "P agrees"]);
+        let words = ["P agrees with the data as it is with the journal home", "by home: "];
+        says(&explained, &["in the write journal, with parity: checksum valid"]);
+        says(&explained, &words);
+        says(&explained, &["by P: what lies there; the journal's checksum agrees"]);
         for gone in 0..shape.members() {
             let said = on("export", &volume.without(&[gone]), &["-q", "--to", "-"]).ended(1);
             assert!(said.stdout == expected, "without member {gone}, reading only");

@@ -110,7 +110,12 @@ pub enum OpenError {
         slot: u16,
     },
     /// None of them can be used.
-    #[error("none of the members can be used: {}", list(left_out))]
+    #[error("none of the members can be used: {}", if left_out.is_empty() {
+        "they are spares, or a write journal, and the members with the array's data were not named"
+            .to_owned()
+    } else {
+        list(left_out)
+    })]
     NoneUsable {
         /// Each with its reason.
         left_out: Vec<(String, WhyLeftOut)>,
