@@ -24,6 +24,8 @@ pub struct Atlas {
     blocks: BTreeMap<u64, Vec<u64>>,
     /// How many strips of a row parity replaces; none: there are copies, or nothing.
     parity: Option<usize>,
+    /// A power cut may leave a bad block log unreadable.
+    tears_logs: bool,
 }
 
 impl Atlas {
@@ -32,6 +34,13 @@ impl Atlas {
     #[must_use]
     pub fn new(disks: usize, unit: u64, parity: Option<usize>) -> Self {
         Self { rows: vec![BTreeMap::new(); disks], unit, parity, ..Self::default() }
+    }
+
+    /// The same on disks of which a power cut may leave a bad block log unreadable: nothing is known to be
+    /// good there then but what the other parts of its row say, while all of them can be read.
+    #[must_use]
+    pub fn tearing_logs(self) -> Self {
+        Self { tears_logs: true, ..self }
     }
 
     /// Something of `row` lies in these sectors of `disk`.
@@ -152,13 +161,19 @@ impl Damage {
         self.atlas.parity.is_none_or(|parity| self.dirty || struck.len() > parity)
     }
 
+    /// Whether damage of its row on `struck`, which is beyond what is survived, costs `block`.
+    fn costs(&self, struck: &BTreeSet<usize>, block: u64) -> bool {
+        let unread = self.dirty && self.atlas.tears_logs && !struck.is_empty();
+        unread || self.atlas.home(block).1.is_subset(struck)
+    }
+
     fn judge(&mut self, row: u64, now: u64) {
         let (atlas, struck) = (Rc::clone(&self.atlas), self.struck_in(row));
         if !self.is_beyond(&struck) {
             return;
         }
         for &block in atlas.blocks.get(&row).into_iter().flatten() {
-            if atlas.home(block).1.is_subset(&struck) {
+            if self.costs(&struck, block) {
                 self.lost.insert(block, (now, u64::MAX));
             }
         }
@@ -208,7 +223,7 @@ impl Damage {
     /// Whether a block of `row` is lost if that is damaged on `struck`.
     fn is_lost_in(&self, row: u64, struck: &BTreeSet<usize>) -> bool {
         let mut blocks = self.atlas.blocks.get(&row).into_iter().flatten();
-        self.is_beyond(struck) && blocks.any(|&block| self.atlas.home(block).1.is_subset(struck))
+        self.is_beyond(struck) && blocks.any(|&block| self.costs(struck, block))
     }
 
     /// A scrub has healed what can be. `torn`: a power cut left something that it cannot judge.
@@ -277,6 +292,22 @@ mod tests {
         assert_eq!(lost(&damage, 5), [3], "it began before");
         damage.wrote(3..4, 5, 6);
         assert_eq!((lost(&damage, 6), lost(&damage, 7)), (vec![3], vec![]));
+    }
+
+    #[test]
+    fn a_cut_that_tears_logs_costs_all_of_the_rows_that_are_damaged_and_no_other() {
+        let mut damage = parity();
+        damage.strike(0, 0, 1);
+        damage.crashed(2);
+        assert_eq!(lost(&damage, 3), [0]);
+        let mut damage = parity();
+        damage.atlas = Rc::new(Rc::into_inner(damage.atlas).expect("its own").tearing_logs());
+        damage.strike(0, 0, 1);
+        assert!(lost(&damage, 2).is_empty());
+        damage.crashed(2);
+        assert_eq!(lost(&damage, 3), [0, 1]);
+        damage.strike(1, 1, 3);
+        assert_eq!(lost(&damage, 4), [0, 1, 2, 3]);
     }
 
     #[test]

@@ -61,9 +61,12 @@ pub fn profiles(scenario: &Scenario) -> Vec<Profile> {
     }
     if scenario.atlas.is_some() {
         profiles.extend([Profile::Scattered; 2]);
-        // A journal keeps what cannot be written home, and what was written reaches the disk later.
+        if scenario.redundancy > 0 {
+            profiles.push(Profile::Refused);
+        }
+        // Elsewhere what was written reaches the disk later.
         if scenario.redundancy > 0 && (!scenario.verified || scenario.member_tags > 0) {
-            profiles.extend([Profile::Refused, Profile::Unhealed]);
+            profiles.push(Profile::Unhealed);
         }
     }
     profiles

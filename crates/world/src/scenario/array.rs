@@ -1,32 +1,24 @@
 //! md arrays of plain or tagged members.
 
+mod open;
+
 use super::bare::disk;
 use super::places::Members;
 use super::tagged::{ABOVE_512, INLINE_512, TAGGED_512, TAGGED_4096, Tagged};
-use super::{Joining, Scenario, Volume};
+use super::{Joining, Scenario};
 use crate::atlas::Atlas;
 use crate::opening::Opening;
 use crate::ordering::Orderings;
-use crate::unchecked::Unchecked;
 use ::integrity::open::Mode;
-use ::md::assemble::{Candidate, CannotStart, Slot, assemble};
 use ::md::bitmap::{Bitmap, NewBitmap};
 use ::md::create::{LEFT_SYMMETRIC, NEAR_2, NewArray, NewMember, create, free_number, join};
-use ::md::geometry::{Geometry, Mirrors};
+use ::md::geometry::Mirrors;
 use ::md::ppl::encode_header;
-use ::md::shape::Shape as ArrayShape;
-use ::md::superblock::{Level, Minor, ResyncOffset, Role, Superblock, Time, Uuid};
-use bio::{Bio, Device, Events, IoResult, LocalFuture, NoProfile, Scrub, ScrubMode};
-use layers::array::{Array, EVERYTHING, Found, JoinError, Logs, Options};
-use layers::integrity::Integrity;
-use layers::linear::Linear;
-use layers::mirror::{Mirror, Placement};
-use layers::raid456::{self, Raid456};
-use layers::striped::Striped;
-use layers::verify::Verify;
+use ::md::superblock::{Level, Minor, ResyncOffset, Superblock, Time, Uuid};
+use bio::{Device, Events, ScrubMode};
 use std::cell::Cell;
 use std::rc::Rc;
-use units::{BlockSize, SECTOR, Sector, usize_of};
+use units::{BlockSize, Sector, usize_of};
 
 pub(super) fn all() -> Vec<Scenario> {
     let mirror = |count| Shape {
@@ -211,7 +203,7 @@ impl Shape {
             }),
             orderings,
             joining,
-            records_bad: self.intent || self.ppl,
+            records_bad: (self.intent || self.ppl) && !self.hides_refusals(),
             atlas: (self.spares == 0).then(|| Rc::new(self.atlas(member_sectors))),
             ..disk(name, BlockSize::B512)
         }
@@ -226,7 +218,9 @@ impl Shape {
         let made = create(&self.new_array(), &vec![member; count]);
         let made = made.expect("the scenario is a right array");
         let sizes: Vec<u64> = made.iter().map(Superblock::used_sectors).collect();
-        members.array(&made[0].shape(&sizes).expect("it is one that can be opened"))
+        let atlas = members.array(&made[0].shape(&sizes).expect("it is one that can be opened"));
+        let tears_logs = (self.intent || self.ppl) && self.tagged.is_some_and(|kind| kind.tears());
+        if tears_logs { atlas.tearing_logs() } else { atlas }
     }
 
     /// Members that may be missing, whichever they are.
@@ -237,6 +231,12 @@ impl Shape {
             None => Mirrors::new(self.layout, self.chunk_sectors, count, DATA_SECTORS)
                 .map_or(0, |mirrors| mirrors.spare_redundancy(|_| false)),
         }
+    }
+
+    /// Whether what a disk does not take is not told of the block that it is: a journal keeps it, and of tags
+    /// in memory a flush is told.
+    fn hides_refusals(self) -> bool {
+        self.tagged.is_some_and(|kind| kind.mode != Mode::Inline)
     }
 
     fn data_offset(self) -> u64 {
@@ -327,193 +327,6 @@ impl Shape {
         }
         (volume.close)().await.map_err(|error| error.to_string())
     }
-
-    async fn open(
-        self,
-        members: Vec<Option<Device>>,
-        joining: Joining,
-        (events, orderings): (Events, Rc<Orderings>),
-    ) -> Result<Volume, String> {
-        let mut present = Vec::new();
-        for (index, member) in members.into_iter().enumerate() {
-            let events = events.for_member(&format!("disk{index}"));
-            if let Some(member) = member
-                && let Ok(member) = self.open_member(index, member, events).await
-            {
-                present.push(member);
-            }
-        }
-        let candidates: Vec<Candidate<'_>> = present
-            .iter()
-            .map(|member| Candidate {
-                superblock: &member.superblock,
-                device_sectors: member.top.limits().sectors,
-            })
-            .collect();
-        let assembly = assemble(&candidates).map_err(|error| error.to_string())?;
-        // With a partial parity log it is for the layer to say.
-        let refuses = |why: &&CannotStart| !(self.ppl && **why == CannotStart::DirtyAndDegraded);
-        if let Some(why) = assembly.cannot_start.iter().find(refuses) {
-            return Err(why.to_string());
-        }
-        if let Some(why) = assembly.cannot_write.first() {
-            return Err(why.to_string());
-        }
-        let freshest = present[assembly.newest].superblock.clone();
-        let shape = assembly.shape(&candidates).map_err(|error| error.to_string())?;
-        let holders = assembly.slots.iter().filter_map(|slot| match *slot {
-            Slot::Missing => None,
-            Slot::InSync(member) | Slot::Rebuilding { member, .. } => Some(member),
-        });
-        let holders = holders.chain(assembly.replacements.iter().copied());
-        let found = |member: usize| present[member].found(&orderings);
-        let members: Result<Vec<Found>, String> = holders.map(found).collect();
-        let spares: Result<Vec<Found>, String> =
-            assembly.spares.iter().copied().map(found).collect();
-        let options = Options {
-            read_only: false,
-            tolerance: shape.tolerance(),
-            synced: assembly.resync,
-            events,
-            clock: Rc::new(|| Time(0)),
-        };
-        let (slots, told) = (assembly.slots.len(), options.events.clone());
-        let array = Array::new(slots, members?, Some(&freshest), options);
-        let mut spares = spares?;
-        if joining == Joining::Returned {
-            for &(member, _) in &assembly.left_out {
-                bring_back(&array, &freshest, found(member)?).await?;
-            }
-        }
-        if joining == Joining::Replacement
-            && array.vacant().is_empty()
-            && let Some(mut spare) = spares.pop()
-        {
-            spare.slot = 0;
-            // It may be under way since an earlier life.
-            let joined = array.join(spare, true, EVERYTHING).await;
-            drop(joined.map_err(|error| error.to_string())?);
-        }
-        spares.into_iter().for_each(|spare| array.add_spare(spare));
-        let layers = present.into_iter().filter_map(|member| member.layer).collect();
-        Ok(self.start(array, shape, layers).await?.protected(told))
-    }
-
-    async fn open_member(
-        self,
-        index: usize,
-        device: Device,
-        events: Events,
-    ) -> Result<Present, String> {
-        let (top, layer) = match self.tagged {
-            None => (device, None),
-            Some(kind) => {
-                let layer = kind.open(device, Opening::Usual, events.clone()).await?;
-                let top = match Verify::new(layer.device(), events) {
-                    Ok(verify) => Device::new(verify),
-                    Err(NoProfile) => layer.device(),
-                };
-                (top, Some(layer))
-            }
-        };
-        let sectors = top.limits().sectors;
-        let at = Minor::V2.super_offset(sectors).ok_or("too small")?;
-        let decode = |bytes: &bio::Buf| {
-            let decoded = Superblock::decode(bytes.as_slice(), Minor::V2, sectors);
-            decoded.map_err(|error| error.to_string())
-        };
-        let superblock = match (top.read(at, 4096 / SECTOR).await, &layer, self.tagged) {
-            (Ok(bytes), ..) => decode(&bytes)?,
-            // As the stack does it: a power cut came between its data and its tag, and its own checksum
-            // vouches for it.
-            (Err(error), Some(layer), Some(kind))
-                if error.kind.is_damage() && kind.mode != Mode::Journal =>
-            {
-                let place = layer.layout().run(at, 4096 / SECTOR);
-                let bytes = layer.lower().data().read(place.data, place.sectors).await;
-                let superblock = decode(&bytes.map_err(|error| error.to_string())?)?;
-                let back = bio::Buf::copy_of(&superblock.encode());
-                top.write(at, back).await.map_err(|error| error.to_string())?;
-                superblock
-            }
-            (Err(error), ..) => return Err(error.to_string()),
-        };
-        let logs = Logs::read(&top, &superblock).await;
-        Ok(Present { index, top, layer, superblock, logs })
-    }
-
-    async fn start(
-        self,
-        array: Rc<Array>,
-        shape: ArrayShape,
-        layers: Vec<Rc<Integrity>>,
-    ) -> Result<Volume, String> {
-        let placement = match shape {
-            ArrayShape::Stripes(stripes) => {
-                let layer = Striped::new(array, stripes).map_err(|error| error.to_string())?;
-                let (scrub, device) = (Rc::clone(&layer), layer.device());
-                return Ok(volume(device, scrub, layers, async move { layer.close().await }));
-            }
-            ArrayShape::Parity(geometry, member_sectors) => {
-                return self.start_parity(&array, geometry, member_sectors, layers).await;
-            }
-            ArrayShape::Mirror { .. } => Placement::Everywhere,
-            ArrayShape::Mirrors(mirrors) => Placement::Dealt(mirrors),
-        };
-        let raid = Mirror::new(array, placement).map_err(|error| error.to_string())?;
-        raid.start();
-        let (scrub, device) = (Rc::clone(&raid), raid.device());
-        Ok(volume(device, scrub, layers, async move { raid.close().await }))
-    }
-
-    async fn start_parity(
-        self,
-        array: &Rc<Array>,
-        geometry: Geometry,
-        member_sectors: u64,
-        layers: Vec<Rc<Integrity>>,
-    ) -> Result<Volume, String> {
-        let cache_bytes = self.cache_bytes;
-        let options = raid456::Options { geometry, member_sectors, force: false, cache_bytes };
-        let raid = Raid456::new(array, &options).map_err(|error| error.to_string())?;
-        raid.replay().await.map_err(|error| error.to_string())?;
-        raid.start_resync();
-        let raid = Rc::new(raid);
-        let (scrub, device) = (Rc::clone(&raid), Device::shared(Rc::clone(&raid)));
-        Ok(volume(device, scrub, layers, async move { raid.close().await }))
-    }
-}
-
-/// Lets a member that was away come back, as the program's `add` does: it is given what the bitmap says that
-/// it missed; if that cannot say it, it joins as one that holds nothing.
-async fn bring_back(array: &Array, freshest: &Superblock, stale: Found) -> Result<(), String> {
-    let Some(&slot) = array.vacant().first() else { return Ok(()) };
-    let whole = Found {
-        slot,
-        name: Rc::clone(&stale.name),
-        device: stale.device.clone(),
-        data: stale.data.clone(),
-        superblock: None,
-        logs: stale.logs.clone(),
-    };
-    let own = stale.superblock.clone().ok_or("it has a superblock")?;
-    match array.rejoin(stale).await {
-        Ok(_) => return Ok(()),
-        Err(JoinError::Io(error)) => return Err(error.to_string()),
-        Err(_) => {}
-    }
-    let (device_sectors, device_uuid) = (whole.device.limits().sectors, own.device_uuid());
-    let taken = array.members().filter_map(|member| Some(member.superblock()?.dev_number()));
-    let number = free_number(freshest, &taken.collect::<Vec<_>>());
-    let mut spare = join(freshest, &NewMember { device_sectors, device_uuid }, number)
-        .map_err(|error| error.to_string())?;
-    spare.place_bitmap(device_sectors);
-    let bytes = bio::Buf::copy_of(&spare.encode());
-    let mut write = Bio::write_fua(spare.super_offset(), bytes);
-    whole.device.submit(&mut write).await.map_err(|error| error.to_string())?;
-    let logs = Logs::read(&whole.device, &spare).await;
-    let joined = array.join(Found { superblock: Some(spare), logs, ..whole }, false, EVERYTHING);
-    joined.await.map(drop).map_err(|error| error.to_string())
 }
 
 /// A bitmap of chunks of 4 KiB, whose bits are cleared as soon as possible.
@@ -528,61 +341,4 @@ async fn write_bitmap(top: &Device, superblock: &mut Superblock) -> Result<(), S
     let bytes = bio::Buf::copy_of(&bitmap.encode(0..bitmap.area_bytes()));
     let at = superblock.bitmap_sector().ok_or("no bitmap")?;
     top.write(at, bytes).await.map_err(|error| error.to_string())
-}
-
-fn volume(
-    device: Device,
-    scrub: Rc<dyn Scrub>,
-    layers: Vec<Rc<Integrity>>,
-    raid: impl Future<Output = IoResult> + 'static,
-) -> Volume {
-    let close = Box::new(move || -> LocalFuture<'static, IoResult> {
-        Box::pin(async move {
-            let array = raid.await;
-            close_members(layers).await?;
-            array
-        })
-    });
-    Volume { device, scrub: Some(scrub), suspects: None, close }
-}
-
-/// A member that could be opened.
-struct Present {
-    index: usize,
-    top: Device,
-    layer: Option<Rc<Integrity>>,
-    superblock: Superblock,
-    logs: Logs,
-}
-
-impl Present {
-    /// As an array takes it.
-    fn found(&self, orderings: &Rc<Orderings>) -> Result<Found, String> {
-        let slot = match self.superblock.role() {
-            Some(Role::Active(slot)) => slot.into(),
-            _ => 0,
-        };
-        let (start, sectors) = (self.superblock.data_offset(), self.superblock.used_sectors());
-        let top = Unchecked::over(self.top.clone(), orderings);
-        let data = Linear::new(top.clone(), start, sectors);
-        Ok(Found {
-            slot,
-            name: format!("disk{}", self.index).into(),
-            device: top,
-            data: Device::new(data.map_err(|error| error.to_string())?),
-            superblock: Some(self.superblock.clone()),
-            logs: self.logs.clone(),
-        })
-    }
-}
-
-/// Members that are gone cannot be closed: the array has said what that means.
-async fn close_members(layers: Vec<Rc<Integrity>>) -> IoResult {
-    for layer in layers {
-        match layer.close().await {
-            Err(error) if error.kind != bio::IoErrorKind::Unavailable => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }

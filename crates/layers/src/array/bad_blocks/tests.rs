@@ -163,14 +163,14 @@ fn a_power_cut_while_a_log_is_put_in_the_place_of_an_unread_one_leaves_it_unread
         drop(guard);
         array.close().await.unwrap();
     });
-    assert_eq!(bad(&rig, 0), [left.clone()]);
+    assert_eq!(bad(&rig, 0), std::slice::from_ref(&left));
     let log = rig.log.borrow();
     let mut whole = 0;
     for cut in 0..=log.len() {
         let image = crashed(&start[0], &log, cut, 0, |_| false);
         let Ok(found) = BadBlocks::decode(&image[at..at + 4096], 0) else { continue };
         let found: Vec<Range<u64>> = found.ranges().collect();
-        assert_eq!(found, [left.clone()], "cut at {cut} of {}", log.len());
+        assert_eq!(found, std::slice::from_ref(&left), "cut at {cut} of {}", log.len());
         whole += 1;
     }
     assert!((1..log.len()).contains(&whole), "{whole}");
