@@ -24,6 +24,7 @@ mod member;
 pub mod membership;
 mod open;
 mod patched;
+mod places;
 mod probe;
 mod recheck;
 mod recover;

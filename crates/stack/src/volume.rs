@@ -4,9 +4,10 @@ use crate::events::{Counters, EventLog};
 use crate::given::Given;
 use crate::leaf::{Leaf, LeafKind};
 use crate::member::Member;
-use crate::open::decide::{ArrayDecision, Decision, describe_problem};
+use crate::open::decide::{ArrayDecision, describe_problem};
+use crate::places::{array_node, place};
 use crate::probe::{Probed, ReadIntegrity};
-use crate::spec::{ArrayLevel, Node};
+use crate::spec::Node;
 use crate::top::Top;
 use crate::write_journal::WriteJournalStatus;
 use bio::{Device, Events, IoResult, ScrubMode};
@@ -87,7 +88,7 @@ impl MemberPart {
         }
     }
 
-    fn node(&self) -> Node {
+    pub fn node(&self) -> Node {
         let leaf = match &self.member {
             Some(member) => Node::Member(member.clone()),
             None => self.name.parse().unwrap_or(Node::Missing),
@@ -517,53 +518,6 @@ impl Volume {
 /// How often a resync is asked whether it is done.
 const RESYNC_POLL: Duration = Duration::from_millis(5);
 
-fn place(members: &mut [MemberPart], decision: &ArrayDecision) {
-    for &(slot, index) in &decision.in_sync {
-        members[index].slot = Some(slot);
-        members[index].state = MemberState::InSync;
-    }
-    for (index, why) in &decision.left_out {
-        members[*index].problem = Some(why.to_string());
-    }
-    for (list, state) in [
-        (&decision.rebuilding, MemberState::Rebuilding),
-        (&decision.replacing, MemberState::Replacing),
-    ] {
-        for &(slot, index) in list {
-            members[index].slot = Some(slot);
-            members[index].state = state;
-        }
-    }
-    for &index in &decision.spares {
-        members[index].state = MemberState::Spare;
-    }
-    if let Some(index) = decision.journal {
-        members[index].state = MemberState::Journal;
-    }
-    for part in members.iter_mut() {
-        part.is_written = matches!(
-            part.state,
-            MemberState::InSync
-                | MemberState::Rebuilding
-                | MemberState::Replacing
-                | MemberState::Journal
-        );
-    }
-}
-
-/// The stack that probed members make, as text.
-pub(crate) fn stack_text(members: &[Probed], decision: &Decision) -> String {
-    let mut parts: Vec<MemberPart> = members.iter().map(MemberPart::of).collect();
-    match decision {
-        Decision::Single => parts[0].node().to_string(),
-        Decision::Array(array) => {
-            place(&mut parts, array);
-            let freshest = members[array.newest].md().expect("the newest has a superblock");
-            array_node(freshest, &parts).to_string()
-        }
-    }
-}
-
 /// The position of a recalculation that did not finish.
 fn unfinished(part: &IntegrityPart) -> Option<u64> {
     let position = part.volume.recalculated()?.0;
@@ -587,18 +541,4 @@ fn missing_line(slot: usize) -> MemberStatus {
         suspect: Vec::new(),
         counters: Counters::default(),
     }
-}
-
-fn array_node(freshest: &Superblock, members: &[MemberPart]) -> Node {
-    let slots = units::usize_of(freshest.slots().into());
-    let nodes = (0..slots).map(|slot| {
-        let holder = members
-            .iter()
-            .find(|part| part.slot == Some(slot) && part.state == MemberState::InSync);
-        holder.map_or(Node::Missing, MemberPart::node)
-    });
-    let level = ArrayLevel::from_number(freshest.level().number());
-    let mut journals = members.iter().filter(|part| part.state == MemberState::Journal);
-    let journal = journals.next().map(|part| Box::new(part.node()));
-    Node::Array(level.unwrap_or(ArrayLevel::Raid5), nodes.collect(), journal)
 }
