@@ -146,7 +146,7 @@ fn wide(subject: &Subject) -> Subject {
     Subject { members: subject.members + 1, ..*subject }
 }
 
-fn add(lab: &Lab<'_>, members: &Disks, new: &Disks) -> anyhow::Result<()> {
+pub(super) fn add(lab: &Lab<'_>, members: &Disks, new: &Disks) -> anyhow::Result<()> {
     let path = new.metadata(0).display().to_string();
     lab.steadfast("add", members, &["-q", "--new", &path])?.ended(0)?;
     Ok(())

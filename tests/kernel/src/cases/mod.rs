@@ -344,6 +344,15 @@ fn crashes() -> Vec<Case> {
             move |lab| write_journal::made_here(lab, &subject),
         ));
     }
+    for (level, members, part) in [(5, 3, Part::Ci), (6, 4, Part::All)] {
+        let subject = Subject::md(level, members).with_journal("write-through");
+        cases.push(row(
+            part,
+            format!("rebuilt-journal-raid{level}"),
+            "we write through a journal without a member and rebuild it; the kernel reads, checks, writes",
+            move |lab| write_journal::rebuilt_here(lab, &subject),
+        ));
+    }
     for (level, members, part) in [(5, 3, Part::Ci), (6, 5, Part::All), (4, 4, Part::All)] {
         let subject = Subject::md(level, members).with_journal("write-through");
         cases.push(row(

@@ -4,6 +4,7 @@
 
 use super::crash::{History, NEWEST, begun_there, kill_over, recovered};
 use super::exchange::{agrees_inside, dumps_agree, read, write};
+use super::membership::add;
 use crate::content::{Content, index, scattered};
 use crate::disks::Disks;
 use crate::lab::{Lab, flip, text};
@@ -126,6 +127,36 @@ pub(super) fn made_here(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<
     let answer = lab.guest(&members, &[subject.open(), read(subject), subject.close()].concat())?;
     content.must_be(&lab.given(&answer)?, "what the kernel reads again")?;
     agrees_inside(subject, &answer)?;
+    lab.must_be_sound(&members)
+}
+
+/// # Errors
+/// If the kernel does not take an array of which we rebuilt a member through its journal, or reads anything else.
+pub(super) fn rebuilt_here(lab: &mut Lab<'_>, subject: &Subject) -> anyhow::Result<()> {
+    let (members, sectors) = lab.create(subject)?;
+    let mut content = Content::new(sectors);
+    let kept: Vec<usize> = (0..members.members()).filter(|member| *member != 1).collect();
+    let kept = members.choose(&kept);
+    for (generation, degraded) in [(0, false), (2, true)] {
+        let writes = scattered(sectors, subject.block(), generation);
+        if degraded {
+            lab.import_degraded(&kept, &writes)?;
+        } else {
+            lab.import(&members, &writes)?;
+        }
+        content.apply(&writes);
+    }
+    std::fs::File::create(members.data(1))?.set_len(subject.member_bytes)?;
+    add(lab, &kept, &members.member(1))?;
+    content.must_be(&lab.export(&members)?, "what we read of what we rebuilt")?;
+
+    let writes = scattered(sectors, subject.block(), 4);
+    let script = [subject.open(), read(subject), write(subject, &writes), subject.close()];
+    let answer = lab.guest(&members, &script.concat())?;
+    content.must_be(&lab.given(&answer)?, "what the kernel reads")?;
+    agrees_inside(subject, &answer)?;
+    content.apply(&writes);
+    content.must_be(&lab.export(&members)?, "what we read after the kernel wrote")?;
     lab.must_be_sound(&members)
 }
 
