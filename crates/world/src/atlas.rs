@@ -26,6 +26,10 @@ pub struct Atlas {
     parity: Option<usize>,
     /// A power cut may leave a bad block log unreadable.
     tears_logs: bool,
+    /// A power cut leaves parity true.
+    journalled: bool,
+    /// And blocks of the volume are larger than what the disks store as one.
+    tears_blocks: bool,
 }
 
 impl Atlas {
@@ -41,6 +45,13 @@ impl Atlas {
     #[must_use]
     pub fn tearing_logs(self) -> Self {
         Self { tears_logs: true, ..self }
+    }
+
+    /// The same where a journal makes rows whole that a power cut tore: parity is true behind every cut, unless
+    /// something cannot be made whole. `tears_blocks`: what is stored then is not stored as one.
+    #[must_use]
+    pub fn journalled(self, tears_blocks: bool) -> Self {
+        Self { journalled: true, tears_blocks, ..self }
     }
 
     /// Something of `row` lies in these sectors of `disk`.
@@ -99,6 +110,8 @@ pub struct Damage {
     refused: BTreeSet<(usize, u64)>,
     /// Blocks that may be lost: since when, and until when: the end of the first write that began since.
     lost: BTreeMap<u64, (u64, u64)>,
+    /// Blocks of which a power cut may have left sectors of several writes: since when, and until when, as above.
+    torn: BTreeMap<u64, (u64, u64)>,
     /// Parity may not be true anywhere.
     dirty: bool,
 }
@@ -114,6 +127,7 @@ impl Damage {
             away: BTreeSet::new(),
             refused: BTreeSet::new(),
             lost: BTreeMap::new(),
+            torn: BTreeMap::new(),
             dirty: false,
         }
     }
@@ -181,7 +195,8 @@ impl Damage {
 
     /// A write of `blocks`, begun at `start`, ended at `end`.
     pub fn wrote(&mut self, blocks: Range<u64>, start: u64, end: u64) {
-        for (_, (since, until)) in self.lost.range_mut(blocks) {
+        let lost = self.lost.range_mut(blocks.clone());
+        for (_, (since, until)) in lost.chain(self.torn.range_mut(blocks)) {
             if start > *since {
                 *until = end.min(*until);
             }
@@ -192,6 +207,13 @@ impl Damage {
     #[must_use]
     pub fn excuses(&self, block: u64, start: u64) -> bool {
         self.lost.get(&block).is_some_and(|&(_, until)| until >= start)
+    }
+
+    /// Whether a power cut may have left sectors of several writes in `block`: its row had more damage than any
+    /// journal can name, and its members have smaller blocks.
+    #[must_use]
+    pub fn tears(&self, block: u64, start: u64) -> bool {
+        self.torn.get(&block).is_some_and(|&(_, until)| until >= start)
     }
 
     /// Whether anything may be lost that was not written since.
@@ -254,7 +276,14 @@ impl Damage {
         for (row, disks) in std::mem::take(&mut self.healed) {
             self.struck.entry(row).or_default().extend(disks);
         }
-        self.dirty |= self.atlas.parity.is_some();
+        if self.atlas.tears_blocks {
+            let beyond = |row: &&u64| self.is_beyond(&self.struck_in(**row));
+            let rows = self.atlas.blocks.iter().filter(|(row, _)| beyond(row));
+            let blocks: Vec<u64> = rows.flat_map(|(_, blocks)| blocks).copied().collect();
+            self.torn.extend(blocks.into_iter().map(|block| (block, (now, u64::MAX))));
+        }
+        // What is stored beside lost blocks is in no journal, and superblocks admit that from there on.
+        self.dirty |= self.atlas.parity.is_some() && (!self.atlas.journalled || self.is_doomed());
         // What was written since may be lost again.
         self.lost.values_mut().for_each(|(since, until)| (*since, *until) = (now, u64::MAX));
         let atlas = Rc::clone(&self.atlas);
@@ -308,6 +337,20 @@ mod tests {
         assert_eq!(lost(&damage, 3), [0, 1]);
         damage.strike(1, 1, 3);
         assert_eq!(lost(&damage, 4), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn behind_a_journal_a_cut_costs_nothing_that_parity_replaces() {
+        let mut damage = parity();
+        damage.atlas = Rc::new(Rc::into_inner(damage.atlas).expect("its own").journalled(false));
+        damage.strike(0, 0, 1);
+        damage.crashed(2);
+        assert!(lost(&damage, 3).is_empty());
+        damage.strike(1, 0, 3);
+        assert_eq!(lost(&damage, 4), [0, 1]);
+        damage.strike(0, 1, 4);
+        damage.crashed(5);
+        assert_eq!(lost(&damage, 6), [0, 1, 2]);
     }
 
     #[test]

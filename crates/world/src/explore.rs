@@ -515,7 +515,7 @@ impl<'a> Explorer<'a> {
     }
 
     fn missing(&self, rng: &mut Rng) -> Vec<usize> {
-        let mut members: Vec<usize> = (0..self.scenario.members).collect();
+        let mut members: Vec<usize> = (0..self.scenario.peers()).collect();
         rng.shuffle(&mut members);
         members.truncate(1 + rng.index(self.scenario.redundancy));
         members

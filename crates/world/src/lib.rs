@@ -33,6 +33,7 @@ pub mod power;
 pub mod rebuilding;
 pub mod refusing;
 pub mod resizing;
+pub mod reusing;
 pub mod rng;
 pub mod scenario;
 pub mod schedule;

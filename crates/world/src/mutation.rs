@@ -12,6 +12,8 @@
 //! | dm-integrity with inline tags | the usual ones |
 //! | checks of its journal | the histories of bugs that were found ([`crate::seeds`]) |
 //! | bad block logs | a disk that refuses writes ([`refuse`]) |
+//! | write journals | lives that wrap them, cut twice, with members missing after the second cut |
+//! | emptying partial parity logs | one write over records of a life before, cut everywhere ([`reuse`]) |
 //! | the checks of parity, and of mirrors | the usual ones |
 //! | arrays | the usual ones; for mirrors the same, with a member missing after the second cut; members that are lost, rebuilt and replaced, or come back |
 
@@ -22,9 +24,10 @@ use crate::power::Survival;
 use crate::rebuilding::{rebuild, rejoin};
 use crate::refusing::refuse;
 use crate::resizing::resize;
+use crate::reusing::reuse;
 use crate::rng::Rng;
 use crate::scenario::{
-    Scenario, all, late, mending, resizable, returning, spared, unjournalled, unwiped,
+    Scenario, aged, all, late, mending, resizable, returning, spared, unjournalled, unwiped,
 };
 use crate::violation::Violation;
 use crate::workload::{Places, wear};
@@ -83,10 +86,6 @@ pub const UNSEEN: &[(&str, &str)] = &[
          crates/layers/src/raid456/tests/ppl.rs looks at the log",
     ),
     (
-        "ppl: an emptied log before its first record",
-        "the same, and records of an earlier life behind the first",
-    ),
-    (
         "mirror: the damaged copy's own tag, before another is chosen",
         "it chooses between copies that their own members vouch for: they are the same, or both right, or a disk \
          lied, which nobody promises to see; a unit test in crates/layers/src/mirror/tests.rs has three that differ",
@@ -109,6 +108,9 @@ pub struct Mutations {
     refusing: Catalogue,
     inline: Catalogue,
     logged: Catalogue,
+    /// Their partial parity log holds records of a life before.
+    aged: Catalogue,
+    journalled: Catalogue,
     /// Those of the histories that are kept.
     kept: Catalogue,
     /// Arrays with parity, and arrays with copies.
@@ -148,7 +150,11 @@ impl Default for Mutations {
             refusing: only("raid1-2-intent"),
             inline: only("inline-4096"),
             // Elsewhere a power cut leaves logs that cannot be read.
-            logged: Catalogue::of(all().into_iter().filter(|one| one.logged).collect()),
+            logged: Catalogue::of(
+                all().into_iter().filter(|one| one.logged && !one.journalled).collect(),
+            ),
+            aged: Catalogue::of(aged()),
+            journalled: Catalogue::of(all().into_iter().filter(|one| one.journalled).collect()),
             kept: Catalogue::default(),
             parity: levels(["raid5", "raid6"]),
             copies: levels(["raid1-", "raid10"]),
@@ -164,7 +170,7 @@ impl Mutations {
         below.chain(stack::resize::ORDERINGS).chain(checks).copied()
     }
 
-    fn catalogues(&self) -> [&Catalogue; 12] {
+    fn catalogues(&self) -> [&Catalogue; 16] {
         [
             &self.late,
             &self.unwiped,
@@ -178,6 +184,10 @@ impl Mutations {
             &self.refusing,
             &self.parity,
             &self.copies,
+            &self.inline,
+            &self.logged,
+            &self.aged,
+            &self.journalled,
         ]
     }
 
@@ -194,7 +204,7 @@ impl Mutations {
                 Some(Caught { seed: history.seed, what: format!("{}: {found}", history.scenario) })
             });
         }
-        for catalogue in self.catalogues().into_iter().chain([&self.inline, &self.logged]) {
+        for catalogue in self.catalogues() {
             catalogue.leave_out(Some(reason));
         }
         (1..=seeds).find_map(|seed| self.one(reason, seed))
@@ -215,9 +225,13 @@ impl Mutations {
         match kind {
             "create" => each(&self.late, made_over).or_else(|| each(&self.unwiped, made_bare)),
             "resize" => each(&self.resizable, |scenario, seed| resize(scenario, seed).map(drop)),
+            "journal" if array::ORDERINGS.contains(&reason) => {
+                self.journalled.wear(seed).err().map(failed)
+            }
             "journal" | "home" | "replay" | "close" => self.late.wear(seed).err().map(failed),
             "mend" => self.mending.wear(seed).err().map(failed),
             "inline" => self.inline.run(seed).err().map(failed),
+            "ppl" if reason == EMPTIED => each(&self.aged, |one, seed| reuse(one, seed).map(drop)),
             "ppl" => self.logged.wear(seed).err().map(failed),
             "raid456" => self.parity.run(seed).err().map(failed),
             "mirror" if array::CHECKS.contains(&reason) => self.copies.run(seed).err().map(failed),
@@ -265,6 +279,8 @@ fn made_bare(scenario: &Scenario, seed: u64) -> Result<(), Violation> {
     make(scenario, garbage(scenario), false, seed).map(drop)
 }
 
+/// The reason for which a partial parity log is emptied.
+const EMPTIED: &str = "ppl: an emptied log before its first record";
 /// What begins the reasons of the bad block log.
 const BAD_BLOCKS: &str = "array: a bad block";
 

@@ -1,8 +1,8 @@
 //! A disk that refuses so many sectors that its bad block log has two blocks, and takes them later; and the
-//! power cut while the log becomes longer, and shorter.
+//! power cut while the log becomes longer, and shorter. And one that refuses more than its log has room for.
 //!
 //! What is demanded: whatever the cut left, what the disk did not take it does not give out, even if nobody
-//! else is there to ask.
+//! else is there to ask; and once there is no room to say so, it is not asked any more while the others are.
 
 use crate::explore::{closed, cut, fresh, schedule};
 use crate::history::{Life, Step};
@@ -40,6 +40,40 @@ pub fn refuse(scenario: &Scenario, seed: u64) -> Result<u64, Violation> {
     // The log is written when everything else is.
     let end = second.points.len();
     cuts += judge.look(&mut rng, second.points[end.saturating_sub(LAST)..].iter())?;
+    Ok(cuts)
+}
+
+/// Lets a member of `scenario`, a RAID 1 whose bad block logs have room for `room` entries, refuse more than
+/// that, and judges what power cuts leave, with that member and without it. How many were judged.
+///
+/// # Errors
+/// The first violation.
+pub fn overflow(scenario: &Scenario, room: u64, seed: u64) -> Result<u64, Violation> {
+    let mut rng = Rng::derived(seed, 13);
+    let disk = rng.index(scenario.members);
+    let (start, blocks) = (scenario.damageable.start, (0..room + BEYOND).map(|entry| entry * 2));
+    let refused = |block| Step::Refuse { disk, sector: start + block, sectors: 1 };
+    let write = |block| Step::Write { block, blocks: 1, fua: true };
+    let steps =
+        blocks.clone().map(refused).chain(blocks.flat_map(|block| [write(block), Step::Settle]));
+    let judge = Judge { scenario, seed, disk };
+    let refusing = Life { steps: steps.collect(), ..Life::idle() };
+    let first = judge.live(fresh(scenario, seed), &refusing, 0, Watch::All)?;
+    // The log is full when nearly all is written.
+    let late = &first.points[first.points.len() / 2..];
+    let reads = (0..(room + BEYOND) * 2).step_by(16).map(|block| Step::Read { block, blocks: 16 });
+    let look = Life { steps: reads.collect(), ..Life::idle() };
+    let mut cuts = 0;
+    for _ in 0..POINTS * 2 {
+        let point = rng.pick(late);
+        for survival in survivals(&point.disks, WAYS, &mut rng) {
+            for missing in [Vec::new(), vec![disk]] {
+                let look = Life { missing, ..look.clone() };
+                judge.live(cut(point, survival), &look, 1, Watch::Nothing)?;
+                cuts += 1;
+            }
+        }
+    }
     Ok(cuts)
 }
 
@@ -83,6 +117,8 @@ impl Judge<'_> {
 
 /// Entries of the log: more than fit into one of its blocks.
 const ENTRIES: u64 = 80;
+/// Refused sectors for which a log has no room.
+const BEYOND: u64 = 6;
 /// Microseconds after which an array is clean.
 const IDLE: u64 = 2_000_000;
 /// Boundaries that are cut while the log grows, and at the end while it shrinks; and ways each is.
@@ -93,7 +129,18 @@ const WAYS: u64 = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::returning;
+    use crate::scenario::{crowded, returning};
+
+    #[test]
+    fn a_member_whose_log_is_full_gives_out_nothing_old_whatever_a_power_cut_left() {
+        let (scenarios, room) = crowded();
+        for scenario in &scenarios {
+            for seed in 1..=4 {
+                let cuts = overflow(scenario, room, seed);
+                assert!(matches!(cuts, Ok(cuts) if cuts > 60), "{seed}: {cuts:?}");
+            }
+        }
+    }
 
     #[test]
     fn every_power_cut_while_a_log_changes_leaves_what_is_bad_recorded() {

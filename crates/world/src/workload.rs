@@ -59,6 +59,9 @@ pub fn profiles(scenario: &Scenario) -> Vec<Profile> {
     if scenario.verified {
         profiles.extend([Profile::Lies, Profile::Beyond]);
     }
+    if scenario.journalled && !scenario.verified {
+        profiles.push(Profile::Beyond);
+    }
     if scenario.atlas.is_some() {
         profiles.extend([Profile::Scattered; 2]);
         if scenario.redundancy > 0 {
@@ -210,7 +213,8 @@ pub struct Harm {
 
 /// Damages members in runs of neighbouring sectors, since that is how damage comes.
 pub fn damage(rng: &mut Rng, scenario: &Scenario, harm: &Harm, life: &mut Life) {
-    let mut members: Vec<usize> = (0..scenario.members).collect();
+    let all = if harm.anywhere { scenario.members } else { scenario.peers() };
+    let mut members: Vec<usize> = (0..all).collect();
     rng.shuffle(&mut members);
     members.truncate(harm.victims);
     for disk in members {
@@ -253,7 +257,7 @@ pub fn commit_id(rng: &mut Rng, scenario: &Scenario, written: &[u64]) -> Step {
 
 /// Plays a trick on one write, or one read, of each victim. One only: two could take a block and its tag.
 pub fn tricks(rng: &mut Rng, scenario: &Scenario, victims: usize, life: &mut Life) {
-    let mut members: Vec<usize> = (0..scenario.members).collect();
+    let mut members: Vec<usize> = (0..scenario.peers()).collect();
     rng.shuffle(&mut members);
     for &disk in members.iter().take(victims) {
         let trick = match rng.below(4) {
@@ -299,9 +303,13 @@ pub fn scatter(rng: &mut Rng, scenario: &Scenario, written: &[Vec<u64>], life: &
     let can_be: Vec<u64> =
         atlas.sectors(0).filter(|sector| scenario.damageable.contains(sector)).collect();
     for _ in 0..=rng.below(3) {
-        let mut disks: Vec<usize> = (0..scenario.members).collect();
+        let mut disks: Vec<usize> = (0..scenario.peers()).collect();
         rng.shuffle(&mut disks);
         disks.truncate(1 + rng.index(scenario.redundancy + 2));
+        if scenario.journalled {
+            // Within redundancy everything is demanded, whatever a power cut left.
+            disks = (0..scenario.redundancy).collect();
+        }
         // The same place on all of them: the same rows.
         let hot = written.get(disks[0]).filter(|written| !written.is_empty());
         let from = hot.filter(|_| rng.percent(70)).map(|written| *rng.pick(written));
@@ -336,7 +344,7 @@ fn harm_at(rng: &mut Rng, kind: u64, disk: usize, (sector, all): (u64, &[u64])) 
 /// also where it costs the member.
 pub fn refuse(rng: &mut Rng, scenario: &Scenario, anywhere: bool, life: &mut Life) {
     let victims = 1 + rng.index(scenario.redundancy);
-    let mut members: Vec<usize> = (0..scenario.members).collect();
+    let mut members: Vec<usize> = (0..scenario.peers()).collect();
     rng.shuffle(&mut members);
     for &disk in members.iter().take(victims) {
         for _ in 0..=rng.below(3) {
@@ -355,7 +363,7 @@ pub fn refuse(rng: &mut Rng, scenario: &Scenario, anywhere: bool, life: &mut Lif
 
 /// Damages some sectors of a member that then acknowledges writes and does nothing, and scrubs.
 pub fn unhealed(rng: &mut Rng, scenario: &Scenario, written: &[Vec<u64>], life: &mut Life) {
-    let disk = rng.index(scenario.members);
+    let disk = rng.index(scenario.peers());
     life.steps.extend([Step::Flush, Step::Wait(1_000_000), Step::Settle]);
     let hot = written.get(disk).map_or(&[][..], Vec::as_slice);
     for _ in 0..=rng.below(3) {

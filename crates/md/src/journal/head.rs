@@ -67,10 +67,11 @@ impl Head {
         self.at
     }
 
-    /// Sectors for records, beside the block that is kept for a mark.
+    /// Sectors for records, beside what is kept for two marks: one that the tail is to move to, and, if that did
+    /// not come about, one behind it for whoever finds both.
     #[must_use]
     pub fn free(&self) -> u64 {
-        self.unused().saturating_sub(BLOCK_SECTORS)
+        self.unused().saturating_sub(2 * BLOCK_SECTORS)
     }
 
     fn unused(&self) -> u64 {
@@ -232,17 +233,19 @@ mod tests {
     }
 
     #[test]
-    fn a_block_is_kept_for_the_mark() {
+    fn two_blocks_are_kept_for_marks() {
         let (_, mut head) = blank();
         let blocks = [vec![1; BLOCK_BYTES], vec![2; BLOCK_BYTES]];
         let first = head.at();
         while head.append(&[row(16, &blocks)]).is_ok() {}
         assert!(head.free() < 3 * BLOCK_SECTORS);
         let mark = head.append(&[]).unwrap().0;
+        // The tail did not move there, and whoever finds that writes one behind it.
+        head.clone().append(&[]).unwrap();
         head.forget_before(first);
         assert_eq!(head.free() % 8, 0);
         head.forget_before(mark.at);
-        assert_eq!(head.free(), RING.sectors() - 2 * BLOCK_SECTORS);
+        assert_eq!(head.free(), RING.sectors() - 3 * BLOCK_SECTORS);
     }
 
     #[test]

@@ -27,9 +27,10 @@ impl Explorer<'_> {
                 rng.percent(50)
             }
             Profile::Refused => {
-                // An array with parity is not started without a member after a cut.
-                let cuts = (copies || scenario.records_bad) && rng.percent(60);
-                refuse(rng, scenario, copies || !cuts, &mut first);
+                // Without a journal, an array with parity is not started without a member after a cut.
+                let spares = copies || scenario.journalled;
+                let cuts = (spares || scenario.records_bad) && rng.percent(60);
+                refuse(rng, scenario, spares || !cuts, &mut first);
                 cuts
             }
             _ => {

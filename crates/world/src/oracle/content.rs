@@ -2,6 +2,7 @@
 //! place tells what it is. An odd version, and the one before any, is zeroes.
 
 use crate::rng::mix;
+use units::SECTOR_BYTES;
 
 /// Whether `bytes` are a version of `block`.
 pub(super) fn is(seed: u64, block: u64, version: u64, bytes: &[u8]) -> bool {
@@ -10,6 +11,23 @@ pub(super) fn is(seed: u64, block: u64, version: u64, bytes: &[u8]) -> bool {
     }
     let mut words = Words::new(seed, block, version);
     bytes.chunks_exact(8).all(|chunk| chunk == words.next_word())
+}
+
+/// Whether every sector of `bytes` is that of one of the `versions` of `block`.
+pub(super) fn is_mixed(seed: u64, block: u64, versions: &[u64], bytes: &[u8]) -> bool {
+    let content = |&version: &u64| {
+        let mut content = vec![0; bytes.len()];
+        if version > 0 && version & 1 == 0 {
+            fill(seed, block, version, &mut content);
+        }
+        content
+    };
+    let all: Vec<Vec<u8>> = versions.iter().map(content).collect();
+    let mut sectors = (0..bytes.len()).step_by(SECTOR_BYTES);
+    sectors.all(|at| {
+        let sector = at..(at + SECTOR_BYTES).min(bytes.len());
+        all.iter().any(|one| one[sector.clone()] == bytes[sector.clone()])
+    })
 }
 
 /// Makes `bytes` a version of `block`.

@@ -1,6 +1,10 @@
 //! md arrays of plain or tagged members.
 
+mod journal;
+mod logs;
 mod open;
+
+pub(super) use logs::ROOM;
 
 use super::bare::disk;
 use super::places::Members;
@@ -10,10 +14,9 @@ use crate::atlas::Atlas;
 use crate::opening::Opening;
 use crate::ordering::Orderings;
 use ::integrity::open::Mode;
-use ::md::bitmap::{Bitmap, NewBitmap};
 use ::md::create::{LEFT_SYMMETRIC, NEAR_2, NewArray, NewMember, create, free_number, join};
 use ::md::geometry::Mirrors;
-use ::md::ppl::encode_header;
+use ::md::journal::BLOCK_SECTORS;
 use ::md::superblock::{Level, Minor, ResyncOffset, Superblock, Time, Uuid};
 use bio::{Device, Events, ScrubMode};
 use std::cell::Cell;
@@ -21,17 +24,7 @@ use std::rc::Rc;
 use units::{BlockSize, Sector, usize_of};
 
 pub(super) fn all() -> Vec<Scenario> {
-    let mirror = |count| Shape {
-        level: Level::Raid1,
-        layout: 0,
-        count,
-        spares: 0,
-        chunk_sectors: 0,
-        tagged: None,
-        cache_bytes: 0,
-        intent: false,
-        ppl: false,
-    };
+    let mirror = |count| Shape { count, cache_bytes: 0, ..Shape::MIRROR };
     let striped = |level, layout, count| Shape { level, layout, chunk_sectors: 8, ..mirror(count) };
     let parity =
         |level, count| Shape { cache_bytes: 256 << 10, ..striped(level, LEFT_SYMMETRIC, count) };
@@ -40,11 +33,13 @@ pub(super) fn all() -> Vec<Scenario> {
     let tagged = |shape| Shape { tagged: Some(TAGGED_512), ..shape };
     let inline = |shape| Shape { tagged: Some(INLINE_512), ..shape };
     let bitmap = |shape| Shape { tagged: Some(TAGGED_512.in_mode(Mode::Bitmap)), ..shape };
-    let intent = |shape| Shape { intent: true, ..shape };
+    let intent = |shape| Shape { beside: Beside::Intent, ..shape };
     let direct = |shape| Shape { tagged: Some(TAGGED_512.in_mode(Mode::Direct)), ..shape };
     let tuples = |shape| Shape { tagged: Some(ABOVE_512), ..shape };
     let torn_tuples = |shape| Shape { tagged: Some(ABOVE_512.in_mode(Mode::Direct)), ..shape };
-    let ppl = |shape| Shape { ppl: true, ..shape };
+    let ppl = |shape| Shape { beside: Beside::Ppl, ..shape };
+    let journal = |shape| Shape { beside: Beside::Journal, ..shape };
+    let cached = |shape| Shape { beside: Beside::Cached, ..shape };
     vec![
         mirror(2).scenario("raid1-2"),
         mirror(3).scenario("raid1-3"),
@@ -101,6 +96,14 @@ pub(super) fn all() -> Vec<Scenario> {
         ppl(tight(parity(Level::Raid5, 4))).scenario("ppl-raid5-4-tight"),
         ppl(tagged(parity(Level::Raid5, 4))).scenario("ppl-raid5-4-integrity"),
         ppl(direct(tight(parity(Level::Raid5, 3)))).scenario("ppl-raid5-3-direct-tight"),
+        journal(parity(Level::Raid4, 3)).scenario("journal-raid4-3"),
+        journal(parity(Level::Raid5, 3)).scenario("journal-raid5-3"),
+        journal(tight(parity(Level::Raid6, 5))).scenario("journal-raid6-5-tight"),
+        journal(tagged(parity(Level::Raid6, 4))).scenario("journal-raid6-4-integrity"),
+        journal(Shape { tagged: Some(TAGGED_4096), ..tight(parity(Level::Raid5, 4)) })
+            .scenario("journal-raid5-4-integrity-4096-tight"),
+        cached(parity(Level::Raid5, 3)).scenario("journal-raid5-3-cached"),
+        cached(tagged(parity(Level::Raid6, 4))).scenario("journal-raid6-4-integrity-cached"),
     ]
 }
 
@@ -116,6 +119,19 @@ pub(super) fn returning() -> Vec<Scenario> {
     all().into_iter().filter(|scenario| names.contains(&scenario.name)).collect()
 }
 
+/// Arrays with a partial parity log in which records of a life before lie behind the first.
+pub(super) fn aged() -> Vec<Scenario> {
+    let (level, layout, beside) = (Level::Raid5, LEFT_SYMMETRIC, Beside::Aged);
+    let shape = Shape { level, layout, chunk_sectors: 8, beside, ..Shape::MIRROR };
+    vec![shape.scenario("ppl-raid5-3-aged")]
+}
+
+/// Mirrors whose bad block logs are all but full.
+pub(super) fn crowded() -> Vec<Scenario> {
+    let shape = |count| Shape { count, beside: Beside::Crowded, ..Shape::MIRROR };
+    vec![shape(2).scenario("raid1-2-crowded"), shape(3).scenario("raid1-3-crowded")]
+}
+
 pub(super) fn spared() -> Vec<Scenario> {
     let array = |level, count| Shape {
         level,
@@ -123,10 +139,7 @@ pub(super) fn spared() -> Vec<Scenario> {
         count,
         spares: 1,
         chunk_sectors: if level == Level::Raid1 { 0 } else { 8 },
-        tagged: None,
-        cache_bytes: 256 << 10,
-        intent: false,
-        ppl: false,
+        ..Shape::MIRROR
     };
     let tagged = |shape| Shape { tagged: Some(TAGGED_512), ..shape };
     let dealt = |count, layout| Shape { layout, ..array(Level::Raid10, count) };
@@ -138,8 +151,10 @@ pub(super) fn spared() -> Vec<Scenario> {
         array(Level::Raid6, 4).scenario("spared-raid6-4"),
         tagged(array(Level::Raid6, 4)).scenario("spared-raid6-4-integrity"),
         dealt(4, NEAR_2).scenario("spared-raid10-n2-4"),
-        Shape { intent: true, ..array(Level::Raid1, 2) }.scenario("spared-raid1-2-intent"),
-        Shape { intent: true, ..array(Level::Raid5, 3) }.scenario("spared-raid5-3-intent"),
+        Shape { beside: Beside::Intent, ..array(Level::Raid1, 2) }
+            .scenario("spared-raid1-2-intent"),
+        Shape { beside: Beside::Intent, ..array(Level::Raid5, 3) }
+            .scenario("spared-raid5-3-intent"),
         tagged(dealt(3, OFFSET_2)).scenario("spared-raid10-o2-3-integrity"),
     ]
 }
@@ -156,10 +171,39 @@ struct Shape {
     tagged: Option<Tagged>,
     /// Memory for parts of stripes; the smallest makes writers wait.
     cache_bytes: usize,
-    /// Whether it has a write-intent bitmap.
-    intent: bool,
-    /// Whether it has a partial parity log.
-    ppl: bool,
+    beside: Beside,
+}
+
+/// What keeps account of writes.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Beside {
+    Nothing,
+    /// A write-intent bitmap, and bad block logs.
+    Intent,
+    /// The same with logs that have room for few entries more.
+    Crowded,
+    /// A partial parity log, and bad block logs.
+    Ppl,
+    /// The same with records of a life before, one behind the other.
+    Aged,
+    /// A write journal, on a disk behind the members.
+    Journal,
+    /// The same, in which a life in mode write-back left data without parity.
+    Cached,
+}
+
+impl Beside {
+    const fn intent(self) -> bool {
+        matches!(self, Self::Intent | Self::Crowded)
+    }
+
+    const fn ppl(self) -> bool {
+        matches!(self, Self::Ppl | Self::Aged)
+    }
+
+    const fn journal(self) -> bool {
+        matches!(self, Self::Journal | Self::Cached)
+    }
 }
 
 /// Where the data of each member begins: behind the superblock, and the bitmap and the bad block log of
@@ -173,10 +217,24 @@ const BEHIND_PPL: u64 = 8;
 const DATA_SECTORS: u64 = 256;
 
 impl Shape {
+    /// Two or three alike.
+    const MIRROR: Self = Self {
+        level: Level::Raid1,
+        layout: 0,
+        count: 3,
+        spares: 0,
+        chunk_sectors: 0,
+        tagged: None,
+        cache_bytes: 256 << 10,
+        beside: Beside::Nothing,
+    };
+
     fn scenario(self, name: &'static str) -> Scenario {
         let member_sectors = match self.tagged {
             None => self.data_offset() + DATA_SECTORS,
-            Some(kind) if kind.block == BlockSize::B512 => 1120 + if self.ppl { 48 } else { 0 },
+            Some(kind) if kind.block == BlockSize::B512 => {
+                1120 + if self.beside.ppl() { 48 } else { 0 }
+            }
             Some(_) => 1700,
         };
         let damageable = match self.tagged {
@@ -187,7 +245,8 @@ impl Shape {
         let orderings = Rc::<Orderings>::default();
         let (asked, left_out) = (Rc::clone(&joining), Rc::clone(&orderings));
         Scenario {
-            members: (self.count + self.spares).into(),
+            members: usize::from(self.count + self.spares) + usize::from(self.beside.journal()),
+            journalled: self.beside.journal(),
             member_sectors,
             redundancy: self.redundancy(),
             verified: self.tagged.is_some(),
@@ -195,7 +254,8 @@ impl Shape {
             member_tags: self.tagged.map_or(0, |kind| kind.member_tags),
             damageable,
             // Where a cut makes blocks unreadable, those of the log are among them.
-            logged: self.ppl && !self.tagged.is_some_and(|kind| kind.tears()),
+            logged: (self.beside.ppl() || self.beside.journal())
+                && !self.tagged.is_some_and(|kind| kind.tears()),
             format: Box::new(move |members| Box::pin(self.format(members))),
             cut_writes_unreadable: self.tagged.is_some_and(|kind| kind.tears()),
             open: Box::new(move |members, _, events| {
@@ -203,7 +263,7 @@ impl Shape {
             }),
             orderings,
             joining,
-            records_bad: (self.intent || self.ppl) && !self.hides_refusals(),
+            records_bad: self.has_bad_block_logs() && !self.hides_refusals(),
             atlas: (self.spares == 0).then(|| Rc::new(self.atlas(member_sectors))),
             ..disk(name, BlockSize::B512)
         }
@@ -212,14 +272,17 @@ impl Shape {
     /// Where its blocks lie on the disks.
     fn atlas(self, sectors: u64) -> Atlas {
         let (count, tagged, data_offset) = (self.count.into(), self.tagged, self.data_offset());
-        let members = Members { count, sectors, tagged, data_offset };
+        let block_min = if self.beside.journal() { BLOCK_SECTORS } else { 1 };
+        let members = Members { count, sectors, tagged, data_offset, block_min };
         let member =
             NewMember { device_sectors: members.inner_sectors(), device_uuid: Uuid([1; 16]) };
         let made = create(&self.new_array(), &vec![member; count]);
         let made = made.expect("the scenario is a right array");
         let sizes: Vec<u64> = made.iter().map(Superblock::used_sectors).collect();
         let atlas = members.array(&made[0].shape(&sizes).expect("it is one that can be opened"));
-        let tears_logs = (self.intent || self.ppl) && self.tagged.is_some_and(|kind| kind.tears());
+        let large = tagged.is_some_and(|kind| kind.block.sectors() >= BLOCK_SECTORS);
+        let atlas = if self.beside.journal() { atlas.journalled(!large) } else { atlas };
+        let tears_logs = self.has_bad_block_logs() && self.tagged.is_some_and(|kind| kind.tears());
         if tears_logs { atlas.tearing_logs() } else { atlas }
     }
 
@@ -239,9 +302,13 @@ impl Shape {
         self.tagged.is_some_and(|kind| kind.mode != Mode::Inline)
     }
 
+    fn has_bad_block_logs(self) -> bool {
+        self.beside.intent() || self.beside.ppl()
+    }
+
     fn data_offset(self) -> u64 {
-        let logs = if self.intent { LOGS } else { 0 };
-        DATA_OFFSET + logs + if self.ppl { u64::from(PPL_SECTORS) + BEHIND_PPL } else { 0 }
+        let logs = if self.beside.intent() { LOGS } else { 0 };
+        DATA_OFFSET + logs + if self.beside.ppl() { u64::from(PPL_SECTORS) + BEHIND_PPL } else { 0 }
     }
 
     fn new_array(self) -> NewArray {
@@ -258,7 +325,7 @@ impl Shape {
                 false => ResyncOffset::Clean,
             },
             data_offset: Some(Sector(self.data_offset())),
-            ppl: self.ppl,
+            ppl: self.beside.ppl(),
             size: Some(DATA_SECTORS),
         }
     }
@@ -280,25 +347,32 @@ impl Shape {
             device_uuid: Uuid([uuid; 16]),
         };
         let all: Vec<NewMember> = (1..).zip(&tops).map(member).collect();
-        let (new, spares) = all.split_at(self.count.into());
+        let (new, others) = all.split_at(self.count.into());
         let mut superblocks = create(&self.new_array(), new).map_err(|error| error.to_string())?;
-        for spare in spares {
+        for other in others {
             let taken: Vec<u32> = superblocks.iter().map(Superblock::dev_number).collect();
             let number = free_number(&superblocks[0], &taken);
-            let spare = join(&superblocks[0], spare, number).map_err(|error| error.to_string())?;
-            superblocks.push(spare);
+            let other = join(&superblocks[0], other, number).map_err(|error| error.to_string())?;
+            superblocks.push(other);
         }
-        for ((top, layer), mut superblock) in tops.iter().zip(superblocks) {
-            if self.intent {
-                write_bitmap(top, &mut superblock).await?;
+        if let Some(number) = superblocks.last().map(Superblock::dev_number)
+            && self.beside.journal()
+        {
+            superblocks.iter_mut().for_each(|superblock| superblock.set_journal(number));
+            superblocks.last_mut().into_iter().for_each(|own| own.set_journal_tail(0));
+        }
+        for (slot, ((top, layer), mut superblock)) in tops.iter().zip(superblocks).enumerate() {
+            if self.beside.intent() {
+                logs::write_bitmap(top, &mut superblock).await?;
             }
-            if self.ppl {
+            if self.beside == Beside::Crowded {
+                logs::crowd(top, &mut superblock).await?;
+            }
+            if self.beside.ppl() {
                 // Shorter than it was made, which left the bad block log the last sectors before the data.
                 superblock.set_ppl(8, PPL_SECTORS);
-                let empty = encode_header(superblock.set_uuid(), 0, &[]);
-                let at = superblock.ppl().ok_or("no log")?.sector;
-                let written = top.write(at, bio::Buf::copy_of(&empty)).await;
-                written.map_err(|error| error.to_string())?;
+                let aged = self.beside == Beside::Aged;
+                logs::begin_ppl(top, &superblock, aged.then_some(slot)).await?;
             }
             let bytes = bio::Buf::copy_of(&superblock.encode());
             let at = Minor::V2.super_offset(top.limits().sectors).ok_or("too small")?;
@@ -309,6 +383,7 @@ impl Shape {
         }
         match self.parity_is_untrue() {
             true => self.make_true(members).await,
+            false if self.beside == Beside::Cached => self.leave_data_alone(members).await,
             false => Ok(()),
         }
     }
@@ -327,18 +402,4 @@ impl Shape {
         }
         (volume.close)().await.map_err(|error| error.to_string())
     }
-}
-
-/// A bitmap of chunks of 4 KiB, whose bits are cleared as soon as possible.
-async fn write_bitmap(top: &Device, superblock: &mut Superblock) -> Result<(), String> {
-    let sectors = top.limits().sectors;
-    superblock.place_bitmap(sectors);
-    let room_bytes = superblock.bitmap_room(sectors).ok_or("no bitmap")?;
-    let new = NewBitmap { superblock, room_bytes, chunk_bytes: Some(4096), dirty: false };
-    let mut bitmap = Bitmap::new(&new).map_err(|error| error.to_string())?;
-    bitmap.set_daemon_sleep(0);
-    bitmap.pad_to(top.limits().logical_block.bytes());
-    let bytes = bio::Buf::copy_of(&bitmap.encode(0..bitmap.area_bytes()));
-    let at = superblock.bitmap_sector().ok_or("no bitmap")?;
-    top.write(at, bytes).await.map_err(|error| error.to_string())
 }

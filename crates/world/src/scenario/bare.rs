@@ -34,6 +34,7 @@ pub fn disk(name: &'static str, block: BlockSize) -> Scenario {
         tuples: false,
         survives_cuts: true,
         logged: false,
+        journalled: false,
         cut_writes_unreadable: false,
         openings: &[],
         journal: 0..0,

@@ -104,6 +104,8 @@ pub struct Scenario {
     pub survives_cuts: bool,
     /// A power cut is survived without a member as well.
     pub logged: bool,
+    /// The last member is the array's write journal, which nothing replaces.
+    pub journalled: bool,
     /// Opened as usual, a power cut may make blocks unreadable that have a write which no flush
     /// covered.
     pub cut_writes_unreadable: bool,
@@ -172,6 +174,12 @@ impl Scenario {
         Made { images, blocks: limits.sectors / block.sectors(), block }
     }
 
+    /// The members that others can replace, the first ones.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.members - usize::from(self.journalled)
+    }
+
     /// Whether any bit below may be flipped: it is noticed, or, where copies or parity of tuples would disagree
     /// with nobody to say which is right, it is not among what is done.
     #[must_use]
@@ -231,6 +239,18 @@ pub fn spared() -> Vec<Scenario> {
 #[must_use]
 pub fn returning() -> Vec<Scenario> {
     array::returning()
+}
+
+/// Arrays with a partial parity log that holds records of a life before; not among [`all`].
+#[must_use]
+pub fn aged() -> Vec<Scenario> {
+    array::aged()
+}
+
+/// Mirrors whose bad block logs are all but full, and for how many entries they have room; not among [`all`].
+#[must_use]
+pub fn crowded() -> (Vec<Scenario>, u64) {
+    (array::crowded(), array::ROOM)
 }
 
 /// A volume that was made without wiping; not among [`all`].

@@ -14,6 +14,8 @@ pub(super) struct Members {
     pub(super) tagged: Option<Tagged>,
     /// Where the array's data begins on each member.
     pub(super) data_offset: u64,
+    /// Sectors of the array's block, if that is larger than the members' own.
+    pub(super) block_min: u64,
 }
 
 impl Members {
@@ -23,7 +25,7 @@ impl Members {
     }
 
     fn block(&self) -> u64 {
-        self.tagged.map_or(1, |kind| kind.block.sectors())
+        self.tagged.map_or(1, |kind| kind.block.sectors()).max(self.block_min)
     }
 
     /// Where on its disk a block lies, with its tag, that is at `sector` of a member's data.
@@ -32,11 +34,13 @@ impl Members {
         let Some(kind) = self.tagged else { return vec![inner..inner + block] };
         let layout = kind.layout(self.sectors);
         let run = layout.run(Sector(inner), block);
+        // As many tags as the block has blocks of the member; they lie in one run.
+        let tags = u64_of(layout.tag_bytes) * (block / kind.block.sectors());
         let data = run.data.0..run.data.0 + block;
         if layout.inline {
             return vec![data];
         }
-        let tag_end = run.tag_byte + u64_of(layout.tag_bytes);
+        let tag_end = run.tag_byte + tags;
         vec![data, run.tag_byte / SECTOR..tag_end.div_ceil(SECTOR)]
     }
 

@@ -169,7 +169,8 @@ impl Tagged {
 
     /// Where the blocks of a volume on one such disk lie.
     fn alone(self, sectors: u64, unit: BlockSize) -> Atlas {
-        let members = Members { count: 1, sectors, tagged: Some(self), data_offset: 0 };
+        let members =
+            Members { count: 1, sectors, tagged: Some(self), data_offset: 0, block_min: 1 };
         members.alone(unit.sectors())
     }
 

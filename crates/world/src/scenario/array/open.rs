@@ -1,6 +1,6 @@
 //! Opening the arrays of a scenario, as the stack does it, and closing them.
 
-use super::Shape;
+use super::{Shape, journal};
 use crate::opening::Opening;
 use crate::ordering::Orderings;
 use crate::scenario::{Joining, Volume};
@@ -16,7 +16,7 @@ use layers::array::{Array, EVERYTHING, Found, JoinError, Logs, Options};
 use layers::integrity::Integrity;
 use layers::linear::Linear;
 use layers::mirror::{Mirror, Placement};
-use layers::raid456::{self, Raid456};
+use layers::raid456::{self, Journal, Raid456};
 use layers::striped::Striped;
 use layers::verify::Verify;
 use std::rc::Rc;
@@ -47,7 +47,8 @@ impl Shape {
             .collect();
         let assembly = assemble(&candidates).map_err(|error| error.to_string())?;
         // With a partial parity log it is for the layer to say.
-        let refuses = |why: &&CannotStart| !(self.ppl && **why == CannotStart::DirtyAndDegraded);
+        let refuses =
+            |why: &&CannotStart| !(self.beside.ppl() && **why == CannotStart::DirtyAndDegraded);
         if let Some(why) = assembly.cannot_start.iter().find(refuses) {
             return Err(why.to_string());
         }
@@ -90,11 +91,19 @@ impl Shape {
             drop(joined.map_err(|error| error.to_string())?);
         }
         spares.into_iter().for_each(|spare| array.add_spare(spare));
+        let journal = match assembly.journals.first().map(|&index| &present[index]) {
+            Some(member) => {
+                let journal = journal::read(&member.top, &member.superblock).await?;
+                array.go_through_journal(member.top.clone(), member.superblock.clone());
+                Some(journal)
+            }
+            None => None,
+        };
         let layers = present.into_iter().filter_map(|member| member.layer).collect();
-        Ok(self.start(array, shape, layers).await?.protected(told))
+        Ok(self.start(array, (shape, journal), layers).await?.protected(told))
     }
 
-    async fn open_member(
+    pub(super) async fn open_member(
         self,
         index: usize,
         device: Device,
@@ -140,7 +149,7 @@ impl Shape {
     async fn start(
         self,
         array: Rc<Array>,
-        shape: ArrayShape,
+        (shape, journal): (ArrayShape, Option<Journal>),
         layers: Vec<Rc<Integrity>>,
     ) -> Result<Volume, String> {
         let placement = match shape {
@@ -152,7 +161,8 @@ impl Shape {
                 }));
             }
             ArrayShape::Parity(geometry, member_sectors) => {
-                return self.start_parity(&array, geometry, member_sectors, layers).await;
+                let shape = (geometry, member_sectors);
+                return self.start_parity(&array, shape, journal, layers).await;
             }
             ArrayShape::Mirror { .. } => Placement::Everywhere,
             ArrayShape::Mirrors(mirrors) => Placement::Dealt(mirrors),
@@ -166,13 +176,14 @@ impl Shape {
     async fn start_parity(
         self,
         array: &Rc<Array>,
-        geometry: Geometry,
-        member_sectors: u64,
+        (geometry, member_sectors): (Geometry, u64),
+        journal: Option<Journal>,
         layers: Vec<Rc<Integrity>>,
     ) -> Result<Volume, String> {
         let cache_bytes = self.cache_bytes;
         let options = raid456::Options { geometry, member_sectors, force: false, cache_bytes };
-        let raid = Raid456::new(array, &options).map_err(|error| error.to_string())?;
+        let raid = Raid456::journalled(array, &options, journal.as_ref());
+        let raid = raid.map_err(|error| error.to_string())?;
         raid.replay().await.map_err(|error| error.to_string())?;
         raid.start_resync();
         let raid = Rc::new(raid);
@@ -230,11 +241,11 @@ fn volume(
 }
 
 /// A member that could be opened.
-struct Present {
+pub(super) struct Present {
     index: usize,
-    top: Device,
-    layer: Option<Rc<Integrity>>,
-    superblock: Superblock,
+    pub(super) top: Device,
+    pub(super) layer: Option<Rc<Integrity>>,
+    pub(super) superblock: Superblock,
     logs: Logs,
 }
 
