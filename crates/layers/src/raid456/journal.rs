@@ -27,25 +27,21 @@
 //!    and 5 come first; then superblocks admit that they may be untrue (`Array::admit`). Crash: as without
 //!    a journal.
 //!
-//! A journal that was found is brought home first (`Raid456::replay`):
-//!
-//! 1. Complete rows are written home. Crash: again.
-//! 2. Members are flushed; a mark is written behind what was found, and behind it what had no parity, again.
-//!    Crash: again, for the tail is where it was.
-//! 3. The tail points to the mark. Crash: only what had no parity is in the journal.
-//! 4. That is written as any write. Crash: as any write's.
+//! A journal that was found is brought home first (`home`).
 //!
 //! If the journal cannot be written, writing ends.
+
+mod home;
 
 use super::content::Content;
 use super::store::Store;
 use super::{Inner, bytes};
 use crate::array::Array;
 use crate::array::ordering::{HOME, JOURNALLED, MARK};
-use bio::{Bio, Buf, Device, EventKind, IoError, IoErrorKind, IoResult, Segments};
+use bio::{Bio, Buf, Device, IoError, IoErrorKind, IoResult};
 use md::geometry::Geometry;
 use md::journal::{BLOCK_SECTORS, Found, Full, Head, NewRow, Place, Ring, Rows, Seed, Wanted};
-use runtime::{Notify, join_all};
+use runtime::Notify;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -440,74 +436,13 @@ impl Inner {
         log.bypassed.set(true);
         let stripes = rows.iter().map(|rows| rows.start / self.geometry.chunk_sectors());
         log.forget(&self.array, &stripes.collect()).await?;
-        let sure = rows.iter().filter(|rows| self.array.in_sync(rows));
-        let sure: Vec<Range<u64>> = sure.cloned().collect();
+        // A block of the journal may have rows of both kinds.
+        let block = self.block.sectors();
+        let each = rows.iter().flat_map(|rows| rows.clone().step_by(usize_of(block)));
+        let each = each.map(|start| start..start + block);
+        let sure: Vec<Range<u64>> = each.filter(|rows| self.array.in_sync(rows)).collect();
         sure.iter().for_each(|rows| self.array.set_unsynced(rows.clone()));
         self.array.admit().await?;
         Ok(sure)
     }
-
-    /// Brings home what the journal holds; the header's second list.
-    pub(super) async fn bring_home(&self) -> IoResult {
-        let Some(log) = &self.journal else { return Ok(()) };
-        let Some(found) = log.found.take().filter(|found| found.blocks() > 0) else {
-            return Ok(());
-        };
-        self.bring_complete(log, &found).await?;
-        self.bring_carried(log, &found).await?;
-        let detail = format!("{} blocks of the write journal are home", found.blocks());
-        self.array.events().emit_detail(EventKind::JournalReplayed, Sector::ZERO, 0, detail);
-        Ok(())
-    }
-
-    async fn bring_complete(&self, log: &Log, found: &Rows) -> IoResult {
-        let _guard = self.array.begin_write(0..self.member_sectors()).await?;
-        let of_slot = |slot| found.of_slot(slot).map(move |(row, place)| (slot, row, place));
-        let all: Vec<(usize, Sector, Place)> =
-            (0..self.geometry.raid_disks()).flat_map(of_slot).collect();
-        for some in all.chunks(BLOCKS_AT_ONCE) {
-            let stores = some.iter().map(|&(slot, row, place)| async move {
-                let content = untagged(log.block(place).await?);
-                Ok(Store { slot, rows: row.0..row.0 + BLOCK_SECTORS, content })
-            });
-            let stores = join_all(stores).await.into_iter().collect::<IoResult<Vec<Store>>>()?;
-            self.store_unlogged(stores, false).await?;
-        }
-        Ok(())
-    }
-
-    async fn bring_carried(&self, log: &Log, found: &Rows) -> IoResult {
-        // All of a row at once: the parity that is logged next is taken to be true with all of it.
-        let mut rows: BTreeMap<Sector, Vec<(Sector, Buf)>> = BTreeMap::new();
-        for (sector, place) in found.data_only() {
-            let row = self.geometry.locate(sector).member_sector;
-            rows.entry(row).or_default().push((sector, log.block(place).await?));
-        }
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let carried = rows.into_iter().map(|(row, data)| Row { row, data, parity: Vec::new() });
-        log.carried.borrow_mut().extend(carried);
-        {
-            let _lead = log.lead().await;
-            log.bring_tail(&self.array).await?;
-        }
-        loop {
-            let next = log.carried.borrow().front().cloned();
-            let Some(Row { row, data, .. }) = next else { return Ok(()) };
-            let stripe_sectors = self.geometry.stripe_sectors();
-            let parts = data.into_iter();
-            let parts: Vec<(u64, Content)> =
-                parts.map(|(sector, block)| (sector.0 % stripe_sectors, untagged(block))).collect();
-            self.write_through(row.0 / self.geometry.chunk_sectors(), &parts).await?;
-            log.carried.borrow_mut().pop_front();
-        }
-    }
 }
-
-fn untagged(data: Buf) -> Content {
-    Content { data: data.into(), tags: Segments::default() }
-}
-
-/// Blocks that are brought home together: 1 MiB.
-const BLOCKS_AT_ONCE: usize = 256;
