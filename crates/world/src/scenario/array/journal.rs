@@ -79,6 +79,10 @@ impl Shape {
         let at = Minor::V2.super_offset(present.top.limits().sectors).ok_or("too small")?;
         let mut write = Bio::write_fua(at, Buf::copy_of(&superblock.encode()));
         present.top.submit(&mut write).await.map_err(told)?;
+        let left = read(&present.top, &superblock).await?.found.rows.data_only().count();
+        if left != CACHED.len() {
+            return Err(format!("{left} blocks are left alone, not {}", CACHED.len()));
+        }
         match present.layer {
             Some(layer) => layer.close().await.map_err(told),
             None => Ok(()),
