@@ -306,10 +306,6 @@ pub fn scatter(rng: &mut Rng, scenario: &Scenario, written: &[Vec<u64>], life: &
         let mut disks: Vec<usize> = (0..scenario.peers()).collect();
         rng.shuffle(&mut disks);
         disks.truncate(1 + rng.index(scenario.redundancy + 2));
-        if scenario.journalled {
-            // Within redundancy everything is demanded, whatever a power cut left.
-            disks = (0..scenario.redundancy).collect();
-        }
         // The same place on all of them: the same rows.
         let hot = written.get(disks[0]).filter(|written| !written.is_empty());
         let from = hot.filter(|_| rng.percent(70)).map(|written| *rng.pick(written));
