@@ -315,6 +315,8 @@ impl Raid456 {
             tasks: Tasks::default(),
             closing: Cell::new(false),
         };
+        // Sectors that no stripe uses need no redundancy.
+        array.set_in_sync(inner.member_sectors()..u64::MAX);
         let inner = Rc::new(inner);
         let weak = Rc::downgrade(&inner);
         array.on_change(move || {

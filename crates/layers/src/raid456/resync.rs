@@ -66,9 +66,7 @@ impl Inner {
         }
         let chunk = self.geometry.chunk_sectors();
         let next = self.array.next_unsynced(self.resynced_to.get());
-        let Some(next) = next.filter(|next| next.start < self.member_sectors()) else {
-            // Sectors that no stripe uses need no redundancy.
-            self.array.set_in_sync(self.member_sectors()..u64::MAX);
+        let Some(next) = next else {
             self.resynced_to.set(0);
             self.array.settle().await?;
             return Ok(false);

@@ -37,6 +37,20 @@ fn a_dirty_array_gets_parity_from_its_data() {
 }
 
 #[test]
+fn what_a_scrub_has_made_true_is_true_for_the_superblocks_when_it_is_closed() {
+    use bio::{Scrub, ScrubMode};
+    runtime::block_on(async {
+        let (bench, _) = interrupted(Bench::raid5(true), 21).await;
+        for step in 0..bench.raid.steps() {
+            bench.raid.scrub(step, ScrubMode::Repair).await;
+        }
+        assert_eq!(bench.raid.resynced(), None);
+        bench.raid.close().await.unwrap();
+        assert!((0..4).all(|disk| bench.rig.superblock(disk).resync() == ResyncOffset::Clean));
+    });
+}
+
+#[test]
 fn before_the_resync_only_the_members_own_tag_is_believed() {
     runtime::block_on(async {
         let (bench, content) = interrupted(Bench::raid5(true), 21).await;
