@@ -5,7 +5,7 @@ use super::Shape;
 use crate::scenario::Joining;
 use ::md::journal::{BLOCK_BYTES, BLOCK_SECTORS, Ended, Head, NewRow, Ring, Scan, Seed, Wanted};
 use ::md::superblock::{Minor, Superblock};
-use bio::{Bio, Buf, Device, Events};
+use bio::{Buf, Device, Events};
 use layers::linear::Linear;
 use layers::raid456::Journal;
 use std::rc::Rc;
@@ -77,8 +77,8 @@ impl Shape {
         }
         superblock.set_journal_tail(mark);
         let at = Minor::V2.super_offset(present.top.limits().sectors).ok_or("too small")?;
-        let mut write = Bio::write_fua(at, Buf::copy_of(&superblock.encode()));
-        present.top.submit(&mut write).await.map_err(told)?;
+        let bytes = Buf::copy_of(&superblock.encode());
+        present.top.write(at, bytes).await.map_err(told)?;
         let left = read(&present.top, &superblock).await?.found.rows.data_only().count();
         if left != CACHED.len() {
             return Err(format!("{left} blocks are left alone, not {}", CACHED.len()));
