@@ -77,6 +77,7 @@ pub(super) struct Log {
     begun: Cell<bool>,
     /// The stripes of which there are rows behind the tail.
     named: RefCell<BTreeSet<u64>>,
+    chunk_sectors: u64,
     /// Something was stored that is in no record, and the members were not flushed since.
     bypassed: Cell<bool>,
     /// Rows of one record at most, if all of their blocks are written.
@@ -155,6 +156,7 @@ impl Log {
             named: RefCell::new(
                 rows.iter().map(|(row, _)| row.0 / geometry.chunk_sectors()).collect(),
             ),
+            chunk_sectors: geometry.chunk_sectors(),
             found: RefCell::new(Some(rows)),
             carried: RefCell::default(),
             begun: Cell::new(false),
@@ -278,7 +280,7 @@ impl Log {
         let moved = array.move_journal_tail(mark).await;
         moved.inspect_err(|error| array.lose_journal(*error, &error.to_string()))?;
         self.head.borrow_mut().forget_before(mark);
-        self.named.borrow_mut().clear();
+        self.named.replace(carried.iter().map(|row| row.row.0 / self.chunk_sectors).collect());
         self.begun.set(true);
         Ok(())
     }

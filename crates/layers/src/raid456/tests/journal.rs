@@ -238,6 +238,34 @@ fn a_record_never_undoes_what_was_stored_without_one() {
 }
 
 #[test]
+fn data_that_had_no_parity_never_undoes_what_was_stored_without_a_record() {
+    runtime::block_on(async {
+        let bench = journalled(ParityLevel::Raid5, 4, false);
+        bench.fill().await;
+        bench.raid.close().await.unwrap();
+        cached(&bench, &[(0, pattern(9, 0, BLOCK_SECTORS))]);
+        let (parity, neighbour) = (bench.geometry.p_slot(0), bench.place(8));
+        let lose = |rig: &Rig| {
+            for (disk, sector) in [(parity, DATA_OFFSET), neighbour] {
+                rig.disks[disk].unreadable.borrow_mut().extend(sector..sector + 8);
+            }
+        };
+        lose(&bench.rig);
+        let bench = Bench::open(bench.rig, &ALL[..5], bench.geometry, false);
+        bench.raid.replay().await.unwrap();
+        assert!(bench.read(0, 8).await.unwrap() == pattern(9, 0, 8));
+        let new = pattern(6, 0, 8);
+        bench.write(0, &new).await.unwrap();
+        bench.device.flush().await.unwrap();
+        let rig = Rig::of_images(bench.rig.images(), false);
+        lose(&rig);
+        let bench = Bench::open(rig, &ALL[..5], bench.geometry, false);
+        bench.raid.replay().await.unwrap();
+        assert!(bench.read(0, 8).await.unwrap() == new);
+    });
+}
+
+#[test]
 fn writing_ends_when_the_journal_cannot_be_written_and_reading_goes_on() {
     runtime::block_on(async {
         let bench = journalled(ParityLevel::Raid5, 3, false);
