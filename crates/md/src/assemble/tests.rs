@@ -197,7 +197,7 @@ fn spares_need_no_events_and_hold_no_slot() {
 fn features_that_we_do_not_maintain_forbid_writing_by_name() {
     let cases: [(u32, Level, &str); 4] = [
         (0x800, Level::Raid6, "a partial parity log of another level than RAID 5"),
-        (0x200, Level::Raid5, "a journal device"),
+        (0x200, Level::Raid5, "an array without its journal device"),
         (4, Level::Raid5, "a reshape"),
         (0x101, Level::Raid1, "use by several hosts"),
     ];
