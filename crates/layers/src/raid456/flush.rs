@@ -99,10 +99,7 @@ impl Inner {
     /// Makes durable what was stored, unless the write journal has done that.
     async fn flush_members(&self) -> IoResult {
         match &self.journal {
-            Some(journal) if journal.holds_all() => self.array.recorded().await,
-            Some(journal) => {
-                self.array.flush(PROMISE).await.inspect_err(|_| journal.holds_not_all())
-            }
+            Some(journal) => journal.flush(&self.array).await,
             None => self.array.flush(PROMISE).await,
         }
     }

@@ -35,9 +35,9 @@ mod home;
 
 use super::content::Content;
 use super::store::Store;
-use super::{Inner, bytes};
+use super::{Inner, OpenError, bytes};
 use crate::array::Array;
-use crate::array::ordering::{HOME, JOURNALLED, MARK};
+use crate::array::ordering::{HOME, JOURNALLED, MARK, PROMISE};
 use bio::{Bio, Buf, Device, IoError, IoErrorKind, IoResult};
 use md::geometry::Geometry;
 use md::journal::{BLOCK_SECTORS, Found, Full, Head, NewRow, Place, Ring, Rows, Seed, Wanted};
@@ -72,14 +72,15 @@ pub(super) struct Log {
     /// What is to be brought home, until it is.
     found: RefCell<Option<Rows>>,
     /// What of that had no parity and is not home yet: it moves with the tail.
-    carried: RefCell<VecDeque<Row>>,
+    carried: RefCell<VecDeque<Carried>>,
     /// The tail is at a mark of this opening.
     begun: Cell<bool>,
     /// The stripes of which there are rows behind the tail.
     named: RefCell<BTreeSet<u64>>,
     chunk_sectors: u64,
-    /// Something was stored that is in no record, and the members were not flushed since.
-    bypassed: Cell<bool>,
+    /// How often something was stored that is in no record, and how much of that was flushed on the members.
+    beside: Cell<u64>,
+    beside_flushed: Cell<u64>,
     /// Rows of one record at most, if all of their blocks are written.
     rows_at_once: u64,
     waiting: RefCell<VecDeque<Request>>,
@@ -97,11 +98,17 @@ struct Request {
 }
 
 /// A row of the array, as far as it is stored.
-#[derive(Clone)]
 struct Row {
     row: Sector,
     data: Vec<(Sector, Buf)>,
     parity: Vec<Buf>,
+}
+
+/// Data of a row that has no parity: sector in the array, and where the journal holds it.
+#[derive(Clone)]
+struct Carried {
+    row: Sector,
+    data: Vec<(Sector, Place)>,
 }
 
 /// Held until what a record names has been written home.
@@ -131,8 +138,12 @@ impl Log {
     /// The running journal of an array of this shape.
     ///
     /// # Errors
-    /// What it would need, if it cannot hold what is written at once.
-    pub(super) fn new(array: &Array, geometry: &Geometry, journal: &Journal) -> Result<Self, Full> {
+    /// What it would need, if it cannot hold what is written at once, or has no room to be brought home.
+    pub(super) fn new(
+        array: &Array,
+        geometry: &Geometry,
+        journal: &Journal,
+    ) -> Result<Self, OpenError> {
         let Journal { ring, length, seed, tail, found } = journal.clone();
         // What comes first on a blank device must not be what is left of another life of it.
         let first = (array.time().seconds() << 16).max(1);
@@ -145,22 +156,26 @@ impl Log {
         let rows_at_once = in_record.min(in_ring);
         if rows_at_once == 0 {
             let (needed, free) = ((slots + 1) * 4 * BLOCK_SECTORS, length.sectors());
-            return Err(Full { needed, free });
+            return Err(OpenError::Journal(Full { needed, free }));
         }
         let rows = found.rows;
+        let (carried, blocks) = home::carried(&rows, geometry)
+            .fold((0, 0), |(rows, blocks), row| (rows + 1, blocks + u64_of(row.data.len())));
+        let carried: u64 = u64::div_ceil(carried, rows_at_once) + blocks;
+        head.admits_behind_mark(carried * BLOCK_SECTORS).map_err(OpenError::JournalFull)?;
+        let named = rows.iter().map(|(row, _)| row.0 / geometry.chunk_sectors()).collect();
         Ok(Self {
             ring,
             length,
             seed,
             head: RefCell::new(head),
-            named: RefCell::new(
-                rows.iter().map(|(row, _)| row.0 / geometry.chunk_sectors()).collect(),
-            ),
+            named: RefCell::new(named),
             chunk_sectors: geometry.chunk_sectors(),
             found: RefCell::new(Some(rows)),
             carried: RefCell::default(),
             begun: Cell::new(false),
-            bypassed: Cell::new(false),
+            beside: Cell::new(0),
+            beside_flushed: Cell::new(0),
             rows_at_once,
             waiting: RefCell::default(),
             leading: Cell::new(false),
@@ -174,15 +189,19 @@ impl Log {
         self.rows_at_once * BLOCK_SECTORS
     }
 
-    /// Whether nothing was stored beside the journal that a flush of the members would have to make durable.
-    /// Asked by whoever flushes them if not.
-    pub(super) fn holds_all(&self) -> bool {
-        !self.bypassed.replace(false)
-    }
-
-    /// A flush of the members failed.
-    pub(super) fn holds_not_all(&self) {
-        self.bypassed.set(true);
+    /// Makes durable what was stored before this call: what is named is, and for the rest the members are
+    /// flushed.
+    ///
+    /// # Errors
+    /// As [`Array::flush`].
+    pub(super) async fn flush(&self, array: &Array) -> IoResult {
+        let stored = self.beside.get();
+        if self.beside_flushed.get() >= stored {
+            return array.recorded().await;
+        }
+        array.flush(PROMISE).await?;
+        self.beside_flushed.set(self.beside_flushed.get().max(stored));
+        Ok(())
     }
 
     /// Waits until nobody else writes to the journal.
@@ -242,17 +261,24 @@ impl Log {
         Ok(())
     }
 
-    /// Writes one meta block and what is its own, durably.
-    async fn put(&self, array: &Array, rows: &[NewRow<'_>], reason: &'static str) -> IoResult {
+    /// Writes one meta block and what is its own, durably. Gives where it lies.
+    async fn put(
+        &self,
+        array: &Array,
+        rows: &[NewRow<'_>],
+        reason: &'static str,
+    ) -> IoResult<Wanted> {
+        // What comes after a record that is not whole would never be found.
+        array.refuse_writing()?;
         let made = self.head.borrow_mut().append(rows);
         let (wanted, bytes) = made.map_err(|full| {
             let error = IoErrorKind::NoSpace.at(Sector::ZERO);
             array.lose_journal(error, &full.to_string());
             error
         })?;
-        // What comes after a record that is not whole would never be found.
         let written = self.write_ring(wanted, &bytes, reason).await;
-        written.inspect_err(|error| array.lose_journal(*error, &error.to_string()))
+        written.inspect_err(|error| array.lose_journal(*error, &error.to_string()))?;
+        Ok(wanted)
     }
 
     async fn write_ring(&self, wanted: Wanted, made: &[u8], reason: &'static str) -> IoResult {
@@ -273,16 +299,41 @@ impl Log {
         array.flush(HOME).await?;
         let mark = self.head.borrow().at();
         self.put(array, &[], MARK).await?;
-        let carried: Vec<Row> = self.carried.borrow().iter().cloned().collect();
-        for rows in carried.chunks(usize_of(self.rows_at_once)) {
-            self.put(array, &rows.iter().map(Row::borrowed).collect::<Vec<_>>(), MARK).await?;
+        let mut carried: Vec<Carried> = self.carried.borrow().iter().cloned().collect();
+        for some in carried.chunks_mut(usize_of(self.rows_at_once)) {
+            self.carry(array, some).await?;
         }
         let moved = array.move_journal_tail(mark).await;
         moved.inspect_err(|error| array.lose_journal(*error, &error.to_string()))?;
         self.head.borrow_mut().forget_before(mark);
-        self.named.replace(carried.iter().map(|row| row.row.0 / self.chunk_sectors).collect());
+        self.named.replace(carried.iter().map(|one| one.row.0 / self.chunk_sectors).collect());
+        self.carried.replace(carried.into());
         self.begun.set(true);
         Ok(())
+    }
+
+    /// Writes a record of what is carried, and says where it is from then on.
+    async fn carry(&self, array: &Array, carried: &mut [Carried]) -> IoResult {
+        let mut rows = Vec::new();
+        for one in &*carried {
+            rows.push(self.row(one).await?);
+        }
+        let rows: Vec<NewRow<'_>> = rows.iter().map(Row::borrowed).collect();
+        let mut at = self.put(array, &rows, MARK).await?.at;
+        for (_, place) in carried.iter_mut().flat_map(|one| &mut one.data) {
+            at = self.length.after(at, BLOCK_SECTORS);
+            place.at = at;
+        }
+        Ok(())
+    }
+
+    /// What is carried of a row, as it is in the journal.
+    async fn row(&self, carried: &Carried) -> IoResult<Row> {
+        let mut data = Vec::new();
+        for &(sector, place) in &carried.data {
+            data.push((sector, self.block(place).await?));
+        }
+        Ok(Row { row: carried.row, data, parity: Vec::new() })
     }
 
     /// Leaves nothing in the journal.
@@ -347,13 +398,22 @@ impl Block {
     }
 }
 
-/// Held while what was named, or needed no name, is stored; then given to [`Inner::stored`].
+/// Held while what was named, or can have no name, is stored; then given to [`Inner::stored`].
 pub(super) struct Journalled<'a> {
+    log: &'a Log,
     _named: Option<Named<'a>>,
     /// What superblocks admit to be untrue because of it: rows that were true before.
     admitted: Vec<Range<u64>>,
     /// The journal makes all of it durable.
     pub(super) durable: bool,
+}
+
+impl Drop for Journalled<'_> {
+    fn drop(&mut self) {
+        // Only now: a flush that came before this had nothing of it to make durable.
+        let beside = self.log.beside.get() + u64::from(!self.durable);
+        self.log.beside.set(beside);
+    }
 }
 
 impl Inner {
@@ -379,15 +439,23 @@ impl Inner {
                 log.named.borrow_mut().extend(stripes);
                 Some(named)
             };
-            Ok(Journalled { _named, admitted, durable: rest.is_empty() })
+            Ok(Journalled { log, _named, admitted, durable: rest.is_empty() })
         };
         journalled.await.map(Some).map_err(|error: IoError| error.kind.at(place))
     }
 
-    /// What was named, or needed no name, is stored.
+    /// What was named, or can have no name, is stored.
     pub(super) fn stored(&self, journalled: Option<Journalled<'_>>) {
-        let admitted = journalled.into_iter().flat_map(|journalled| journalled.admitted);
-        admitted.for_each(|rows| self.array.set_in_sync(rows));
+        let admitted = journalled.iter().flat_map(|journalled| &journalled.admitted);
+        admitted.for_each(|rows| self.array.set_in_sync(rows.clone()));
+    }
+
+    /// Leaves nothing in the journal: nothing is written any more.
+    pub(super) async fn close_journal(&self) -> IoResult {
+        match &self.journal {
+            Some(log) => log.close(&self.array).await,
+            None => Ok(()),
+        }
     }
 
     /// The rows that a record can name, and those (in member sectors) that none can.
@@ -435,7 +503,6 @@ impl Inner {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        log.bypassed.set(true);
         let stripes = rows.iter().map(|rows| rows.start / self.geometry.chunk_sectors());
         log.forget(&self.array, &stripes.collect()).await?;
         // A block of the journal may have rows of both kinds.

@@ -188,7 +188,10 @@ pub enum OpenError {
     JournalTags,
     /// The journal is shorter than what is written at once, or the array too wide for one.
     #[error("{0}, which is written at once; this array can have no such journal")]
-    Journal(#[from] Full),
+    Journal(Full),
+    /// What is in the journal has no room to be put behind its end, which is how it comes home.
+    #[error("{0}, so that what it holds cannot be brought home; reading is possible")]
+    JournalFull(Full),
     /// A member has no room for a partial parity log, which the array should have.
     #[error("the member in slot {slot} has no room for the partial parity log")]
     Ppl {
@@ -254,6 +257,8 @@ impl Raid456 {
         options: &Options,
         journal: Option<&Journal>,
     ) -> Result<Self, OpenError> {
+        let may_be_written = array.has_journal() && !array.read_only();
+        assert!(journal.is_none() || may_be_written, "an array that was told of its journal");
         let geometry = options.geometry;
         let parity = geometry.level().parity_count();
         let (found, expected) = (array.raid_disks(), geometry.raid_disks());
@@ -406,9 +411,9 @@ impl Raid456 {
         self.inner.cache.bytes()
     }
 
-    /// Makes parity of what was being written when the array stopped from its partial parity log, or brings home what
-    /// its write journal holds, if it has one: to be called before anything is read. Then all of it is in sync,
-    /// but for what is lost.
+    /// Makes parity of what was being written when the array stopped from its partial parity log, or brings home
+    /// what its write journal holds, if it has one: to be called before anything is read. Then all of it is in
+    /// sync, but for what is lost.
     ///
     /// # Errors
     /// What is neither damage nor absence; the array is then as it was.
@@ -449,6 +454,9 @@ impl Raid456 {
         let mut stored = self.inner.flush().await;
         if stored.is_ok() {
             stored = self.inner.close_log().await;
+        }
+        if stored.is_ok() {
+            stored = self.inner.close_journal().await;
         }
         if let Err(error) = stored {
             self.inner.array.abandon().await;

@@ -350,12 +350,9 @@ impl Inner {
         runs.into_iter().map(entry).collect()
     }
 
-    /// Leaves nothing in a write journal, and sees to it that logs that were made void can be believed again, if everything is in sync: nothing is
+    /// Sees to it that logs that were made void can be believed again, if everything is in sync: nothing is
     /// written any more.
     pub(super) async fn close_log(&self) -> IoResult {
-        if let Some(journal) = &self.journal {
-            journal.close(&self.array).await?;
-        }
         let Some(ppl) = &self.ppl else { return Ok(()) };
         let void = ppl.written.borrow().iter().any(|(_, believed)| !believed);
         if void && self.array.synced() == ResyncOffset::Clean {

@@ -74,6 +74,16 @@ impl Head {
         self.unused().saturating_sub(2 * BLOCK_SECTORS)
     }
 
+    /// Whether there is room for a mark, and for records of so many sectors behind it.
+    ///
+    /// # Errors
+    /// [`Full`], if not.
+    pub fn admits_behind_mark(&self, sectors: u64) -> Result<(), Full> {
+        let needed = BLOCK_SECTORS.saturating_add(sectors);
+        let free = if sectors == 0 { self.unused() } else { self.free() };
+        if needed <= free { Ok(()) } else { Err(Full { needed, free }) }
+    }
+
     fn unused(&self) -> u64 {
         self.ring.sectors().saturating_sub(self.used)
     }
@@ -241,6 +251,8 @@ mod tests {
         assert!(head.free() < 3 * BLOCK_SECTORS);
         let mark = head.append(&[]).unwrap().0;
         // The tail did not move there, and whoever finds that writes one behind it.
+        assert_eq!(head.admits_behind_mark(0), Ok(()));
+        assert!(head.admits_behind_mark(BLOCK_SECTORS).is_err());
         head.clone().append(&[]).unwrap();
         head.forget_before(first);
         assert_eq!(head.free() % 8, 0);

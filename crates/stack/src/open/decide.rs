@@ -135,7 +135,8 @@ pub(crate) fn decide(
         }
         let keeps = members[newest].md().map(|own| own.features().contains(Features::JOURNAL));
         if keeps == Some(true) && journal.is_none() {
-            let why = "an array without its journal device is not implemented for writing".into();
+            // Its device is here, and was accepted for reading.
+            let why = "an array whose write journal says nothing is not written".to_owned();
             return Err(OpenError::CannotWrite { member: None, why });
         }
         let holders = in_sync.iter().chain(&rebuilding).chain(&replacing);

@@ -8,11 +8,12 @@
 //! 3. The tail points to the mark. Crash: only what had no parity is in the journal.
 //! 4. That is written as any write. Crash: as any write's.
 
-use super::{Log, Row};
+use super::{Carried, Log, Row};
 use crate::raid456::Inner;
 use crate::raid456::content::Content;
 use crate::raid456::store::Store;
 use bio::{Buf, EventKind, IoResult, Segments};
+use md::geometry::Geometry;
 use md::journal::{BLOCK_SECTORS, Place, Rows};
 use runtime::join_all;
 use std::collections::BTreeMap;
@@ -49,25 +50,19 @@ impl Inner {
     }
 
     async fn bring_carried(&self, log: &Log, found: &Rows) -> IoResult {
-        // All of a row at once: the parity that is logged next is taken to be true with all of it.
-        let mut rows: BTreeMap<Sector, Vec<(Sector, Buf)>> = BTreeMap::new();
-        for (sector, place) in found.data_only() {
-            let row = self.geometry.locate(sector).member_sector;
-            rows.entry(row).or_default().push((sector, log.block(place).await?));
-        }
-        if rows.is_empty() {
+        log.carried.borrow_mut().extend(carried(found, &self.geometry));
+        if log.carried.borrow().is_empty() {
             return Ok(());
         }
-        let carried = rows.into_iter().map(|(row, data)| Row { row, data, parity: Vec::new() });
-        log.carried.borrow_mut().extend(carried);
         {
             let _lead = log.lead().await;
             log.bring_tail(&self.array).await?;
         }
+        let stripe_sectors = self.geometry.stripe_sectors();
         loop {
             let next = log.carried.borrow().front().cloned();
-            let Some(Row { row, data, .. }) = next else { return Ok(()) };
-            let stripe_sectors = self.geometry.stripe_sectors();
+            let Some(next) = next else { return Ok(()) };
+            let Row { row, data, .. } = log.row(&next).await?;
             let parts = data.into_iter();
             let parts: Vec<(u64, Content)> =
                 parts.map(|(sector, block)| (sector.0 % stripe_sectors, untagged(block))).collect();
@@ -75,6 +70,17 @@ impl Inner {
             log.carried.borrow_mut().pop_front();
         }
     }
+}
+
+/// The data without parity that was found, all of a row together: the parity that is logged next is taken to be
+/// true with all of it.
+pub(super) fn carried(found: &Rows, geometry: &Geometry) -> impl Iterator<Item = Carried> {
+    let mut rows: BTreeMap<Sector, Vec<(Sector, Place)>> = BTreeMap::new();
+    for (sector, place) in found.data_only() {
+        let row = geometry.locate(sector).member_sector;
+        rows.entry(row).or_default().push((sector, place));
+    }
+    rows.into_iter().map(|(row, data)| Carried { row, data })
 }
 
 fn untagged(data: Buf) -> Content {

@@ -64,6 +64,24 @@ pub(super) fn allowed(content: &[u8], deeds: &[Deed], cut: usize) -> Vec<Vec<Vec
     allowed
 }
 
+/// What is left on the disks at log length `cut`; `choice` of what was not durable: nothing, all, or a mixture.
+pub(super) fn remains(
+    start: &[Vec<u8>],
+    log: &[Entry],
+    cut: usize,
+    choice: usize,
+    tagged: bool,
+) -> Rig {
+    let keep = |at: usize| match choice {
+        0 => false,
+        1 => true,
+        _ => (at * 7 + cut + choice) % choice.pow(2) < choice,
+    };
+    let images = start.iter().enumerate();
+    let images = images.map(|(disk, image)| crashed(image, log, cut, disk, keep));
+    Rig::of_images(images.collect(), tagged)
+}
+
 pub(super) fn check(found: &[u8], allowed: &[Vec<Vec<u8>>], what: &str) {
     for (sector, (found, allowed)) in found.chunks(512).zip(allowed).enumerate() {
         assert!(allowed.iter().any(|value| value == found), "sector {sector}: {what}");
@@ -83,16 +101,7 @@ fn after_any_crash_what_was_flushed_is_there_and_parity_becomes_true() {
             let log: Vec<Entry> = bench.rig.log.borrow().clone();
             for cut in 0..=log.len() {
                 for choice in 0..4usize {
-                    // None, all, and two mixtures of what was not durable.
-                    let keep = |at: usize| match choice {
-                        0 => false,
-                        1 => true,
-                        _ => (at * 7 + cut + choice) % choice.pow(2) < choice,
-                    };
-                    let images = start.iter().enumerate();
-                    let images =
-                        images.map(|(disk, image)| crashed(image, &log, cut, disk, keep)).collect();
-                    let rig = Rig::of_images(images, true);
+                    let rig = remains(&start, &log, cut, choice, true);
                     let what = format!("{level}, cut {cut} of {}, choice {choice}", log.len());
                     reopened(rig, &bench, &allowed(&content, &deeds, cut), &what).await;
                 }

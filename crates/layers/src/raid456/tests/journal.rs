@@ -1,9 +1,9 @@
 //! The write journal: after a crash, and with any members missing that parity replaces, every block is old or new,
 //! and what was flushed is new.
 
-use super::crash::{allowed, check, run_all};
+use super::crash::{allowed, check, remains, run_all};
 use super::*;
-use crate::array::testing::{Entry, crashed};
+use crate::array::testing::Entry;
 use md::journal::{BLOCK_SECTORS, Ended, Found, Head, NewRow};
 use md::superblock::ResyncOffset;
 
@@ -23,18 +23,6 @@ fn found(bench: &Bench) -> Found {
 fn nothing_in(bench: &Bench) -> bool {
     let found = found(bench);
     found.ended == Ended::Here && found.rows.blocks() == 0
-}
-
-/// What is left on the disks at log length `cut`; `choice` of what was not durable.
-fn remains(start: &[Vec<u8>], log: &[Entry], cut: usize, choice: usize, tagged: bool) -> Rig {
-    let keep = |at: usize| match choice {
-        0 => false,
-        1 => true,
-        _ => (at * 7 + cut + choice) % choice.pow(2) < choice,
-    };
-    let images = start.iter().enumerate();
-    let images = images.map(|(disk, image)| crashed(image, log, cut, disk, keep));
-    Rig::of_images(images.collect(), tagged)
 }
 
 /// All disks but `gone`.
@@ -263,6 +251,150 @@ fn data_that_had_no_parity_never_undoes_what_was_stored_without_a_record() {
         bench.raid.replay().await.unwrap();
         assert!(bench.read(0, 8).await.unwrap() == new);
     });
+}
+
+/// Two flushes at once after a write beside lost blocks, which no record names: whichever is the first to say
+/// that it is done, the write is durable.
+#[test]
+fn a_flush_waits_for_what_is_in_no_record_also_if_another_is_under_way() {
+    runtime::block_on(async {
+        let bench = journalled(ParityLevel::Raid5, 4, false);
+        bench.fill().await;
+        let lost = [(bench.geometry.p_slot(0), DATA_OFFSET), bench.place(8)];
+        let lose = |rig: &Rig| {
+            for (disk, sector) in lost {
+                rig.disks[disk].unreadable.borrow_mut().extend(sector..sector + 8);
+            }
+        };
+        lose(&bench.rig);
+        for round in 0..8 {
+            bench.rig.log.borrow_mut().clear();
+            let start = bench.rig.images();
+            let new = pattern(100 + round, 0, 8);
+            bench.write(0, &new).await.unwrap();
+            let flushes = (0..3).map(|late| {
+                let bench = &bench;
+                async move {
+                    for _ in 0..late * round {
+                        runtime::yield_now().await;
+                    }
+                    bench.device.flush().await.unwrap();
+                    bench.rig.log.borrow().len()
+                }
+            });
+            for done in runtime::join_all(flushes).await {
+                let log: Vec<Entry> = bench.rig.log.borrow().clone();
+                let rig = remains(&start, &log, done, 0, false);
+                lose(&rig);
+                let bench = Bench::open(rig, &ALL[..5], bench.geometry, false);
+                bench.raid.replay().await.unwrap();
+                let what = format!("round {round}, done at {done} of {}", log.len());
+                assert!(bench.read(0, 8).await.unwrap() == new, "{what}");
+            }
+        }
+    });
+}
+
+#[test]
+fn nothing_is_written_behind_a_record_that_failed() {
+    runtime::block_on(async {
+        let bench = journalled(ParityLevel::Raid5, 3, false);
+        bench.fill().await;
+        let journal = bench.rig.journal(bench.geometry, DATA_SECTORS);
+        let next = DATA_OFFSET + journal.length.after(journal.tail, journal.found.sectors);
+        bench.rig.disks[3].unwritable.borrow_mut().extend(next..next + 8);
+        let writes = (0..6).map(|stripe| {
+            let (device, at) = (bench.device.clone(), stripe * 16);
+            async move {
+                let data = Buf::copy_of(&pattern(4, at, 16));
+                device.submit(&mut bio::Bio::write_fua(Sector(at), data)).await
+            }
+        });
+        let results = runtime::join_all(writes).await;
+        assert!(results.iter().all(Result::is_err), "{results:?}");
+    });
+}
+
+#[test]
+fn what_rots_in_the_journal_before_it_is_home_is_an_error_and_not_written() {
+    for alone in [false, true] {
+        runtime::block_on(async move {
+            let bench = journalled(ParityLevel::Raid5, 3, false);
+            bench.fill().await;
+            if alone {
+                bench.raid.close().await.unwrap();
+                cached(&bench, &[(0, pattern(9, 0, BLOCK_SECTORS))]);
+            } else {
+                bench.write(0, &pattern(9, 0, 8)).await.unwrap();
+                bench.device.flush().await.unwrap();
+            }
+            let rig = Rig::of_images(bench.rig.images(), false);
+            let bench = Bench::open(rig, &ALL[..4], bench.geometry, false);
+            let found = found(&bench).rows;
+            let places = |row: &md::journal::Row| [row.complete.clone(), row.data_only.clone()];
+            let places = found.iter().flat_map(|(_, row)| places(row)).flatten();
+            let before = (0..3).map(|disk| bench.rig.disks[disk].bytes.borrow().clone());
+            let before: Vec<Vec<u8>> = before.collect();
+            places.for_each(|(_, place)| bench.rig.disks[3].flip(DATA_OFFSET + place.at));
+            let error = bench.raid.replay().await.unwrap_err();
+            assert_eq!(error.kind, IoErrorKind::Protection);
+            for (disk, before) in before.iter().enumerate() {
+                let data = bytes(DATA_OFFSET)..;
+                let now = bench.rig.disks[disk].bytes.borrow();
+                assert!(now[data.clone()] == before[data], "disk {disk}");
+            }
+        });
+    }
+}
+
+#[test]
+fn whoever_fails_and_whenever_the_power_goes_the_journal_stays_the_arrays() {
+    for failing in 0..3 {
+        runtime::block_on(async move {
+            let bench = journalled(ParityLevel::Raid5, 3, false);
+            let content = bench.fill().await;
+            let bench = bench.reopen(&ALL[..4]).await;
+            bench.rig.log.borrow_mut().clear();
+            let start = bench.rig.images();
+            let new = pattern(5, 0, 32);
+            bench.rig.disks[failing].gone.set(true);
+            bench.write(0, &new).await.unwrap();
+            bench.device.flush().await.unwrap();
+            let log: Vec<Entry> = bench.rig.log.borrow().clone();
+            for (cut, choice) in (0..=log.len()).flat_map(|cut| (0..4).map(move |one| (cut, one))) {
+                let what = format!("cut {cut} of {}, choice {choice}, {failing} fails", log.len());
+                let rig = remains(&start, &log, cut, choice, false);
+                let bench = Bench::open(rig, &ALL[..4], bench.geometry, false);
+                assert!(bench.raid.array().has_journal(), "{what}");
+                bench.raid.replay().await.unwrap();
+                let found = bench.read(0, bench.sectors()).await.unwrap();
+                assert!(found[bytes(32)..] == content[bytes(32)..], "{what}");
+                let done = cut == log.len();
+                for (sector, found) in found[..bytes(32)].chunks(512).enumerate() {
+                    let at = sector * 512..(sector + 1) * 512;
+                    let old = !done && found == &content[at.clone()];
+                    assert!(old || found == &new[at], "sector {sector}, {what}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_journal_without_room_to_be_brought_home_is_refused_before_anything_is_written() {
+    let bench = journalled(ParityLevel::Raid5, 3, false);
+    let blocks: Vec<(u64, Vec<u8>)> =
+        (0..20).map(|n| (n * 8, pattern(9, n * 8, BLOCK_SECTORS))).collect();
+    cached(&bench, &blocks);
+    let rig = Rig::of_images(bench.rig.images(), false);
+    let before = rig.images();
+    let array = rig.open(&ALL[..4], false);
+    let (geometry, cache_bytes) = (bench.geometry, 256 << 10);
+    let options = Options { geometry, member_sectors: DATA_SECTORS, force: false, cache_bytes };
+    let journal = rig.journal(geometry, DATA_SECTORS);
+    let refused = Raid456::journalled(&array, &options, Some(&journal)).err();
+    assert!(matches!(refused, Some(OpenError::JournalFull(_))), "{refused:?}");
+    assert!(rig.images() == before);
 }
 
 #[test]

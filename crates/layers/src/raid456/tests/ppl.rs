@@ -1,8 +1,8 @@
 //! The partial parity log: after a crash, and with any member missing, every sector is old or new.
 
-use super::crash::{allowed, check, run};
+use super::crash::{allowed, check, remains, run};
 use super::*;
-use crate::array::testing::{DEVICE_SECTORS, Entry, PPL_SECTORS, crashed};
+use crate::array::testing::{DEVICE_SECTORS, Entry, PPL_SECTORS};
 use md::ppl::Log;
 
 fn logged(count: u8, tagged: bool) -> Bench {
@@ -15,18 +15,6 @@ fn log_of(rig: &Rig, disk: usize) -> Option<Log> {
     let start = usize_of(Sector(DEVICE_SECTORS).bytes());
     let end = start + usize_of(Sector(PPL_SECTORS.into()).bytes());
     Log::decode(&bytes[start..end], rig.superblock(disk).set_uuid()).ok()
-}
-
-/// What is left on the disks at log length `cut`; `choice` of what was not durable.
-fn remains(start: &[Vec<u8>], log: &[Entry], cut: usize, choice: usize, tagged: bool) -> Rig {
-    let keep = |at: usize| match choice {
-        0 => false,
-        1 => true,
-        _ => (at * 7 + cut + choice) % choice.pow(2) < choice,
-    };
-    let images = start.iter().enumerate();
-    let images = images.map(|(disk, image)| crashed(image, log, cut, disk, keep));
-    Rig::of_images(images.collect(), tagged)
 }
 
 #[test]
