@@ -33,6 +33,7 @@
 
 mod home;
 
+use self::home::Carried;
 use super::content::Content;
 use super::store::Store;
 use super::{Inner, OpenError, bytes};
@@ -72,7 +73,7 @@ pub(super) struct Log {
     /// What is to be brought home, until it is.
     found: RefCell<Option<Rows>>,
     /// What of that had no parity and is not home yet: it moves with the tail.
-    carried: RefCell<VecDeque<Carried>>,
+    carried: RefCell<Carried>,
     /// The tail is at a mark of this opening.
     begun: Cell<bool>,
     /// The stripes of which there are rows behind the tail.
@@ -102,13 +103,6 @@ struct Row {
     row: Sector,
     data: Vec<(Sector, Buf)>,
     parity: Vec<Buf>,
-}
-
-/// Data of a row that has no parity: sector in the array, and where the journal holds it.
-#[derive(Clone)]
-struct Carried {
-    row: Sector,
-    data: Vec<(Sector, Place)>,
 }
 
 /// Held until what a record names has been written home.
@@ -159,12 +153,8 @@ impl Log {
             return Err(OpenError::Journal(Full { needed, free }));
         }
         let rows = found.rows;
-        let (carried, blocks) = home::carried(&rows, geometry)
-            .fold((0, 0), |(rows, blocks), row| (rows + 1, blocks + u64_of(row.data.len())));
-        let carried: u64 = u64::div_ceil(carried, rows_at_once) + blocks;
-        head.admits_behind_mark(carried * BLOCK_SECTORS).map_err(OpenError::JournalFull)?;
         let named = rows.iter().map(|(row, _)| row.0 / geometry.chunk_sectors()).collect();
-        Ok(Self {
+        let log = Self {
             ring,
             length,
             seed,
@@ -181,7 +171,9 @@ impl Log {
             leading: Cell::new(false),
             running: Cell::new(0),
             changed: Notify::default(),
-        })
+        };
+        log.has_room_to_come_home(geometry).map_err(OpenError::JournalFull)?;
+        Ok(log)
     }
 
     /// Sectors of a strip that are written at once, so that a record has room for them.
@@ -252,6 +244,8 @@ impl Log {
             batch.iter().flat_map(|request| &request.rows).map(Row::borrowed).collect();
         let records = || rows.chunks(usize_of(self.rows_at_once));
         let needed: u64 = records().map(Head::record_sectors).sum();
+        // What is carried must find room once more, should the tail have to move before it is home.
+        let needed = needed + self.carry_sectors(&self.carried.borrow());
         if !self.begun.get() || needed > self.head.borrow().free() {
             self.bring_tail(array).await?;
         }
@@ -299,41 +293,14 @@ impl Log {
         array.flush(HOME).await?;
         let mark = self.head.borrow().at();
         self.put(array, &[], MARK).await?;
-        let mut carried: Vec<Carried> = self.carried.borrow().iter().cloned().collect();
-        for some in carried.chunks_mut(usize_of(self.rows_at_once)) {
-            self.carry(array, some).await?;
-        }
+        let carried = self.carry(array).await?;
         let moved = array.move_journal_tail(mark).await;
         moved.inspect_err(|error| array.lose_journal(*error, &error.to_string()))?;
         self.head.borrow_mut().forget_before(mark);
-        self.named.replace(carried.iter().map(|one| one.row.0 / self.chunk_sectors).collect());
-        self.carried.replace(carried.into());
+        self.named.replace(carried.stripes(self.chunk_sectors).collect());
+        self.carried.replace(carried);
         self.begun.set(true);
         Ok(())
-    }
-
-    /// Writes a record of what is carried, and says where it is from then on.
-    async fn carry(&self, array: &Array, carried: &mut [Carried]) -> IoResult {
-        let mut rows = Vec::new();
-        for one in &*carried {
-            rows.push(self.row(one).await?);
-        }
-        let rows: Vec<NewRow<'_>> = rows.iter().map(Row::borrowed).collect();
-        let mut at = self.put(array, &rows, MARK).await?.at;
-        for (_, place) in carried.iter_mut().flat_map(|one| &mut one.data) {
-            at = self.length.after(at, BLOCK_SECTORS);
-            place.at = at;
-        }
-        Ok(())
-    }
-
-    /// What is carried of a row, as it is in the journal.
-    async fn row(&self, carried: &Carried) -> IoResult<Row> {
-        let mut data = Vec::new();
-        for &(sector, place) in &carried.data {
-            data.push((sector, self.block(place).await?));
-        }
-        Ok(Row { row: carried.row, data, parity: Vec::new() })
     }
 
     /// Leaves nothing in the journal.

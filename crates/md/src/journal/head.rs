@@ -9,7 +9,9 @@
 //! before the next one is begun: then the only one that can be torn is the last, and nothing whole ever comes
 //! after a torn one, which a scan would have to call damage.
 //!
-//! A *mark* is a meta block that names nothing. It is where the tail may go once all before it is home.
+//! A *mark* is a meta block that names nothing. It is where the tail may go once all before it is home. Its
+//! sequence is far beyond that of what comes before it, so that nothing follows what a scan finds as long as the
+//! tail has not moved: after a crash before that, mark and all behind it are written once more in their places.
 
 use super::{BLOCK_BYTES, BLOCK_SECTORS, Block, Found, LIST_BYTES, Payload, Ring, Seed, Wanted};
 use units::{Sector, u64_of, usize_of};
@@ -49,16 +51,15 @@ pub struct Head {
 }
 
 impl Head {
-    /// Behind what a scan from `tail` on `found`. What may lie there is of sequences that will not come
-    /// again: those that follow are far beyond, or, if there are none before, begin with `first`. They
-    /// do not follow what was found: a mark and then the tail come first.
+    /// Behind what a scan from `tail` on `found`, with the sequences after those, or, if there are none, after
+    /// `first`. A mark and then the tail come first: what may lie there is of sequences that will not come
+    /// again.
     #[must_use]
     pub fn behind(seed: Seed, ring: Ring, (tail, found): (u64, &Found), first: u64) -> Self {
         // The first block of a blank ring stays as it is, so that it is blank until the tail leaves it.
         let used = found.sectors.max(BLOCK_SECTORS);
         let next = found.first.map(|own| own.wrapping_add(found.meta_blocks));
-        let sequence = next.map_or(first, |next| next.wrapping_add(SEQUENCES_SKIPPED));
-        Self { seed, ring, at: ring.after(tail, used), sequence, used }
+        Self { seed, ring, at: ring.after(tail, used), sequence: next.unwrap_or(first), used }
     }
 
     /// Where the next meta block goes, in sectors of the ring.
@@ -67,11 +68,10 @@ impl Head {
         self.at
     }
 
-    /// Sectors for records, beside what is kept for two marks: one that the tail is to move to, and, if that did
-    /// not come about, one behind it for whoever finds both.
+    /// Sectors for records, beside the block that is kept for a mark.
     #[must_use]
     pub fn free(&self) -> u64 {
-        self.unused().saturating_sub(2 * BLOCK_SECTORS)
+        self.unused().saturating_sub(BLOCK_SECTORS)
     }
 
     /// Whether there is room for a mark, and for records of so many sectors behind it.
@@ -126,6 +126,9 @@ impl Head {
                 let checksums = parity.iter().map(|block| take(block)).collect();
                 payloads.push(Payload::Parity { row: *row, checksums });
             }
+        }
+        if rows.is_empty() {
+            self.sequence = self.sequence.wrapping_add(SEQUENCES_SKIPPED);
         }
         let meta = Block { sequence: self.sequence, position: self.at, payloads };
         bytes[..BLOCK_BYTES].copy_from_slice(&meta.encode(self.seed));
@@ -217,7 +220,7 @@ mod tests {
         put(&mut ring, &head.append(&[row(16, &blocks)]).unwrap());
         assert_eq!(scan(&ring, 0).meta_blocks, 0);
         let found = scan(&ring, tail);
-        assert_eq!((found.first, found.meta_blocks, found.rows.blocks()), (Some(77), 2, 2));
+        assert_eq!((found.first, found.meta_blocks, found.rows.blocks()), (Some(10_077), 2, 2));
     }
 
     #[test]
@@ -243,21 +246,29 @@ mod tests {
     }
 
     #[test]
-    fn two_blocks_are_kept_for_marks() {
-        let (_, mut head) = blank();
+    fn a_block_is_kept_for_the_mark_also_if_the_tail_does_not_get_there() {
+        let (mut ring, mut head) = blank();
         let blocks = [vec![1; BLOCK_BYTES], vec![2; BLOCK_BYTES]];
-        let first = head.at();
-        while head.append(&[row(16, &blocks)]).is_ok() {}
+        let tail = head.at();
+        put(&mut ring, &head.append(&[]).unwrap());
+        head.forget_before(tail);
+        while let Ok(record) = head.append(&[row(16, &blocks)]) {
+            put(&mut ring, &record);
+        }
         assert!(head.free() < 3 * BLOCK_SECTORS);
-        let mark = head.append(&[]).unwrap().0;
-        // The tail did not move there, and whoever finds that writes one behind it.
-        assert_eq!(head.admits_behind_mark(0), Ok(()));
-        assert!(head.admits_behind_mark(BLOCK_SECTORS).is_err());
-        head.clone().append(&[]).unwrap();
-        head.forget_before(first);
-        assert_eq!(head.free() % 8, 0);
-        head.forget_before(mark.at);
-        assert_eq!(head.free(), RING.sectors() - 3 * BLOCK_SECTORS);
+        let mark = head.append(&[]).unwrap();
+        put(&mut ring, &mark);
+        // Whoever finds that writes it once more.
+        for _ in 0..3 {
+            let found = scan(&ring, tail);
+            let mut again = Head::behind(seed(), RING, (tail, &found), 0);
+            assert_eq!((found.ended, again.at()), (Ended::Here, mark.0.at));
+            assert_eq!(again.admits_behind_mark(0), Ok(()));
+            assert!(again.admits_behind_mark(4 * BLOCK_SECTORS).is_err());
+            put(&mut ring, &again.append(&[]).unwrap());
+        }
+        head.forget_before(mark.0.at);
+        assert_eq!(head.free(), RING.sectors() - 2 * BLOCK_SECTORS);
     }
 
     #[test]
